@@ -1,0 +1,662 @@
+"""`AutoencoderTransformer`: the estimator."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, ClassVar, Literal, Self
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.model_selection import train_test_split
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted
+from torch import nn
+
+from aefeatures._batches import Batches, map_chunks, to_tensor, work_dtype
+from aefeatures._device import PRECISIONS, place, resolve_device
+from aefeatures._losses import resolve_loss
+from aefeatures._networks import Autoencoder, Decoder, Encoder, dense_network, widest
+from aefeatures._optimizer import AdamState
+from aefeatures._scaling import Scaling, learn_scaling
+from aefeatures._training import EarlyStopping, TrainingResult, diagnose, train
+from aefeatures._validation import (
+    PARAMETER_CONSTRAINTS,
+    check_codes,
+    check_loss_range,
+    check_rows,
+    check_widths,
+    fit_context,
+    resolve_max_epochs,
+)
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "lecture": {"learning_rate_schedule": "constant", "max_epochs": 10},
+}
+
+
+class AutoencoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+    """Features learned by an autoencoder.
+
+    An autoencoder is a network trained to give back its input through a narrow middle, the
+    code [1]_. `fit` trains one on the rows of X, `transform` returns the codes: a few
+    numbers per row that a classifier takes as features.
+
+    By default the encoder has the widths n_features-128-64-12-3 with a rectifier between
+    them and none after the code, the decoder mirrors it, and Adam [2]_ minimizes the
+    mean squared error over batches of 64 rows.
+
+    Parameters
+    ----------
+    n_components : int, default=3
+        Size of the code.
+    hidden_layer_sizes : int or array-like of int, default=(128, 64, 12)
+        Widths of the encoder's hidden layers; the decoder mirrors them. `()` makes encoder
+        and decoder linear.
+    activation : {"relu", "leaky_relu", "elu", "gelu", "silu", "tanh", "sigmoid"}, default="relu"
+        What follows each hidden layer.
+    normalization : {"layer", "batch"} or None, default=None
+        What stands between each hidden layer and its activation.
+    scaling : {"auto", "standard", "feature", "global"} or None, default="auto"
+        The affine map from X to the network's range, learned in `fit` and undone in
+        `inverse_transform`.
+
+        - "standard": each column to zero mean and unit variance.
+        - "feature": each column to [0, 1].
+        - "global": the whole matrix to [0, 1], by one minimum and one maximum.
+        - None: X as it is.
+        - "auto": uint8 and uint16 whose largest value is above half their type's maximum
+          are divided by that maximum; X within [0, 1] stays as it is; all else is "standard".
+
+        Where the range is [0, 1] the decoder ends in a sigmoid, else it is linear.
+    loss : {"mse", "bce", "mae", "huber"} or callable, default="mse"
+        Reconstruction loss, a mean over columns, in the network's range. A callable takes
+        `(reconstruction, target)`, two tensors of shape (n, n_features), and returns a
+        tensor of shape (n,). "bce" needs a range of [0, 1].
+    learning_rate : float, default=5e-3
+        Peak learning rate of Adam.
+    learning_rate_schedule : {"one_cycle", "constant", "cosine"}, default="one_cycle"
+        "one_cycle" rises from a 25th of the peak over the first 30% of the steps, then falls
+        to nearly zero [3]_; "cosine" falls from the start.
+    weight_decay : float, default=0.0
+        Decoupled weight decay [4]_.
+    batch_size : int, default=64
+        Rows in a step. The last batch of an epoch holds the rows left over.
+    max_epochs : int or "auto", default="auto"
+        Passes over the rows. "auto" means ``max(10, ceil(192_000 / n_rows))``: 10 on data of
+        60,000 rows, and on small data about 3,000 steps at batches of 64.
+    early_stopping : bool, default=False
+        Whether to set `validation_fraction` of the rows aside, stop when the loss on them
+        no longer falls, and keep the weights at which it was lowest.
+    validation_fraction : float, default=0.1
+        Part of the rows, drawn at random, that `early_stopping` sets aside.
+    n_iter_no_change : int, default=5
+        Epochs without improvement after which `early_stopping` stops. They are counted from
+        where the learning rate has its peak.
+    tol : float, default=1e-4
+        Improvement that counts, relative to the best validation loss.
+    warm_start : bool, default=False
+        Whether a further `fit` goes on from the weights and the scaling of the last one.
+    device : str or torch.device, default="auto"
+        Where to train and encode. "auto" takes CUDA, else MPS, else the CPU.
+    precision : {"float32", "float64"}, default="float32"
+        Precision of the weights and of the training.
+    random_state : int, RandomState instance or None, default=None
+        Determines the first weights, the order of rows and the validation rows. The
+        same int gives the same codes on the same machine and number of threads.
+    verbose : int, default=0
+        0 is silent, 1 prints a line per epoch.
+
+    Attributes
+    ----------
+    encoder_, decoder_ : torch.nn.Module
+        The trained network, on the CPU, in the network's range. `to_module` gives it with
+        the scaling.
+    n_features_in_ : int
+        Number of columns seen in `fit`.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the columns seen in `fit`, where X has string names for all of them.
+    n_iter_ : int
+        Epochs trained.
+    n_steps_ : int
+        Batches trained on.
+    max_epochs_ : int
+        What `max_epochs` came to.
+    loss_ : float
+        Training loss in the last epoch.
+    loss_curve_ : list of float
+        Training loss per epoch, in the network's range, measured while the weights change.
+    validation_loss_curve_ : list of float or None
+        Loss on the validation rows after each epoch; None without `early_stopping`.
+    best_loss_ : float
+        Lowest value of `validation_loss_curve_` or, where that is None, of `loss_curve_`.
+    device_ : torch.device
+        Where the last `fit` ran.
+
+    See Also
+    --------
+    sklearn.decomposition.PCA : The best linear map to a code, in closed form.
+
+    Notes
+    -----
+    float64 and 32- or 64-bit integer X is encoded and returned in float64, all else in
+    float32. Training does not take `sample_weight`: that weights equal repeated rows, as
+    scikit-learn asks, cannot hold for an optimizer of batches.
+
+    References
+    ----------
+    .. [1] G. E. Hinton and R. R. Salakhutdinov. Reducing the dimensionality of data with
+       neural networks. Science 313, 2006.
+    .. [2] D. P. Kingma and J. Ba. Adam: a method for stochastic optimization. ICLR 2015.
+    .. [3] L. N. Smith and N. Topin. Super-convergence: very fast training of neural networks
+       using large learning rates. SPIE 11006, 2019.
+    .. [4] I. Loshchilov and F. Hutter. Decoupled weight decay regularization. ICLR 2019.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from sklearn.model_selection import train_test_split
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from sklearn.svm import SVC
+    >>> from aefeatures import AutoencoderTransformer
+    >>> X, y = load_digits(return_X_y=True)
+    >>> X_train, X_test, y_train, y_test = train_test_split(X, y, random_state=0)
+    >>> pipeline = make_pipeline(AutoencoderTransformer(random_state=0), SVC())
+    >>> pipeline.fit(X_train, y_train).score(X_test, y_test) > 0.8
+    True
+    >>> pipeline[:-1].transform(X_test).shape
+    (450, 3)
+    """
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = PARAMETER_CONSTRAINTS
+
+    encoder_: nn.Module
+    decoder_: nn.Module
+    n_features_in_: int
+    n_iter_: int
+    n_steps_: int
+    max_epochs_: int
+    loss_: float
+    loss_curve_: list[float]
+    validation_loss_curve_: list[float] | None
+    best_loss_: float
+    device_: torch.device
+    _scaling: Scaling
+    _built_from: dict[str, Any]  # what the network was built from, for training on
+    _rng: np.random.Generator
+    _optimizer_state: AdamState | None
+
+    def __init__(
+        self,
+        n_components: int = 3,
+        *,
+        hidden_layer_sizes: Any = (128, 64, 12),
+        activation: str = "relu",
+        normalization: str | None = None,
+        scaling: str | None = "auto",
+        loss: str | Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = "mse",
+        learning_rate: float = 5e-3,
+        learning_rate_schedule: str = "one_cycle",
+        weight_decay: float = 0.0,
+        batch_size: int = 64,
+        max_epochs: int | str = "auto",
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 5,
+        tol: float = 1e-4,
+        warm_start: bool = False,
+        device: str | torch.device = "auto",
+        precision: str = "float32",
+        random_state: int | np.random.RandomState | None = None,
+        verbose: int = 0,
+    ) -> None:
+        self.n_components = n_components
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.activation = activation
+        self.normalization = normalization
+        self.scaling = scaling
+        self.loss = loss
+        self.learning_rate = learning_rate
+        self.learning_rate_schedule = learning_rate_schedule
+        self.weight_decay = weight_decay
+        self.batch_size = batch_size
+        self.max_epochs = max_epochs
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.tol = tol
+        self.warm_start = warm_start
+        self.device = device
+        self.precision = precision
+        self.random_state = random_state
+        self.verbose = verbose
+
+    @classmethod
+    def from_preset(cls, name: str, **params: Any) -> Self:
+        """Return an unfitted transformer with the settings of a preset.
+
+        Parameters
+        ----------
+        name : {"lecture"}
+            "lecture": a constant learning rate and 10 epochs, whatever the number of rows.
+        **params
+            Parameters that override those of the preset.
+
+        Returns
+        -------
+        AutoencoderTransformer
+
+        Raises
+        ------
+        ValueError
+            If there is no preset of that name.
+
+        Examples
+        --------
+        >>> from aefeatures import AutoencoderTransformer
+        >>> AutoencoderTransformer.from_preset("lecture", n_components=2)
+        AutoencoderTransformer(learning_rate_schedule='constant', max_epochs=10,
+                               n_components=2)
+        """
+        if name not in PRESETS:
+            raise ValueError(f"Unknown preset {name!r}. Presets: {', '.join(sorted(PRESETS))}.")
+        return cls(**{**PRESETS[name], **params})
+
+    @fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Train the autoencoder on the rows of X.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Numbers, all finite. Not changed, and not copied as a whole where it is an array.
+        y : None
+            Ignored; a pipeline passes it.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            If X or a parameter cannot be used; the message says what was expected.
+        FloatingPointError
+            If the training diverges. The estimator is left as it was before.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If nothing was learned: the reconstructions are no better than the means of the
+            columns, or all rows have the same code.
+        """
+        resume = self.warm_start and hasattr(self, "encoder_")
+        with self._unchanged_on_error():
+            X = check_rows(self, X, reset=not resume)
+            self._start(X, resume)
+            train_rows, validation_rows = self._split(len(X))
+            batches = self._make_batches(X, train_rows)
+            early_stopping = None
+            if validation_rows is not None:
+                validation = self._make_batches(X, validation_rows)
+                early_stopping = EarlyStopping(validation, self.n_iter_no_change, self.tol)
+            self.max_epochs_ = resolve_max_epochs(self.max_epochs, batches.n_rows)
+            loss = resolve_loss(self.loss)
+            autoencoder = self._on_device()
+            result = train(
+                autoencoder,
+                batches,
+                loss,
+                max_epochs=self.max_epochs_,
+                learning_rate=self.learning_rate,
+                schedule=self.learning_rate_schedule,
+                weight_decay=self.weight_decay,
+                rng=self._rng,
+                early_stopping=early_stopping,
+                verbose=self.verbose,
+            )
+            nothing_learned = diagnose(autoencoder, batches, loss)
+            self._store(autoencoder, result)
+        if nothing_learned:
+            warnings.warn(
+                f"{type(self).__name__} learned nothing: {nothing_learned}. Change max_epochs "
+                f"(now {self.max_epochs_}), learning_rate (now {self.learning_rate:g}) or "
+                f"scaling (now {self.scaling!r}).",
+                ConvergenceWarning,
+                stacklevel=3,
+            )
+        return self
+
+    @fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(self, X: Any, y: Any = None) -> Self:
+        """Train for one epoch on the rows of X, at the constant `learning_rate`.
+
+        The first call settles the network and the scaling from its X. Adam's moments go
+        from call to call, but not into a pickle or a clone.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Numbers, all finite.
+        y : None
+            Ignored.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            If X or a parameter cannot be used.
+        FloatingPointError
+            If the training diverges. The estimator is left as it was before.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_digits
+        >>> from aefeatures import AutoencoderTransformer
+        >>> X, _ = load_digits(return_X_y=True)
+        >>> transformer = AutoencoderTransformer(random_state=0)
+        >>> for epoch in range(3):
+        ...     pictures = transformer.partial_fit(X).reconstruct(X[:5])
+        >>> transformer.n_iter_
+        3
+        """
+        resume = hasattr(self, "encoder_")
+        with self._unchanged_on_error():
+            X = check_rows(self, X, reset=not resume)
+            self._start(X, resume)
+            autoencoder = self._on_device()
+            result = train(
+                autoencoder,
+                self._make_batches(X),
+                resolve_loss(self.loss),
+                max_epochs=1,
+                learning_rate=self.learning_rate,
+                weight_decay=self.weight_decay,
+                rng=self._rng,
+                optimizer_state=self._optimizer_state,
+                verbose=self.verbose,
+            )
+            self._store(autoencoder, result)
+            self._optimizer_state = result.optimizer_state
+        return self
+
+    def transform(self, X: Any) -> np.ndarray:
+        """Return the codes of the rows of X.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+
+        Returns
+        -------
+        Z : ndarray of shape (n_samples, n_components)
+            In float64 for float64 and 32- or 64-bit integer X, else in float32.
+        """
+        X = self._check_fitted_rows(X)
+        encoder = self._placed(self.encoder_, X.dtype)
+        return map_chunks(
+            lambda rows: encoder(self._scaling(to_tensor(rows, self.device_))),
+            X,
+            self._n_features_out,
+            width=widest(encoder),
+        )
+
+    def inverse_transform(self, Z: Any) -> np.ndarray:
+        """Return the rows, in X's units, that the decoder makes of codes.
+
+        Parameters
+        ----------
+        Z : array-like of shape (n_samples, n_components)
+
+        Returns
+        -------
+        X : ndarray of shape (n_samples, n_features)
+        """
+        check_is_fitted(self)
+        Z = check_codes(Z, self._n_features_out, self)
+        decoder = self._placed(self.decoder_, Z.dtype)
+        return map_chunks(
+            lambda codes: self._scaling.inverse(decoder(to_tensor(codes, self.device_))),
+            Z,
+            self.n_features_in_,
+            width=widest(decoder),
+        )
+
+    def reconstruct(self, X: Any) -> np.ndarray:
+        """Return X as the autoencoder gives it back.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+
+        Returns
+        -------
+        X_reconstructed : ndarray of shape (n_samples, n_features)
+            In X's units, in the dtype of `transform`.
+        """
+        X = self._check_fitted_rows(X)
+        return self._map_reconstructed(X, lambda _, r: self._scaling.inverse(r), X.shape[1])
+
+    def score_samples(self, X: Any, per_feature: bool = False) -> np.ndarray:
+        """Return minus the reconstruction error of the rows of X: higher is more normal.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+        per_feature : bool, default=False
+            Whether to return an error for each entry of X instead of one per row.
+
+        Returns
+        -------
+        scores : ndarray of shape (n_samples,) or (n_samples, n_features)
+            Per row, minus the `loss` in the network's range. Per feature, minus the absolute
+            difference between X and its reconstruction, in X's own units.
+        """
+        X = self._check_fitted_rows(X)
+        if per_feature:
+            inverse = self._scaling.inverse
+            return self._map_reconstructed(
+                X, lambda x, r: -(inverse(x) - inverse(r)).abs(), X.shape[1]
+            )
+        loss = resolve_loss(self.loss)
+        return self._map_reconstructed(X, lambda x, r: -loss(r, x), None)
+
+    def score(self, X: Any, y: Any = None) -> float:
+        """Return the mean of `score_samples`, for model selection.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+        y : None
+            Ignored.
+
+        Returns
+        -------
+        score : float
+            Higher is better. Comparable only between fits of the same `loss` and `scaling`.
+        """
+        return float(self.score_samples(X).mean(dtype=np.float64))
+
+    def to_module(
+        self, part: Literal["encoder", "decoder", "autoencoder"] = "encoder"
+    ) -> nn.Module:
+        """Return the fitted network as a plain module that takes and gives X's own units.
+
+        Parameters
+        ----------
+        part : {"encoder", "decoder", "autoencoder"}, default="encoder"
+            The autoencoder's `forward` returns `(encoded, decoded)`.
+
+        Returns
+        -------
+        module : torch.nn.Module
+            A copy, on the CPU, in evaluation mode.
+
+        Raises
+        ------
+        ValueError
+            If `part` is none of the three.
+
+        Examples
+        --------
+        >>> import torch
+        >>> from sklearn.datasets import load_digits
+        >>> from aefeatures import AutoencoderTransformer
+        >>> X, _ = load_digits(return_X_y=True)
+        >>> module = AutoencoderTransformer(max_epochs=1).fit(X).to_module("autoencoder")
+        >>> encoded, decoded = module(torch.from_numpy(X))
+        >>> encoded.shape, decoded.shape
+        (torch.Size([1797, 3]), torch.Size([1797, 64]))
+        """
+        check_is_fitted(self)
+        if part not in ("encoder", "decoder", "autoencoder"):
+            raise ValueError(f"part must be 'encoder', 'decoder' or 'autoencoder', got {part!r}.")
+        encoder, decoder, scaling = copy.deepcopy((self.encoder_, self.decoder_, self._scaling))
+        if part == "encoder":
+            return Encoder(encoder, scaling)
+        if part == "decoder":
+            return Decoder(decoder, scaling)
+        return Autoencoder(encoder, decoder, scaling)
+
+    @property
+    def _n_features_out(self) -> int:
+        return int(self._built_from["n_components"])
+
+    def _check_fitted_rows(self, X: Any) -> np.ndarray:
+        check_is_fitted(self)
+        return check_rows(self, X, reset=False)
+
+    def _placed(self, module: nn.Module, dtype: np.dtype) -> nn.Module:
+        return place(module, self.device_, work_dtype(dtype, self.device_))
+
+    def _map_reconstructed(
+        self,
+        X: np.ndarray,
+        function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+        n_columns: int | None,
+    ) -> np.ndarray:
+        """Apply `function` to rows and reconstructions in the network's range."""
+        autoencoder = self._placed(nn.Sequential(self.encoder_, self.decoder_), X.dtype)
+
+        def on_chunk(rows: np.ndarray) -> torch.Tensor:
+            scaled = self._scaling(to_tensor(rows, self.device_))
+            return function(scaled, autoencoder(scaled))
+
+        return map_chunks(on_chunk, X, n_columns, width=widest(autoencoder))
+
+    def _start(self, X: np.ndarray, resume: bool) -> None:
+        """Set all that a training needs: new, or left by the last one."""
+        self.device_ = resolve_device(self.device)
+        built_from: dict[str, Any] = {
+            "n_components": int(self.n_components),
+            "hidden_layer_sizes": check_widths(self.hidden_layer_sizes),
+            "activation": self.activation,
+            "normalization": self.normalization,
+            "precision": self.precision,
+        }
+        if resume:
+            changed = [name for name in built_from if built_from[name] != self._built_from[name]]
+            if changed:
+                raise ValueError(
+                    f"Training cannot go on: {', '.join(changed)} changed since the last fit. "
+                    "Set it back, or train a new network with warm_start=False and fit."
+                )
+            check_loss_range(self.loss, self._scaling, self.scaling)
+            self._rng = copy.deepcopy(self._rng)
+            return
+        if self.n_components >= X.shape[1]:
+            warnings.warn(
+                f"n_components={self.n_components} is not below the number of columns, "
+                f"{X.shape[1]}: the code is not a compression.",
+                stacklevel=4,
+            )
+        seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
+        self._scaling = learn_scaling(X, self.scaling)
+        check_loss_range(self.loss, self._scaling, self.scaling)
+        self._rng = np.random.default_rng(seed)
+        self._built_from = built_from
+        self.encoder_, self.decoder_ = dense_network(
+            X.shape[1],
+            built_from["n_components"],
+            hidden_layer_sizes=built_from["hidden_layer_sizes"],
+            activation=self.activation,
+            normalization=self.normalization,
+            bounded=self._scaling.bounded,
+            dtype=PRECISIONS[self.precision],
+            generator=torch.Generator("cpu").manual_seed(seed),
+        )
+        self._optimizer_state = None
+        self.n_iter_ = self.n_steps_ = 0
+        self.loss_curve_ = []
+        self.validation_loss_curve_ = None
+
+    def _split(self, n_rows: int) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """Training and validation rows; None stands for all and none."""
+        if not self.early_stopping:
+            return None, None
+        seed = int(self._rng.integers(np.iinfo(np.int32).max))
+        return train_test_split(
+            np.arange(n_rows), test_size=self.validation_fraction, random_state=seed
+        )
+
+    def _make_batches(self, X: np.ndarray, rows: np.ndarray | None = None) -> Batches:
+        return Batches(
+            X,
+            self._scaling,
+            batch_size=self.batch_size,
+            device=self.device_,
+            dtype=PRECISIONS[self.precision],
+            rows=rows,
+        )
+
+    def _on_device(self) -> nn.Sequential:
+        """A copy of the network to train."""
+        network = nn.Sequential(copy.deepcopy(self.encoder_), copy.deepcopy(self.decoder_))
+        return network.to(self.device_)
+
+    def _store(self, autoencoder: nn.Sequential, result: TrainingResult) -> None:
+        self.encoder_, self.decoder_ = autoencoder.cpu()
+        self.n_iter_ += len(result.loss_curve)
+        self.n_steps_ += result.n_steps
+        self.loss_curve_ = self.loss_curve_ + result.loss_curve
+        self.loss_ = result.loss_curve[-1]
+        if result.validation_loss_curve:
+            earlier = self.validation_loss_curve_ or []
+            self.validation_loss_curve_ = earlier + result.validation_loss_curve
+        self.best_loss_ = min(self.validation_loss_curve_ or self.loss_curve_)
+
+    @contextmanager
+    def _unchanged_on_error(self) -> Iterator[None]:
+        before = self.__dict__.copy()
+        try:
+            yield
+        except BaseException:
+            self.__dict__.clear()
+            self.__dict__.update(before)
+            raise
+
+    def __getstate__(self) -> dict[str, Any]:
+        state: dict[str, Any] = super().__getstate__()
+        if "_optimizer_state" in state:
+            state = {**state, "_optimizer_state": None}
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        if hasattr(self, "device_"):
+            try:
+                self.device_ = resolve_device(self.device)
+            except ValueError:  # trained on a device that is not there
+                self.device_ = resolve_device("auto")
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags

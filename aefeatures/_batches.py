@@ -1,0 +1,143 @@
+"""From the rows of X to scaled batches on the device, and back to arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+
+# Numbers in a chunk of rows: 16 MB in float32, enough for full speed.
+_CHUNK_ELEMENTS = 4_000_000
+
+# Data that takes at most this much when scaled is scaled once, before training, instead
+# of batch by batch: small sets are bound by the overhead of each operation of a step.
+_RESIDENT_BYTES = 64_000_000
+
+
+def iterate_chunks(X: np.ndarray, width: int = 1) -> Iterator[np.ndarray]:
+    """Views of consecutive rows of X, small enough to be converted in memory.
+
+    `width` is the number of columns that a row takes where it takes more than in X.
+    """
+    size = max(1, _CHUNK_ELEMENTS // max(X.shape[1], width))
+    for start in range(0, len(X), size):
+        yield X[start : start + size]
+
+
+def code_dtype(dtype: np.dtype) -> np.dtype:
+    """The dtype in which rows of `dtype` are encoded: wide input keeps its precision."""
+    wide = dtype.itemsize >= 8 or (dtype.kind in "iu" and dtype.itemsize == 4)
+    return np.dtype(np.float64 if wide else np.float32)
+
+
+def work_dtype(dtype: np.dtype, device: torch.device) -> torch.dtype:
+    """`code_dtype` as far as the device has it: MPS has no float64."""
+    wide = code_dtype(dtype) == np.float64 and device.type != "mps"
+    return torch.float64 if wide else torch.float32
+
+
+def to_tensor(rows: np.ndarray, device: torch.device) -> torch.Tensor:
+    """Rows of X, unscaled, on the device."""
+    work = work_dtype(rows.dtype, device)
+    # uint8 moves to the device as it is: a quarter of the bytes.
+    moved = rows.dtype if rows.dtype == np.uint8 else np.dtype(str(work).removeprefix("torch."))
+    return torch.from_numpy(np.require(rows, moved, ["C", "W"])).to(device).to(work)
+
+
+class Batches:
+    """Shuffled batches of the rows of X, scaled, on the device.
+
+    X stays where it is: rows are gathered by index, a batch at a time, and converted
+    there. Only where the whole of X is small is a scaled copy kept.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_samples, n_features)
+    scaling : callable
+        Maps a tensor of rows into the network's range. It is applied in the rows' own
+        precision, so that a small variance beside a large offset is not lost in float32.
+    batch_size : int
+        The last batch of an epoch holds the rows that are left over.
+    device, dtype
+        Where and in which precision the network trains.
+    rows : ndarray of int, optional
+        The rows of X to use; None means all.
+    """
+
+    def __init__(
+        self,
+        X: np.ndarray,
+        scaling: Callable[[torch.Tensor], torch.Tensor],
+        *,
+        batch_size: int,
+        device: torch.device,
+        dtype: torch.dtype,
+        rows: np.ndarray | None = None,
+    ) -> None:
+        self.n_rows = len(X) if rows is None else len(rows)
+        self.n_features = X.shape[1]
+        self.batch_size = min(batch_size, self.n_rows)
+        self.device = device
+        self._X, self._rows, self._scaling, self._dtype = X, rows, scaling, dtype
+        self._resident: torch.Tensor | None = None
+        if self.n_rows * self.n_features * dtype.itemsize <= self._resident_bytes():
+            chosen = X if rows is None else X[rows]
+            self._resident = torch.cat([self._convert(chunk) for chunk in iterate_chunks(chosen)])
+
+    def __len__(self) -> int:
+        return -(-self.n_rows // self.batch_size)
+
+    def epoch(self, rng: np.random.Generator | None = None) -> Iterator[torch.Tensor]:
+        """Every row once, in an order drawn from `rng`; in the order of X without it."""
+        order = np.arange(self.n_rows) if rng is None else rng.permutation(self.n_rows)
+        if self._resident is not None:
+            index = torch.from_numpy(order).to(self.device)
+            for part in index.split(self.batch_size):
+                yield self._resident.index_select(0, part)
+            return
+        for start in range(0, self.n_rows, self.batch_size):
+            yield self._gather(order[start : start + self.batch_size])
+
+    def sample(self, n: int) -> torch.Tensor:
+        """At most `n` rows, evenly spaced, so that sorted data is met in all its parts."""
+        order = np.unique(np.linspace(0, self.n_rows - 1, min(n, self.n_rows)).astype(np.intp))
+        return self._gather(order)
+
+    def _gather(self, order: np.ndarray) -> torch.Tensor:
+        index = order if self._rows is None else self._rows[order]
+        return self._convert(np.take(self._X, index, axis=0))
+
+    def _convert(self, rows: np.ndarray) -> torch.Tensor:
+        return self._scaling(to_tensor(rows, self.device)).to(self._dtype)
+
+    def _resident_bytes(self) -> int:
+        if self.device.type == "cuda":
+            return int(torch.cuda.mem_get_info(self.device)[0]) // 2
+        return _RESIDENT_BYTES
+
+
+def map_chunks(
+    function: Callable[[np.ndarray], torch.Tensor],
+    X: np.ndarray,
+    n_columns: int | None,
+    *,
+    width: int,
+) -> np.ndarray:
+    """Apply `function` to X a chunk of rows at a time and join the results in one array.
+
+    Parameters
+    ----------
+    n_columns : int or None
+        Columns of the result; None where it has one number per row.
+    width : int
+        The most numbers that `function` makes of a row on its way.
+    """
+    shape = (len(X),) if n_columns is None else (len(X), n_columns)
+    result = np.empty(shape, dtype=code_dtype(X.dtype))
+    start = 0
+    with torch.inference_mode():
+        for chunk in iterate_chunks(X, width):
+            result[start : start + len(chunk)] = function(chunk).cpu().numpy()
+            start += len(chunk)
+    return result

@@ -1,0 +1,156 @@
+"""Where a network computes: device, precision, threads and local random state."""
+
+from __future__ import annotations
+
+import copy
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import torch
+from torch import nn
+
+T = TypeVar("T")
+
+PRECISIONS = {"float32": torch.float32, "float64": torch.float64}
+
+# Multiply-adds of one training step below which a second thread costs more than it
+# brings: starting and joining the threads of every small operation outweighs the work.
+_MULTI_THREAD_WORK = 100_000_000
+
+# The process-wide thread count is touched for microseconds by `_prepare`; the lock keeps
+# two fits from reading each other's value.
+_thread_count_lock = threading.Lock()
+
+
+def available_devices() -> list[str]:
+    """Names of the devices that PyTorch can use here, the fastest kind first."""
+    names = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+    if torch.backends.mps.is_available():
+        names.append("mps")
+    return [*names, "cpu"]
+
+
+def resolve_device(device: str | torch.device) -> torch.device:
+    """Turn "auto", a name or a `torch.device` into a device that is there.
+
+    Raises
+    ------
+    ValueError
+        If the device is not known to PyTorch or not there; lists those that are.
+    """
+    devices = available_devices()
+    if isinstance(device, str) and device == "auto":
+        return torch.device(devices[0])
+    problem = None
+    try:
+        resolved = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        problem = str(error).splitlines()[0]
+    else:
+        if resolved.type == "cuda" and resolved.index is None and devices[0] == "cuda:0":
+            # A name without a number means the device the caller has made current.
+            resolved = torch.device("cuda", torch.cuda.current_device())
+        name = resolved.type if resolved.type in ("cpu", "mps") else str(resolved)
+        if name in devices:
+            return resolved
+        problem = "it is not there"
+    raise ValueError(
+        f"device={str(device)!r} cannot be used: {problem}. Devices here: {', '.join(devices)}; "
+        "device='auto' takes the first."
+    )
+
+
+def place(module: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
+    """Return `module` with its tensors on `device` in `dtype`; `module` stays as it is.
+
+    The module itself is returned where nothing has to change. Else only the containers and
+    the tensors that differ are copied, which for one row in float64 takes a quarter of
+    the time of `copy.deepcopy`.
+    """
+    tensors = [*module.parameters(), *(b for b in module.buffers() if b.is_floating_point())]
+    if all(t.device == device and t.dtype == dtype for t in tensors):
+        return module
+
+    def move(tensor: torch.Tensor | None) -> torch.Tensor | None:
+        if tensor is None:
+            return None
+        return tensor.detach().to(device, dtype if tensor.is_floating_point() else None)
+
+    placed = copy.copy(module)
+    placed._parameters = {name: move(t) for name, t in module._parameters.items()}  # type: ignore[misc]
+    placed._buffers = {name: move(t) for name, t in module._buffers.items()}
+    placed._modules = {
+        name: None if child is None else place(child, device, dtype)
+        for name, child in module._modules.items()
+    }
+    return placed
+
+
+class TrainingThread:
+    """A thread that trains, so that the caller's thread keeps its settings.
+
+    Training flushes denormal numbers to zero (Adam's moments decay into them, and
+    a step is then up to twice as slow) and, for small networks, uses one CPU thread. Both
+    are settings of a thread and of the workers it starts, so they go when this one ends, also
+    after an error and beside other fits. Gradient mode, default device and the like of the
+    caller's thread do not reach it either.
+
+    Parameters
+    ----------
+    work : int
+        Multiply-adds of one training step; decides on one CPU thread or the caller's number.
+    """
+
+    def __init__(self, work: int) -> None:
+        with _thread_count_lock:
+            n_threads = torch.get_num_threads()
+        self.stopping = threading.Event()
+        self._executor = ThreadPoolExecutor(
+            1,
+            thread_name_prefix="aefeatures-training",
+            initializer=_prepare_thread,
+            initargs=(1 if work < _MULTI_THREAD_WORK else n_threads,),
+        )
+
+    def run(self, function: Callable[..., T], *args: Any) -> T:
+        """Call `function` in the thread and wait for what it returns or raises.
+
+        `function` should return soon once `stopping` is set: it is when the wait is
+        interrupted, and the interrupt is raised when `function` is done.
+        """
+        future = self._executor.submit(function, *args)
+        try:
+            return future.result()
+        except BaseException:
+            self.stopping.set()
+            wait([future])
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stopping.set()
+        self._executor.shutdown()
+
+
+def _prepare_thread(n_threads: int) -> None:
+    """Give the calling thread its own thread count and floating-point mode."""
+    with _thread_count_lock:
+        before = torch.get_num_threads()
+        if before != n_threads:
+            # `set_num_threads` sets this thread's count and the one that threads new to
+            # PyTorch start from. A throw-away thread puts the second back.
+            torch.set_num_threads(n_threads)
+            restore = threading.Thread(target=torch.set_num_threads, args=(before,))
+            restore.start()
+            restore.join()
+    torch.set_flush_denormal(True)

@@ -1,0 +1,130 @@
+"""Gradients of the reconstruction loss: by autograd, or by hand for the default network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from aefeatures._losses import LOSSES, RowLoss
+
+# Writes the gradient of the mean loss over the rows into the parameters' `grad`, and
+# returns the sum of the rows' losses.
+GradientStep = Callable[[torch.Tensor], torch.Tensor]
+
+aten = torch.ops.aten
+
+
+def gradient_step(
+    autoencoder: nn.Sequential, gradient: torch.Tensor, loss: RowLoss
+) -> GradientStep:
+    """Return the fastest way to the gradient of `autoencoder`.
+
+    Parameters
+    ----------
+    autoencoder : nn.Sequential
+        An encoder and its decoder, whose parameters' `grad` are views of `gradient`.
+    gradient : tensor of shape (n_parameters,)
+    loss : callable
+        Loss per row.
+    """
+    if loss is LOSSES["mse"] and DenseGradient.covers(autoencoder):
+        return DenseGradient(autoencoder)
+
+    def by_autograd(rows: torch.Tensor) -> torch.Tensor:
+        gradient.zero_()
+        summed = loss(autoencoder(rows), rows).sum()
+        (summed / len(rows)).backward()
+        return summed.detach()
+
+    return by_autograd
+
+
+class DenseGradient:
+    """Gradient of the mean squared error of linear layers with rectifiers, by hand.
+
+    Autograd spends about as long on its bookkeeping and on allocating as on the
+    products of a batch of 64 rows. Here every result goes into a buffer that is allocated
+    once per size of batch, so that little but the products is left.
+
+    Notes
+    -----
+    With activations ``h[0] = x``, ``a[i] = h[i] W[i].T + b[i]`` and ``h[i+1] = f(a[i])``,
+    and ``d[i] = dL / da[i]``: ``dL/dW[i] = d[i].T h[i]``, ``dL/db[i] = sum of d[i] over
+    rows``, and ``dL/dh[i] = d[i] W[i]``.
+    """
+
+    def __init__(self, autoencoder: nn.Sequential) -> None:
+        modules = [module for part in autoencoder for module in part]  # type: ignore[attr-defined]
+        layers = [module for module in modules if isinstance(module, nn.Linear)]
+        following = [*modules[1:], None]
+        self._rectified = [
+            isinstance(after, nn.ReLU)
+            for module, after in zip(modules, following, strict=True)
+            if isinstance(module, nn.Linear)
+        ]
+        self._sigmoid = isinstance(modules[-1], nn.Sigmoid)
+        self._weights = [layer.weight.data for layer in layers]
+        self._transposed = [weight.t() for weight in self._weights]
+        self._biases = [layer.bias.data for layer in layers]
+        self._weight_gradients = [layer.weight.grad for layer in layers]
+        self._bias_gradients = [layer.bias.grad for layer in layers]
+        self._widths = [layer.out_features for layer in layers]
+        self._buffers: dict[int, tuple[list[torch.Tensor], list[torch.Tensor]]] = {}
+
+    @staticmethod
+    def covers(autoencoder: nn.Sequential) -> bool:
+        """Whether the network is of the kind whose gradient is written out here."""
+        if not all(type(part) is nn.Sequential for part in autoencoder):
+            return False
+        modules = [module for part in autoencoder for module in part]  # type: ignore[attr-defined]
+        if type(modules[-1]) is nn.Sigmoid:
+            modules.pop()
+        linear = [type(module) is nn.Linear for module in modules]
+        return (
+            linear[0]
+            and linear[-1]
+            and all(
+                is_linear or (type(module) is nn.ReLU and linear[i - 1])
+                for i, (module, is_linear) in enumerate(zip(modules, linear, strict=True))
+            )
+        )
+
+    @torch.no_grad()
+    def __call__(self, rows: torch.Tensor) -> torch.Tensor:
+        """Write the gradient for a batch and return the sum of its rows' losses."""
+        outputs, deltas = self._buffers_for(rows)
+        inputs = [rows, *outputs[:-1]]
+        for i, output in enumerate(outputs):
+            torch.addmm(self._biases[i], inputs[i], self._transposed[i], out=output)
+            if self._rectified[i]:
+                output.relu_()
+        reconstruction = outputs[-1]
+        if self._sigmoid:
+            reconstruction.sigmoid_()
+
+        delta = torch.sub(reconstruction, rows, out=deltas[-1])
+        flat = delta.view(-1)
+        summed = torch.dot(flat, flat) / rows.shape[1]
+        delta.mul_(2 / rows.numel())
+        if self._sigmoid:
+            aten.sigmoid_backward.grad_input(delta, reconstruction, grad_input=delta)
+        for i in range(len(outputs) - 1, -1, -1):
+            torch.mm(deltas[i].t(), inputs[i], out=self._weight_gradients[i])
+            torch.sum(deltas[i], 0, out=self._bias_gradients[i])
+            if i > 0:
+                below = torch.mm(deltas[i], self._weights[i], out=deltas[i - 1])
+                if self._rectified[i - 1]:
+                    aten.threshold_backward.grad_input(below, inputs[i], 0, grad_input=below)
+        return summed
+
+    def _buffers_for(self, rows: torch.Tensor) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """Outputs and deltas of all layers. An epoch has at most two sizes of batch."""
+        n = len(rows)
+        if n not in self._buffers:
+            outputs, deltas = (
+                [rows.new_empty(n, width) for width in self._widths] for _ in range(2)
+            )
+            self._buffers[n] = (outputs, deltas)
+        return self._buffers[n]

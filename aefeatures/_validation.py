@@ -1,0 +1,111 @@
+"""Checks of X and of the parameters; every "auto"; scikit-learn's private parts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.base import _fit_context as fit_context
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import check_array, validate_data
+
+from aefeatures._device import PRECISIONS
+from aefeatures._losses import LOSSES
+from aefeatures._networks import ACTIVATIONS, NORMALIZATIONS
+from aefeatures._scaling import SCALINGS, Scaling
+from aefeatures._training import SCHEDULES
+
+__all__ = [
+    "PARAMETER_CONSTRAINTS",
+    "check_codes",
+    "check_loss_range",
+    "check_rows",
+    "check_widths",
+    "fit_context",
+    "resolve_max_epochs",
+]
+
+# The lecture's 10 epochs on data of MNIST's size; on small data 3,000 steps at batch 64.
+_AUTO_EPOCHS = 10
+_AUTO_ROWS = 192_000
+
+PARAMETER_CONSTRAINTS: dict[str, list[Any]] = {
+    "n_components": [Interval(Integral, 1, None, closed="left")],
+    "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
+    "activation": [StrOptions(set(ACTIVATIONS))],
+    "normalization": [None, StrOptions(set(NORMALIZATIONS))],
+    "scaling": [None, StrOptions(set(SCALINGS))],
+    "loss": [StrOptions(set(LOSSES)), callable],
+    "learning_rate": [Interval(Real, 0, None, closed="neither")],
+    "learning_rate_schedule": [StrOptions(set(SCHEDULES))],
+    "weight_decay": [Interval(Real, 0, None, closed="left")],
+    "batch_size": [Interval(Integral, 1, None, closed="left")],
+    "max_epochs": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
+    "early_stopping": ["boolean"],
+    "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+    "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
+    "tol": [Interval(Real, 0, None, closed="left")],
+    "warm_start": ["boolean"],
+    "device": [str, torch.device],
+    "precision": [StrOptions(set(PRECISIONS))],
+    "random_state": ["random_state"],
+    "verbose": ["verbose"],
+}
+
+
+def check_rows(estimator: Any, X: Any, *, reset: bool) -> np.ndarray:
+    """Return X as a finite matrix of numbers, not copied where it is one already.
+
+    `reset` tells whether the estimator's number and names of columns are learned from X or
+    X is checked against them.
+    """
+    try:
+        rows: np.ndarray = validate_data(estimator, X, reset=reset, dtype="numeric")
+    except ValueError as error:
+        if np.ndim(X) > 2:
+            raise ValueError(f"{error} Flatten with X.reshape(len(X), -1).") from error
+        raise
+    if rows.dtype.kind == "f" and rows.dtype.itemsize > 8:
+        return rows.astype(np.float64)
+    return rows
+
+
+def check_codes(Z: Any, n_components: int, estimator: Any) -> np.ndarray:
+    """Return Z as a finite matrix of codes."""
+    codes: np.ndarray = check_array(Z, dtype=[np.float64, np.float32], estimator=estimator)
+    if codes.shape[1] != n_components:
+        raise ValueError(
+            f"Z has {codes.shape[1]} columns, but {type(estimator).__name__} has codes of "
+            f"{n_components} components."
+        )
+    return codes
+
+
+def check_widths(hidden_layer_sizes: int | Sequence[int]) -> list[int]:
+    """Return the encoder's widths as a list of positive integers."""
+    widths = np.atleast_1d(np.asarray(hidden_layer_sizes)).tolist()
+    if not all(isinstance(width, int) and width >= 1 for width in widths):
+        raise ValueError(
+            f"hidden_layer_sizes must hold integers of at least 1, got {hidden_layer_sizes!r}."
+        )
+    return widths
+
+
+def check_loss_range(loss: Any, scaling: Scaling, name: str | None) -> None:
+    """Refuse "bce" where the network's range is not [0, 1]."""
+    if loss == "bce" and not scaling.bounded:
+        raise ValueError(
+            f"loss='bce' needs data in the range [0, 1], which scaling={name!r} does not give "
+            "for this X. Use scaling='feature' or scaling='global'."
+        )
+
+
+def resolve_max_epochs(max_epochs: int | str, n_rows: int) -> int:
+    """The number of epochs that "auto" stands for on `n_rows` training rows."""
+    if max_epochs == "auto":
+        return max(_AUTO_EPOCHS, math.ceil(_AUTO_ROWS / n_rows))
+    return int(max_epochs)
