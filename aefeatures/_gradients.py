@@ -78,6 +78,8 @@ class DenseGradient:
         """Whether the network is of the kind whose gradient is written out here."""
         if not all(type(part) is nn.Sequential for part in autoencoder):
             return False
+        if not all(parameter.requires_grad for parameter in autoencoder.parameters()):
+            return False
         modules = [module for part in autoencoder for module in part]  # type: ignore[attr-defined]
         if type(modules[-1]) is nn.Sigmoid:
             modules.pop()

@@ -94,7 +94,7 @@ def _linear(
     """
     # `nn.Linear` would draw its first weights from the global random state.
     layer = nn.utils.skip_init(nn.Linear, n_in, n_out, device="cpu", dtype=dtype)
-    gain = 1.0 if activation in (None, "sigmoid") else 5 / 3 if activation == "tanh" else 2**0.5
+    gain = {None: 1.0, "tanh": 5 / 3, "sigmoid": 4.0}.get(activation, 2**0.5)
     nn.init.orthogonal_(layer.weight, gain, generator=generator)
     nn.init.zeros_(layer.bias)
     return layer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -79,13 +80,15 @@ class Adam:
         )
 
     def _step_unfused(self, learning_rate: float) -> None:
-        """The same on devices without the fused kernel."""
+        """Do the same on devices without the fused kernel."""
         state, gradient = self.state, self.gradient
         self.vector.mul_(1 - learning_rate * self._weight_decay)
         state.mean.lerp_(gradient, 1 - _BETA1)
         state.variance.mul_(_BETA2).addcmul_(gradient, gradient, value=1 - _BETA2)
-        unbiased = (state.variance / (1 - _BETA2**state.n_steps)).sqrt_().add_(_EPSILON)
-        self.vector.sub_(learning_rate * state.mean / (1 - _BETA1**state.n_steps) / unbiased)
+        # 1 - beta**n_steps, without the cancellation that float32 would suffer
+        bias1, bias2 = (-torch.expm1(state.n_steps * math.log(b)) for b in (_BETA1, _BETA2))
+        spread = (state.variance / bias2).sqrt_().add_(_EPSILON)
+        self.vector.sub_(learning_rate * state.mean / bias1 / spread)
 
     def release(self) -> None:
         """Give each parameter memory of its own, without gradient."""

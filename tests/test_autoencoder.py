@@ -1,0 +1,545 @@
+import os
+import pickle
+import random
+import subprocess
+import sys
+import threading
+import warnings
+
+import joblib
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.datasets import load_breast_cancer, load_wine
+from sklearn.decomposition import PCA
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import GridSearchCV, cross_val_score, train_test_split
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.svm import SVC
+
+import aefeatures._batches
+import aefeatures._training
+from aefeatures import AutoencoderTransformer
+
+
+def quick(**params):
+    return AutoencoderTransformer(**{"max_epochs": 3, "random_state": 0, **params})
+
+
+# What it is for
+
+
+def test_codes_in_a_pipeline_beat_those_of_pca(digits):
+    X, X_test, y, y_test = digits
+    pipeline = make_pipeline(AutoencoderTransformer(random_state=0), SVC())
+    score = pipeline.fit(X, y).score(X_test, y_test)
+    assert score > 0.83
+    assert score > make_pipeline(PCA(3), SVC()).fit(X, y).score(X_test, y_test) + 0.05
+
+
+@pytest.mark.parametrize(
+    "convert",
+    [
+        lambda X: X.astype(np.uint8),
+        lambda X: np.rint(X * 4095 / 16).astype(np.uint16),
+        lambda X: X.astype(np.float32) / 16,
+        lambda X: (X - X.mean(axis=0)) * 1e-3,
+    ],
+    ids=["uint8", "12 bits in uint16", "[0, 1]", "small and centred"],
+)
+def test_raw_input_of_any_kind_trains_well(digits, convert):
+    X, X_test, y, y_test = digits
+    pipeline = make_pipeline(AutoencoderTransformer(random_state=0), KNeighborsClassifier())
+    assert pipeline.fit(convert(X), y).score(convert(X_test), y_test) > 0.82
+
+
+@pytest.mark.parametrize(("load", "bar"), [(load_wine, 0.85), (load_breast_cancer, 0.9)])
+def test_columns_of_different_units_train_well(load, bar):
+    X, X_test, y, y_test = train_test_split(*load(return_X_y=True), random_state=0)
+    pipeline = make_pipeline(AutoencoderTransformer(random_state=0), KNeighborsClassifier())
+    assert pipeline.fit(X, y).score(X_test, y_test) > bar
+
+
+def test_novelties_score_lower(digits):
+    X, X_test, y, y_test = digits
+    detector = AutoencoderTransformer(random_state=0).fit(X[y != 4])
+    assert roc_auc_score(y_test != 4, detector.score_samples(X_test)) > 0.7
+
+
+def test_alone_in_a_grid_search(digits):
+    search = GridSearchCV(quick(), {"n_components": [1, 8]}, cv=2).fit(digits[0][:300])
+    assert search.best_params_ == {"n_components": 8}
+    assert np.isfinite(search.cv_results_["mean_test_score"]).all()
+
+
+# The lecture
+
+
+def test_preset_lecture():
+    params = AutoencoderTransformer.from_preset("lecture", n_components=2).get_params()
+    changed = {k: v for k, v in params.items() if v != AutoencoderTransformer().get_params()[k]}
+    assert changed == {
+        "learning_rate_schedule": "constant",
+        "max_epochs": 10,
+        "n_components": 2,
+    }
+    with pytest.raises(ValueError, match=r"Unknown preset 'lectures'\. Presets: lecture"):
+        AutoencoderTransformer.from_preset("lectures")
+
+
+def test_lectures_loop_is_a_plain_for_loop(digits):
+    X = digits[0]
+    transformer = quick()
+    pictures = [transformer.partial_fit(X).reconstruct(X[:5]) for _ in range(5)]
+    errors = [((picture - X[:5]) ** 2).mean() for picture in pictures]
+    assert errors[-1] < 0.7 * errors[0]
+    assert transformer.n_iter_ == len(transformer.loss_curve_) == 5
+    assert transformer.n_steps_ == 5 * 22
+
+
+def test_module_is_the_lectures(digits):
+    X = (digits[0] / 16).astype(np.float32)
+    transformer = quick().fit(X)
+    module = transformer.to_module("autoencoder")
+    encoded, decoded = module(torch.from_numpy(X))
+    assert [name for name, _ in module.named_children()] == ["encoder", "decoder", "scaling"]
+    assert list(module.state_dict())[:2] == ["encoder.0.weight", "encoder.0.bias"]
+    np.testing.assert_array_equal(encoded.detach(), module.encoder(torch.from_numpy(X)).detach())
+    np.testing.assert_allclose(encoded.detach(), transformer.transform(X), atol=1e-5)
+    np.testing.assert_allclose(decoded.detach(), transformer.reconstruct(X), atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8", "u1", "i8"])
+def test_modules_take_and_give_raw_units(fitted, digits, dtype):
+    X = digits[1].astype(dtype)
+    rows = torch.from_numpy(X)
+    with torch.no_grad():
+        codes = fitted.to_module("encoder")(rows)
+        np.testing.assert_allclose(codes, fitted.transform(X), rtol=1e-4, atol=1e-4)
+        back = fitted.to_module("decoder")(codes)
+        np.testing.assert_allclose(back, fitted.reconstruct(X), atol=1e-3)
+
+
+def test_modules_are_copies(digits):
+    transformer = quick().fit(digits[0])
+    before = transformer.transform(digits[1])
+    module = transformer.to_module()
+    with torch.no_grad():
+        for tensor in [*module.parameters(), *module.buffers()]:
+            tensor.fill_(9)
+    np.testing.assert_array_equal(transformer.transform(digits[1]), before)
+    with pytest.raises(ValueError, match=r"part must be .* got 'middle'"):
+        transformer.to_module("middle")
+
+
+# fit and its record
+
+
+def test_record_of_a_fit(fitted, digits):
+    assert fitted.max_epochs_ == fitted.n_iter_ == len(fitted.loss_curve_) == 143
+    assert fitted.n_steps_ == 143 * 22
+    assert fitted.loss_ == fitted.loss_curve_[-1]
+    assert fitted.best_loss_ == min(fitted.loss_curve_)
+    assert fitted.validation_loss_curve_ is None
+    assert fitted.device_.type in ("cpu", "cuda", "mps")
+    assert -fitted.score(digits[0]) == pytest.approx(fitted.loss_, rel=0.1)
+
+
+def test_init_only_stores():
+    assert not [name for name in vars(AutoencoderTransformer()) if name.endswith("_")]
+    for method in ("transform", "inverse_transform", "reconstruct", "score_samples", "to_module"):
+        with pytest.raises(NotFittedError, match="not fitted yet"):
+            getattr(AutoencoderTransformer(), method)(np.zeros((2, 3)))
+
+
+def test_early_stopping_records_both_curves(digits):
+    transformer = quick(early_stopping=True, max_epochs=400, n_iter_no_change=3).fit(digits[0])
+    curve = transformer.validation_loss_curve_
+    assert len(curve) == len(transformer.loss_curve_) == transformer.n_iter_ < 400
+    assert transformer.best_loss_ == min(curve)
+    assert transformer.n_steps_ == transformer.n_iter_ * -(-1212 // 64)
+
+
+def test_early_stopping_needs_two_rows(digits):
+    with pytest.raises(ValueError, match="n_samples=1"):
+        quick(early_stopping=True).fit(digits[0][:1])
+
+
+def test_warm_start_goes_on(digits):
+    X = digits[0]
+    transformer = quick(warm_start=True).fit(X)
+    first = transformer.loss_
+    transformer.fit(X)
+    assert transformer.loss_ < first
+    assert transformer.n_iter_ == len(transformer.loss_curve_) == 6
+    transformer.set_params(warm_start=False).fit(X)
+    assert transformer.n_iter_ == 3
+
+
+@pytest.mark.parametrize("method", ["fit", "partial_fit"])
+def test_training_on_needs_the_same_network(digits, method):
+    X = digits[0]
+    transformer = quick(warm_start=True).fit(X).set_params(n_components=4, activation="tanh")
+    with pytest.raises(ValueError, match="n_components, activation changed since the last fit"):
+        getattr(transformer, method)(X)
+    assert transformer.transform(X).shape[1] == 3
+    with pytest.raises(
+        ValueError, match="X has 10 features, but AutoencoderTransformer is expecting"
+    ):
+        getattr(transformer, method)(X[:, :10])
+
+
+def test_fit_after_fit_on_other_data_starts_anew(digits):
+    X = digits[0]
+    transformer = quick().fit(X[:50, :20]).fit(X)
+    np.testing.assert_array_equal(transformer.transform(X), quick().fit(X).transform(X))
+
+
+def test_partial_fit_after_fit_goes_on(digits):
+    transformer = quick(max_epochs=20).fit(digits[0])
+    before = transformer.score(digits[0])
+    for _ in range(20):
+        transformer.partial_fit(digits[0])
+    assert transformer.score(digits[0]) > before
+    assert transformer.n_iter_ == 40
+
+
+def test_partial_fit_takes_chunks_of_any_size(digits):
+    X = digits[0]
+    transformer = quick()
+    for chunk in np.split(X, [1, 2, 100, 1000]) * 5:
+        transformer.partial_fit(chunk)
+    assert np.isfinite(transformer.transform(X)).all()
+
+
+def test_moments_go_from_call_to_call_but_not_into_a_pickle(digits):
+    X = digits[0]
+    together = quick().partial_fit(X).partial_fit(X)
+    pickled = pickle.loads(pickle.dumps(quick().partial_fit(X))).partial_fit(X)
+    assert not np.array_equal(together.transform(X), pickled.transform(X))
+    cloned = clone(together).partial_fit(X).partial_fit(X)
+    np.testing.assert_array_equal(together.transform(X), cloned.transform(X))
+
+
+@pytest.mark.parametrize("loss", ["mse", "bce", "mae", "huber"])
+@pytest.mark.parametrize("normalization", [None, "layer", "batch"])
+def test_losses_and_normalizations_learn(digits, loss, normalization):
+    X = digits[0] / 16
+    transformer = quick(loss=loss, normalization=normalization, max_epochs=30).fit(X)
+    assert ((transformer.reconstruct(X) - X) ** 2).mean() < 0.85 * X.var(axis=0).mean()
+
+
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+def test_precision_is_that_of_the_weights(digits, precision):
+    transformer = quick(precision=precision).fit(digits[0])
+    assert transformer.encoder_[0].weight.dtype == getattr(torch, precision)
+
+
+# Two rows are too few for batch normalization to learn anything.
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("normalization", [None, "layer", "batch"])
+@pytest.mark.parametrize("n_rows", [1, 2, 65])
+def test_few_rows_and_tails_of_one_row(digits, normalization, n_rows):
+    transformer = quick(normalization=normalization, max_epochs=50).fit(digits[0][:n_rows])
+    assert np.isfinite(transformer.transform(digits[1])).all()
+    assert transformer.n_steps_ == 50 * -(-n_rows // 64)
+
+
+def test_a_fit_that_learned_nothing_says_so(digits):
+    with pytest.warns(
+        ConvergenceWarning, match=r"learned nothing.*max_epochs \(now 3\), learning_rate"
+    ):
+        quick(learning_rate=1e-9).fit(digits[0])
+    with pytest.warns(ConvergenceWarning, match="all rows of X are the same"):
+        quick().fit(np.ones((20, 5)))
+
+
+def test_verbose_and_silence(digits, capfd):
+    quick().fit(digits[0])
+    assert capfd.readouterr() == ("", "")
+    quick(verbose=1).fit(digits[0])
+    assert "[Epoch 3/3] loss " in capfd.readouterr().out
+
+
+# What bad input and interrupts leave behind
+
+
+@pytest.mark.parametrize("method", ["fit", "partial_fit"])
+@pytest.mark.parametrize(
+    ("params", "error", "message"),
+    [
+        ({"learning_rate": 1e30}, FloatingPointError, "diverged.*learning_rate=1e"),
+        ({"loss": lambda r, t: (r - t).mean()}, ValueError, "one number per row"),
+        ({"device": "cuda:99"}, ValueError, "Devices here"),
+    ],
+)
+def test_refused_fit_leaves_the_estimator_as_it_was(digits, method, params, error, message):
+    X = digits[0]
+    transformer = quick().fit(X)
+    before = pickle.dumps(transformer.__getstate__())
+    codes = transformer.transform(X)
+    transformer.set_params(**params)
+    with pytest.raises(error, match=message):
+        getattr(transformer, method)(X)
+    transformer.set_params(**{name: quick().get_params()[name] for name in params})
+    assert pickle.dumps(transformer.__getstate__()) == before
+    np.testing.assert_array_equal(transformer.transform(X), codes)
+    fresh = AutoencoderTransformer(**params)
+    with pytest.raises(error, match=message):
+        getattr(fresh, method)(X)
+    assert vars(fresh) == vars(AutoencoderTransformer(**params))
+
+
+def test_interrupted_fit_is_usable(digits, monkeypatch):
+    monkeypatch.setattr(aefeatures._training, "_last_interrupt", -np.inf)
+    calls = []
+
+    def loss(reconstruction, target):
+        calls.append(0)
+        if len(calls) == 50:
+            raise KeyboardInterrupt
+        return ((reconstruction - target) ** 2).mean(dim=1)
+
+    with pytest.warns(UserWarning, match="interrupted by user in epoch 3"):
+        transformer = quick(max_epochs=99, loss=loss).fit(digits[0])
+    assert transformer.n_iter_ == 2
+    assert transformer.transform(digits[1]).shape == (450, 3)
+
+
+# X: kinds, dtypes, units
+
+
+@pytest.mark.parametrize(
+    ("dtype", "expected"),
+    [
+        ("f8", "f8"), ("i8", "f8"), ("i4", "f8"), ("u4", "f8"), ("u8", "f8"),
+        ("f4", "f4"), ("f2", "f4"), ("u1", "f4"), ("i2", "f4"), ("u2", "f4"), ("bool", "f4"),
+    ],
+)  # fmt: skip
+def test_dtype_of_the_results_follows_x(fitted, digits, dtype, expected):
+    X = digits[1].astype(dtype)
+    codes = fitted.transform(X)
+    assert codes.dtype == expected
+    assert fitted.reconstruct(X).dtype == fitted.score_samples(X).dtype == expected
+    assert fitted.inverse_transform(codes).dtype == expected
+
+
+def test_x_is_not_changed_and_may_be_read_only(digits):
+    X = digits[0].copy()
+    quick().fit(X).transform(X)
+    np.testing.assert_array_equal(X, digits[0])
+    assert not digits[0].flags.writeable
+
+
+def test_memory_order_and_memory_maps_make_no_difference(digits, tmp_path):
+    X = digits[0].astype(np.float32)
+    np.save(tmp_path / "X.npy", X)
+    expected = quick().fit_transform(X)
+    for same in (np.asfortranarray(X), np.load(tmp_path / "X.npy", mmap_mode="r"), X.tolist()):
+        codes = quick().fit(same).transform(X)
+        np.testing.assert_allclose(codes, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_rows_are_gathered_from_large_data_as_from_small(digits, monkeypatch):
+    expected = quick().fit_transform(digits[0])
+    monkeypatch.setattr(aefeatures._batches, "_RESIDENT_BYTES", -1)
+    monkeypatch.setattr(aefeatures._batches, "_CHUNK_ELEMENTS", 64 * 7)
+    np.testing.assert_allclose(quick().fit_transform(digits[0]), expected, rtol=1e-9)
+
+
+def test_transform_of_a_row_does_not_depend_on_its_company(fitted, digits):
+    X = digits[1]
+    together = fitted.transform(X)
+    alone = np.vstack([fitted.transform(X[i : i + 1]) for i in range(20)])
+    np.testing.assert_allclose(together[:20], alone, rtol=1e-9)
+
+
+def test_reconstruct_is_inverse_transform_of_transform(fitted, digits):
+    X = digits[1]
+    np.testing.assert_allclose(
+        fitted.reconstruct(X), fitted.inverse_transform(fitted.transform(X)), rtol=1e-9, atol=1e-9
+    )
+
+
+def test_score_samples(fitted, digits):
+    X = digits[1]
+    scaled_error = (X - fitted.reconstruct(X)) / fitted._scaling.scale.numpy()
+    np.testing.assert_allclose(fitted.score_samples(X), -(scaled_error**2).mean(axis=1))
+    per_feature = fitted.score_samples(X, per_feature=True)
+    np.testing.assert_allclose(per_feature, -np.abs(X - fitted.reconstruct(X)), atol=1e-9)
+    assert fitted.score(X) == pytest.approx(fitted.score_samples(X).mean())
+
+
+# In company
+
+
+@pytest.mark.parametrize("library", ["pandas", "polars"])
+def test_data_frames_in_and_out(digits, library):
+    columns = [f"pixel {i}" for i in range(64)]
+    make = pd.DataFrame if library == "pandas" else pl.DataFrame
+    X = make(digits[0].copy(), **{"columns" if library == "pandas" else "schema": columns})
+    transformer = quick().set_output(transform=library).fit(X)
+    assert list(transformer.feature_names_in_) == columns
+    codes = transformer.transform(X)
+    assert isinstance(codes, make)
+    names = [f"autoencodertransformer{i}" for i in range(3)]
+    assert list(codes.columns) == list(transformer.get_feature_names_out()) == names
+    assert transformer.inverse_transform(codes).shape == X.shape
+    with pytest.raises(ValueError, match="feature names"):
+        transformer.transform(X[columns[::-1]])
+
+
+@pytest.mark.parametrize("dump", [pickle, joblib], ids=["pickle", "joblib"])
+def test_pickles_give_the_same_codes_and_are_small(fitted, digits, dump, tmp_path):
+    with (tmp_path / "model").open("wb") as file:
+        dump.dump(fitted, file)
+    with (tmp_path / "model").open("rb") as file:
+        loaded = dump.load(file)
+    np.testing.assert_array_equal(loaded.transform(digits[1]), fitted.transform(digits[1]))
+    parts = [*fitted.encoder_.parameters(), *fitted.decoder_.parameters()]
+    n_bytes = sum(p.numel() * 4 for p in parts)
+    assert (tmp_path / "model").stat().st_size < 1.1 * n_bytes + 20_000
+
+
+def test_pickle_from_a_device_that_is_not_there(fitted, digits):
+    state = {**fitted.__getstate__(), "device": "cuda:99", "device_": torch.device("cuda:99")}
+    loaded = AutoencoderTransformer.__new__(AutoencoderTransformer)
+    loaded.__setstate__(state)
+    np.testing.assert_array_equal(loaded.transform(digits[1]), fitted.transform(digits[1]))
+
+
+def test_pipeline_with_memory(digits, tmp_path):
+    X, X_test, y, y_test = digits
+    memory = joblib.Memory(tmp_path, verbose=0)
+    scores = [
+        make_pipeline(quick(), SVC(), memory=memory).fit(X, y).score(X_test, y_test)
+        for _ in range(2)
+    ]
+    assert scores[0] == scores[1]
+
+
+@pytest.mark.parametrize("backend", ["loky", "threading"])
+def test_grid_search_in_parallel(digits, backend):
+    X, _, y, _ = digits
+    pipeline = make_pipeline(quick(), KNeighborsClassifier())
+    grid = {"autoencodertransformer__n_components": [2, 6]}
+    sequential = GridSearchCV(pipeline, grid, cv=2, n_jobs=1).fit(X, y)
+    before = torch.get_num_threads()
+    # joblib tells the processes not to start pools of threads of their own.
+    with joblib.parallel_backend(backend, n_jobs=2):
+        parallel = GridSearchCV(pipeline, grid, cv=2).fit(X, y)
+    assert torch.get_num_threads() == before
+    np.testing.assert_allclose(
+        parallel.cv_results_["mean_test_score"],
+        sequential.cv_results_["mean_test_score"],
+        atol=0.02,
+    )
+
+
+# Reproducibility
+
+
+def test_same_seed_gives_bitwise_the_same_codes(digits):
+    X = digits[0]
+    expected = quick().fit_transform(X)
+    torch.rand(3)
+    np.random.rand(3)  # noqa: NPY002
+    np.testing.assert_array_equal(quick().fit_transform(X), expected)
+    assert not np.array_equal(quick(random_state=1).fit_transform(X), expected)
+
+
+def test_same_seed_beside_other_fits_in_threads(digits):
+    X = digits[0]
+    expected = quick(max_epochs=10).fit_transform(X)
+    results = {}
+
+    def work(i):
+        results[i] = quick(max_epochs=10, random_state=i % 2).fit_transform(X)
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for i in (0, 2, 4):
+        np.testing.assert_array_equal(results[i], expected)
+    for i in (1, 3, 5):
+        assert not np.array_equal(results[i], expected)
+
+
+def test_unseeded_fits_differ_and_random_state_instances_advance(digits):
+    X = digits[0]
+    assert not np.array_equal(
+        quick(random_state=None).fit_transform(X), quick(random_state=None).fit_transform(X)
+    )
+    state = np.random.RandomState(0)
+    first = quick(random_state=state).fit_transform(X)
+    assert not np.array_equal(quick(random_state=state).fit_transform(X), first)
+
+
+def test_callers_settings_stay(digits):
+    def settings():
+        return (
+            torch.get_rng_state().tolist(),
+            np.random.get_state()[1].tolist(),  # noqa: NPY002
+            random.getstate(),
+            torch.get_num_threads(),
+            torch.get_default_dtype(),
+            torch.is_grad_enabled(),
+            list(warnings.filters),
+            dict(os.environ),
+            np.geterr(),
+            np.float64(5e-324) * 1.0 != 0,
+            bool(torch.tensor([1e-40]) * 1.0 != 0),
+        )
+
+    before = settings()
+    transformer = quick().fit(digits[0]).partial_fit(digits[0])
+    transformer.transform(digits[1])
+    transformer.score(digits[1])
+    assert settings() == before
+
+
+def test_callers_settings_do_not_reach_training(digits):
+    X = digits[0]
+    expected = quick().fit_transform(X)
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.no_grad(), torch.device("meta"):
+            codes = quick().fit_transform(X)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    np.testing.assert_array_equal(codes, expected)
+
+
+def test_codes_do_not_depend_on_the_process(digits, tmp_path):
+    np.save(tmp_path / "X.npy", digits[0])
+    code = (
+        "import sys, numpy as np; from aefeatures import AutoencoderTransformer as A;"
+        "X = np.load(sys.argv[1]);"
+        "np.save(sys.argv[2], A(max_epochs=3, random_state=0).fit_transform(X))"
+    )
+    subprocess.run([sys.executable, "-c", code, tmp_path / "X.npy", tmp_path / "Z.npy"], check=True)
+    np.testing.assert_array_equal(np.load(tmp_path / "Z.npy"), quick().fit_transform(digits[0]))
+
+
+def test_cross_validation_on_every_row_count(digits):
+    X, _, y, _ = digits
+    scores = cross_val_score(make_pipeline(quick(), SVC()), X[:101], y[:101], cv=3)
+    assert np.isfinite(scores).all()
+
+
+@pytest.mark.slow
+def test_lectures_experiment_on_mnist(mnist):
+    X, X_test, y, y_test = mnist
+    transformer = AutoencoderTransformer(random_state=0)
+    codes = transformer.fit_transform(X)
+    assert transformer.n_iter_ == 10
+    score = KNeighborsClassifier(15).fit(codes, y).score(transformer.transform(X_test), y_test)
+    assert score > 0.82
+    assert ((transformer.reconstruct(X_test) / 255 - X_test / 255) ** 2).mean() < 0.0325

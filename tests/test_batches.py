@@ -1,0 +1,93 @@
+import numpy as np
+import pytest
+import torch
+
+import aefeatures._batches
+from aefeatures._batches import Batches, code_dtype, iterate_chunks, map_chunks, to_tensor
+
+CPU = torch.device("cpu")
+X = np.arange(70.0).reshape(10, 7)
+
+
+def batches(X=X, batch_size=4, scaling=lambda rows: rows / 2, **kwargs):
+    return Batches(X, scaling, batch_size=batch_size, device=CPU, dtype=torch.float32, **kwargs)
+
+
+@pytest.fixture(params=["resident", "gathered"])
+def residence(request, monkeypatch):
+    """Both ways of making batches: from a scaled copy, and from X row by row."""
+    if request.param == "gathered":
+        monkeypatch.setattr(aefeatures._batches, "_RESIDENT_BYTES", -1)
+    return request.param
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 4, 10, 1000])
+def test_every_row_comes_once_an_epoch(residence, batch_size):
+    made = batches(batch_size=batch_size)
+    parts = list(made.epoch(np.random.default_rng(0)))
+    assert len(parts) == len(made) == -(-10 // min(batch_size, 10))
+    rows = torch.cat(parts).numpy()
+    assert rows.dtype == np.float32
+    np.testing.assert_array_equal(rows[np.argsort(rows[:, 0])], X / 2)
+    assert not np.array_equal(rows, X / 2), "shuffled"
+
+
+def test_both_residences_give_the_same_batches(monkeypatch):
+    resident = list(batches().epoch(np.random.default_rng(3)))
+    monkeypatch.setattr(aefeatures._batches, "_RESIDENT_BYTES", -1)
+    gathered = list(batches().epoch(np.random.default_rng(3)))
+    for a, b in zip(resident, gathered, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_rows_without_rng_come_in_order(residence):
+    np.testing.assert_array_equal(torch.cat(list(batches().epoch())), X / 2)
+
+
+def test_only_the_given_rows_are_used(residence):
+    made = batches(rows=np.array([7, 2, 5]))
+    assert made.n_rows == 3
+    np.testing.assert_array_equal(torch.cat(list(made.epoch())), X[[7, 2, 5]] / 2)
+    np.testing.assert_array_equal(made.sample(2), X[[7, 5]] / 2)
+
+
+def test_sample_is_spread_over_sorted_rows(residence):
+    np.testing.assert_array_equal(batches().sample(3), X[[0, 4, 9]] / 2)
+    np.testing.assert_array_equal(batches().sample(99), X / 2)
+
+
+@pytest.mark.parametrize(
+    "dtype",
+    ["bool", "i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "f2", "f4", "f8", ">f8", ">i4"],
+)
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_every_dtype_and_order(dtype, order, residence):
+    rows = np.array([[0, 1], [1, 0], [1, 1]]).astype(dtype, order=order)
+    rows.setflags(write=False)
+    expected = np.array([[0, 1], [1, 0], [1, 1]]) / 2
+    np.testing.assert_array_equal(torch.cat(list(batches(rows).epoch())), expected)
+    wide = np.dtype(dtype).kind in "iuf" and np.dtype(dtype).itemsize >= 4 and dtype != "f4"
+    assert code_dtype(rows.dtype) == (np.float64 if wide else np.float32)
+    assert to_tensor(rows, CPU).dtype == (torch.float64 if wide else torch.float32)
+
+
+def test_views_with_negative_strides():
+    np.testing.assert_array_equal(to_tensor(X[::-1, ::-2], CPU), X[::-1, ::-2])
+
+
+def test_chunks_cover_all_rows(monkeypatch):
+    monkeypatch.setattr(aefeatures._batches, "_CHUNK_ELEMENTS", 21)
+    assert [len(chunk) for chunk in iterate_chunks(X)] == [3, 3, 3, 1]
+    assert [len(chunk) for chunk in iterate_chunks(X, width=100)] == [1] * 10
+    assert all(np.shares_memory(chunk, X) for chunk in iterate_chunks(X))
+
+
+def test_map_chunks_joins_results(monkeypatch):
+    monkeypatch.setattr(aefeatures._batches, "_CHUNK_ELEMENTS", 21)
+
+    def doubled(rows):
+        return to_tensor(rows, CPU) * 2
+
+    np.testing.assert_array_equal(map_chunks(doubled, X, 7, width=1), X * 2)
+    sums = map_chunks(lambda rows: doubled(rows).sum(dim=1), X, None, width=1)
+    np.testing.assert_array_equal(sums, X.sum(axis=1) * 2)

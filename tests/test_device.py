@@ -1,0 +1,88 @@
+import os
+import signal
+import threading
+import time
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from aefeatures._device import TrainingThread, available_devices, place, resolve_device
+
+SMALL, LARGE = 1, 10**12
+
+
+def keeps_denormals():
+    return np.float64(5e-324) * 1.0 != 0 and (torch.tensor([1e-40]) * 1.0).item() != 0
+
+
+def test_auto_takes_the_first_device_that_is_there():
+    assert resolve_device("auto") == torch.device(available_devices()[0])
+    assert resolve_device("cpu") == resolve_device(torch.device("cpu")) == torch.device("cpu")
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "gpu", "cpu:x", "meta", ""])
+def test_unusable_device_lists_those_that_are_there(device):
+    with pytest.raises(
+        ValueError, match=rf"device='{device}' cannot be used: .*Devices here: .*cpu"
+    ):
+        resolve_device(device)
+
+
+def test_place_copies_only_what_differs():
+    module = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2)).eval()
+    assert place(module, torch.device("cpu"), torch.float32) is module
+    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    placed = place(module, torch.device("cpu"), torch.float64)
+    rows = torch.rand(4, 3)
+    torch.testing.assert_close(placed(rows.double()), module(rows).double())
+    assert placed[1].num_batches_tracked.dtype == torch.int64
+    for name, tensor in module.state_dict().items():
+        assert tensor.dtype == before[name].dtype
+        assert torch.equal(tensor, before[name])
+
+
+def test_training_thread_has_settings_of_its_own():
+    before = torch.get_num_threads()
+
+    def inside():
+        return keeps_denormals(), torch.get_num_threads(), torch.is_grad_enabled()
+
+    with torch.no_grad(), TrainingThread(work=SMALL) as thread:
+        assert thread.run(inside) == (False, 1, True)
+        assert keeps_denormals()
+        assert torch.get_num_threads() == before
+        new = []
+        fresh = threading.Thread(target=lambda: new.append(torch.get_num_threads()))
+        fresh.start()
+        fresh.join()
+        assert new == [before], "a thread new to PyTorch starts from the caller's count"
+    with TrainingThread(work=LARGE) as thread:
+        assert thread.run(torch.get_num_threads) == before
+    assert keeps_denormals()
+    assert torch.get_num_threads() == before
+
+
+def test_training_thread_hands_on_results_and_errors():
+    with TrainingThread(work=SMALL) as thread:
+        assert thread.run(divmod, 7, 2) == (3, 1)
+        with pytest.raises(ZeroDivisionError, match="division"):
+            thread.run(divmod, 7, 0)
+    assert not any("aefeatures" in t.name for t in threading.enumerate())
+
+
+def test_interrupt_stops_the_thread_and_is_raised(interruptible):
+    done = []
+
+    def train():
+        while not thread.stopping.is_set():
+            time.sleep(0.001)
+        done.append(True)
+
+    timer = threading.Timer(0.2, lambda: os.kill(os.getpid(), signal.SIGINT))
+    with TrainingThread(work=SMALL) as thread:
+        timer.start()
+        with pytest.raises(KeyboardInterrupt):
+            thread.run(train)
+        assert done == [True]

@@ -1,0 +1,74 @@
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import aefeatures
+
+PACKAGE = Path(aefeatures.__file__).parent
+
+# Lower modules first: each may import only from those above it in this list.
+LAYERS = [
+    "_batches",
+    "_scaling",
+    "_losses",
+    "_networks",
+    "_gradients",
+    "_optimizer",
+    "_device",
+    "_training",
+    "_validation",
+    "_vision",
+    "_autoencoder",
+    "__init__",
+]
+
+
+def imported_modules(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            yield node.module
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+
+
+def test_every_module_has_a_layer():
+    assert {path.stem for path in PACKAGE.glob("*.py")} == set(LAYERS)
+
+
+@pytest.mark.parametrize("module", LAYERS)
+def test_imports_point_down(module):
+    below = LAYERS[: LAYERS.index(module)]
+    for name in imported_modules(PACKAGE / f"{module}.py"):
+        if name.startswith("aefeatures"):
+            assert name.removeprefix("aefeatures.") in below
+
+
+def test_only_validation_imports_private_parts_of_scikit_learn():
+    private = {
+        path.stem
+        for path in PACKAGE.glob("*.py")
+        for name in imported_modules(path)
+        if name.startswith("sklearn.") and "._" in name
+    }
+    assert private == {"_validation"}
+
+
+def test_import_starts_nothing():
+    code = """
+import sys, threading, random, numpy, torch, warnings
+before = (torch.get_rng_state().sum(), numpy.random.get_state()[1].sum(), random.getstate())
+filters, threads = list(warnings.filters), torch.get_num_threads()
+import aefeatures
+after = (torch.get_rng_state().sum(), numpy.random.get_state()[1].sum(), random.getstate())
+assert before == after, "seeded"
+assert threading.active_count() == 1, threading.enumerate()
+assert torch.get_num_threads() == threads
+for name in ("matplotlib", "onnx", "plotly", "ray", "torchvision"):
+    assert name not in sys.modules, name
+assert not torch.cuda.is_initialized()
+"""
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)

@@ -1,0 +1,72 @@
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_wine
+from sklearn.preprocessing import MinMaxScaler, StandardScaler
+
+import aefeatures._batches
+from aefeatures._scaling import learn_scaling
+
+WINE = load_wine().data
+
+
+def scaled(X, how):
+    scaling = learn_scaling(X, how)
+    return scaling, scaling(torch.from_numpy(np.asarray(X, dtype=np.float64))).numpy()
+
+
+@pytest.mark.parametrize("how", ["auto", "standard", "feature", "global", None])
+def test_scaling_inverts(how):
+    scaling, Z = scaled(WINE, how)
+    np.testing.assert_allclose(scaling.inverse(torch.from_numpy(Z)), WINE, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("how", "reference"), [("standard", StandardScaler), ("feature", MinMaxScaler)]
+)
+def test_scaling_agrees_with_scikit_learn(how, reference, monkeypatch):
+    monkeypatch.setattr(aefeatures._batches, "_CHUNK_ELEMENTS", 20 * WINE.shape[1])
+    _, Z = scaled(WINE, how)
+    np.testing.assert_allclose(Z, reference().fit_transform(WINE), atol=1e-9)
+
+
+def test_global_scaling_keeps_the_relations_of_columns():
+    scaling, Z = scaled(WINE, "global")
+    assert (Z.min(), Z.max()) == (0, 1)
+    assert scaling.bounded
+    np.testing.assert_allclose(np.corrcoef(Z.ravel(), WINE.ravel())[0, 1], 1)
+
+
+@pytest.mark.parametrize(
+    ("X", "bounded", "largest"),
+    [
+        (np.array([[0, 255], [3, 4]], np.uint8), True, 1.0),
+        (np.array([[0, 128], [3, 4]], np.uint8), True, 128 / 255),
+        (np.array([[0, 65535], [3, 4]], np.uint16), True, 1.0),
+        (np.array([[0.0, 1.0], [0.5, 0.25]]), True, 1.0),
+        (np.array([[False, True], [True, True]]), True, 1.0),
+        # 127 of 255 could be a count, and 12 bits in uint16 never reach half of its range.
+        (np.array([[0, 127], [3, 4]], np.uint8), False, 1.0),
+        (np.array([[0, 4095], [3, 4]], np.uint16), False, 1.0),
+        (np.array([[0.0, 1.1], [0.5, 0.25]]), False, 1.0),
+        (np.array([[-0.1, 1.0], [0.5, 0.25]]), False, 1.0),
+    ],
+)
+def test_auto_scaling(X, bounded, largest):
+    scaling, Z = scaled(X, "auto")
+    assert scaling.bounded == bounded
+    assert Z.max() == pytest.approx(largest)
+
+
+@pytest.mark.parametrize("how", ["standard", "feature", "global"])
+def test_constant_columns_are_safe(how):
+    X = np.full((7, 3), 5.0)
+    scaling, Z = scaled(X, how)
+    np.testing.assert_array_equal(Z, 0)
+    np.testing.assert_array_equal(scaling.inverse(torch.from_numpy(Z)), X)
+
+
+def test_small_variance_beside_a_large_offset_is_kept():
+    X = 1e8 + np.arange(10.0)[:, None]
+    _, Z = scaled(X, "standard")
+    np.testing.assert_allclose(np.diff(Z[:, 0]), 1 / np.arange(10).std(), rtol=1e-6)

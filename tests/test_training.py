@@ -1,0 +1,217 @@
+import copy
+import itertools
+import os
+import signal
+import threading
+import time
+import warnings
+
+import numpy as np
+import pytest
+import torch
+
+import aefeatures._training
+from aefeatures._batches import Batches
+from aefeatures._losses import LOSSES
+from aefeatures._networks import dense_network
+from aefeatures._training import SCHEDULES, EarlyStopping, diagnose, evaluate, train
+
+
+def make(X, batch_size=64, rows=None):
+    return Batches(
+        X,
+        lambda rows: rows / 16,
+        batch_size=batch_size,
+        device=torch.device("cpu"),
+        dtype=torch.float32,
+        rows=rows,
+    )
+
+
+def network(n_features=64):
+    parts = dense_network(
+        n_features,
+        3,
+        hidden_layer_sizes=(32,),
+        activation="relu",
+        normalization=None,
+        bounded=True,
+        dtype=torch.float32,
+        generator=torch.Generator().manual_seed(0),
+    )
+    return torch.nn.Sequential(*parts)
+
+
+def run(model, batches, loss=LOSSES["mse"], **changes):
+    settings = {
+        "max_epochs": 4,
+        "learning_rate": 5e-3,
+        "rng": np.random.default_rng(0),
+        **changes,
+    }
+    return train(model, batches, loss, **settings)
+
+
+@pytest.fixture(autouse=True)
+def forget_interrupts(monkeypatch):
+    monkeypatch.setattr(aefeatures._training, "_last_interrupt", -np.inf)
+
+
+@pytest.mark.parametrize("name", sorted(SCHEDULES))
+def test_schedules_peak_where_they_say(name):
+    schedule = SCHEDULES[name]
+    factors = [schedule.factor(progress) for progress in np.linspace(0, 0.999, 1000)]
+    assert max(factors) == pytest.approx(1, abs=1e-4)
+    assert schedule.factor(schedule.peak) == pytest.approx(1)
+    assert min(factors) >= 0
+    after = [schedule.factor(progress) for progress in np.linspace(schedule.peak, 0.999, 500)]
+    assert all(b <= a + 1e-12 for a, b in itertools.pairwise(after))
+
+
+def test_training_lowers_the_loss_and_counts(digits):
+    batches = make(digits[0], batch_size=100)
+    model = network()
+    before = evaluate(model, batches, LOSSES["mse"])
+    result = run(model, batches)
+    assert result.n_steps == 4 * 14
+    assert len(result.loss_curve) == 4
+    assert result.validation_loss_curve == []
+    assert evaluate(model, batches, LOSSES["mse"]) < 0.8 * before
+    assert not model.training
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_loss_curve_weighs_every_row_alike(digits):
+    X = digits[0][:65]  # batches of 64 rows and of one
+    result = run(network(), make(X), max_epochs=1, learning_rate=1e-12)
+    assert result.loss_curve[0] == pytest.approx(evaluate(network(), make(X), LOSSES["mse"]))
+
+
+def test_two_epochs_in_two_calls_equal_two_in_one(digits):
+    batches = make(digits[0])
+    once, twice = network(), network()
+    run(once, batches, max_epochs=2)
+    rng = np.random.default_rng(0)
+    first = run(twice, batches, max_epochs=1, rng=rng)
+    run(twice, batches, max_epochs=1, rng=rng, optimizer_state=first.optimizer_state)
+    for p, q in zip(once.parameters(), twice.parameters(), strict=True):
+        assert torch.equal(p, q)
+
+
+def test_early_stopping_restores_the_best_weights(digits):
+    X = digits[0]
+    validation = make(X, rows=np.arange(40))
+    model = network()
+    result = run(
+        model,
+        make(X, rows=np.arange(40, 80)),  # so few that they are overfitted
+        max_epochs=2000,
+        early_stopping=EarlyStopping(validation, patience=5, tol=0.0),
+    )
+    curve = result.validation_loss_curve
+    assert len(curve) == len(result.loss_curve) < 2000
+    assert np.argmin(curve) == len(curve) - 6
+    assert evaluate(model, validation, LOSSES["mse"]) == pytest.approx(min(curve))
+
+
+def test_patience_counts_from_the_peak_of_the_schedule(digits):
+    result = run(
+        network(),
+        make(digits[0][:64]),
+        max_epochs=40,
+        schedule="one_cycle",
+        early_stopping=EarlyStopping(make(digits[0][64:99]), patience=1, tol=1.0),
+    )
+    assert len(result.loss_curve) == 13  # the first epoch that ends after 30% of 40
+
+
+def test_loss_that_is_not_finite_names_epoch_and_rate(digits):
+    with pytest.raises(FloatingPointError, match=r"nan in epoch 1 at learning_rate=0.005.*Lower"):
+        run(network(), make(digits[0]), loss=lambda r, t: (r - t).sum(dim=1) * float("nan"))
+
+
+def interrupting(at_call, error=KeyboardInterrupt):
+    calls = []
+
+    def loss(reconstruction, target):
+        calls.append(0)
+        if len(calls) == at_call:
+            raise error
+        return LOSSES["mse"](reconstruction, target)
+
+    return loss
+
+
+def test_interrupt_before_the_first_epoch_is_over_is_raised(digits):
+    with pytest.raises(KeyboardInterrupt):
+        run(network(), make(digits[0]), loss=interrupting(3))
+
+
+def test_interrupt_later_warns_and_keeps_the_best_weights(digits):
+    batches = make(digits[0])
+    model, same = network(), network()
+    with pytest.warns(UserWarning, match="interrupted by user in epoch 3 of 4"):
+        result = run(model, batches, loss=interrupting(2 * len(batches) + 5))
+    assert len(result.loss_curve) == 2
+    assert np.argmin(result.loss_curve) == 1
+    run(same, batches, loss=interrupting(-1), max_epochs=2)
+    for p, q in zip(model.parameters(), same.parameters(), strict=True):
+        assert torch.equal(p, q)
+
+
+def test_second_interrupt_within_two_seconds_is_raised(digits):
+    batches = make(digits[0])
+    with pytest.warns(UserWarning, match="interrupted"):
+        run(network(), batches, loss=interrupting(2 * len(batches)))
+    with pytest.raises(KeyboardInterrupt):
+        run(network(), batches, loss=interrupting(2 * len(batches)))
+
+
+def test_sigint_ends_training_within_a_step(digits, interruptible):
+    begun = threading.Event()
+
+    def loss(reconstruction, target):
+        begun.set()
+        return LOSSES["mse"](reconstruction, target)
+
+    def interrupt():
+        begun.wait()
+        time.sleep(0.5)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    with pytest.warns(UserWarning, match="interrupted"):
+        result = run(network(), make(digits[0]), loss=loss, max_epochs=100_000)
+    thread.join()
+    assert 0 < len(result.loss_curve) < 100_000
+
+
+def test_verbose_prints_a_line_per_epoch_and_else_nothing(digits, capsys):
+    run(network(), make(digits[0]))
+    assert capsys.readouterr() == ("", "")
+    run(network(), make(digits[0]), verbose=1)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("]")[0] for line in lines] == [f"[Epoch {i}/4" for i in range(1, 5)]
+
+
+def test_diagnose(digits):
+    X = digits[0].astype(np.float32)
+    model = network()
+    run(model, make(X), max_epochs=20)
+    assert diagnose(model, make(X), LOSSES["mse"]) is None
+    assert diagnose(model, make(X[:1]), LOSSES["mse"]) is None
+    assert diagnose(model, make(np.repeat(X[:1], 9, axis=0)), LOSSES["mse"]) == (
+        "all rows of X are the same"
+    )
+    assert "no better than the means" in diagnose(network(), make(X), LOSSES["mse"])
+    dead = copy.deepcopy(model)
+    with torch.no_grad():
+        dead[0][-1].weight.zero_()
+    assert diagnose(dead, make(X), LOSSES["mse"]) == "every row has the same code"
+
+
+def test_training_touches_no_warning_filters(digits):
+    before = list(warnings.filters)
+    run(network(), make(digits[0]))
+    assert warnings.filters == before
