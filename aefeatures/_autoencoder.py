@@ -18,7 +18,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from aefeatures._batches import Batches, map_chunks, to_tensor, work_dtype
-from aefeatures._device import PRECISIONS, place, resolve_device
+from aefeatures._device import PRECISIONS, from_arrays, place, resolve_device, to_arrays
 from aefeatures._losses import resolve_loss
 from aefeatures._networks import Autoencoder, Decoder, Encoder, dense_network, widest
 from aefeatures._optimizer import AdamState
@@ -33,6 +33,8 @@ from aefeatures._validation import (
     fit_context,
     resolve_max_epochs,
 )
+
+_MODULES = ("encoder_", "decoder_", "_scaling")
 
 PRESETS: dict[str, dict[str, Any]] = {
     "lecture": {"learning_rate_schedule": "constant", "max_epochs": 10},
@@ -644,13 +646,16 @@ class AutoencoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
 
     def __getstate__(self) -> dict[str, Any]:
         state: dict[str, Any] = super().__getstate__()
-        if "_optimizer_state" in state:
-            state = {**state, "_optimizer_state": None}
-        return state
+        if "encoder_" not in state:
+            return state
+        modules = {name: to_arrays(state[name]) for name in _MODULES}
+        return {**state, **modules, "_optimizer_state": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        if "encoder_" in state:
+            state = {**state, **{name: from_arrays(state[name]) for name in _MODULES}}
         super().__setstate__(state)
-        if hasattr(self, "device_"):
+        if "encoder_" in state:
             try:
                 self.device_ = resolve_device(self.device)
             except ValueError:  # trained on a device that is not there

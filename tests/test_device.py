@@ -1,4 +1,5 @@
 import os
+import pickle
 import signal
 import threading
 import time
@@ -8,7 +9,14 @@ import pytest
 import torch
 from torch import nn
 
-from aefeatures._device import TrainingThread, available_devices, place, resolve_device
+from aefeatures._device import (
+    TrainingThread,
+    available_devices,
+    from_arrays,
+    place,
+    resolve_device,
+    to_arrays,
+)
 
 SMALL, LARGE = 1, 10**12
 
@@ -41,6 +49,18 @@ def test_place_copies_only_what_differs():
     for name, tensor in module.state_dict().items():
         assert tensor.dtype == before[name].dtype
         assert torch.equal(tensor, before[name])
+
+
+def test_modules_pickle_as_arrays():
+    module = nn.Sequential(nn.Linear(3, 2, bias=False), nn.BatchNorm1d(2)).eval()
+    arrays = to_arrays(module)
+    assert isinstance(arrays[0].weight, np.ndarray)
+    assert isinstance(module[0].weight, nn.Parameter)
+    loaded = from_arrays(pickle.loads(pickle.dumps(arrays)))
+    assert loaded.state_dict().keys() == module.state_dict().keys()
+    assert isinstance(loaded[0].weight, nn.Parameter)
+    rows = torch.rand(4, 3)
+    assert torch.equal(loaded(rows), module(rows))
 
 
 def test_training_thread_has_settings_of_its_own():

@@ -1,5 +1,4 @@
 import itertools
-import pickle
 
 import pytest
 import torch
@@ -76,10 +75,3 @@ def test_batch_normalization_of_one_row_uses_running_statistics():
     trained = layer(row)
     assert torch.equal(layer.running_mean, mean)
     torch.testing.assert_close(trained, layer.eval()(row))
-
-
-def test_networks_pickle():
-    encoder, _ = network(normalization="batch")
-    copy = pickle.loads(pickle.dumps(encoder))
-    rows = torch.rand(3, 784)
-    assert torch.equal(encoder.eval()(rows), copy.eval()(rows))

@@ -1,0 +1,30 @@
+# `make demo` and `make test` need nothing but Python 3.11 or later: each makes the
+# virtual environment it runs in.
+
+PYTHON ?= python3
+VENV ?= .venv
+
+.PHONY: demo test test-slow lint clean
+
+demo: $(VENV)/plot
+	$(VENV)/bin/python examples/digits_pipeline.py
+
+test: $(VENV)/test
+	$(VENV)/bin/python -m pytest
+
+test-slow: $(VENV)/test
+	$(VENV)/bin/python -m pytest -m slow
+
+lint: $(VENV)/lint
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+# An environment with one of the package's extras; the file says that it is complete.
+$(VENV)/%: pyproject.toml
+	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --editable '.[$*]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist output *.egg-info

@@ -1,0 +1,126 @@
+"""The lecture's experiment: an autoencoder learns MNIST, its codes go into classifiers.
+
+Trains 784-128-64-12-3 and its mirror for ten epochs, shows five test images over their
+reconstructions after each, then compares classifiers on the three codes and on three
+components of PCA.
+
+    python examples/mnist_features.py --data mnist.npz
+    python examples/mnist_features.py --dataset FashionMNIST --root data --download
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+import numpy as np
+from sklearn.decomposition import PCA
+from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC, LinearSVC
+
+from aefeatures import AutoencoderTransformer, load_images
+
+
+def load(args):
+    """X_train, y_train, X_test, y_test; rows of uint8 pixels."""
+    if args.data:
+        with np.load(args.data) as data:
+            X_train, y_train, X_test, y_test = (
+                data[name] for name in ("X_train", "y_train", "X_test", "y_test")
+            )
+        return X_train.reshape(len(X_train), -1), y_train, X_test.reshape(len(X_test), -1), y_test
+    from torchvision import datasets
+
+    dataset = getattr(datasets, args.dataset)
+    train, test = (
+        load_images(dataset(args.root, train=train, download=args.download))
+        for train in (True, False)
+    )
+    return *train, *test
+
+
+def save_picture(pictures, path):
+    """Five originals over their reconstructions, a row pair for each epoch."""
+    import matplotlib as mpl
+
+    mpl.use("agg")
+    import matplotlib.pyplot as plt
+
+    n_rows = 2 * len(pictures)
+    figure, axes = plt.subplots(n_rows, 5, figsize=(4.6, 0.85 * n_rows), layout="constrained")
+    for epoch, (originals, reconstructions) in enumerate(pictures):
+        for row, images in enumerate((originals, reconstructions)):
+            row_axes = axes[2 * epoch + row]
+            label = f"epoch {epoch + 1}" if row else "original"
+            row_axes[0].set_ylabel(label, rotation=0, ha="right", va="center")
+            for ax, image in zip(row_axes, images, strict=True):
+                side = round(image.size**0.5)
+                ax.imshow(image.reshape(side, side), cmap="gray", vmin=0, vmax=255)
+                ax.set(xticks=[], yticks=[])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=90)
+    plt.close(figure)
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--data", type=Path, help="a .npz with X_train, y_train, X_test, y_test")
+    source.add_argument("--dataset", choices=["MNIST", "FashionMNIST", "KMNIST"])
+    parser.add_argument("--root", type=Path, default=Path("data"), help="torchvision's folder")
+    parser.add_argument("--download", action="store_true", help="download what is not there")
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--output", type=Path, default=Path("output/mnist.png"))
+    args = parser.parse_args()
+    if args.dataset and not (args.download or (args.root / args.dataset).exists()):
+        parser.error(f"{args.root / args.dataset} is not there; add --download to fetch it")
+    X_train, y_train, X_test, y_test = load(args)
+
+    # The lecture's loop: train an epoch, look at five reconstructions.
+    # Evenly spaced, since some copies of the data are sorted by class.
+    viewed, pictures = X_test[np.linspace(0, len(X_test) - 1, 5, dtype=int)], []
+    transformer = AutoencoderTransformer.from_preset("lecture", random_state=args.seed)
+    for epoch in range(1, args.epochs + 1):
+        transformer.partial_fit(X_train)
+        pictures.append((viewed, transformer.reconstruct(viewed)))
+        print(f"[Epoch {epoch}] loss {transformer.loss_:.5f}", flush=True)
+    save_picture(pictures, args.output)
+    print(f"Pictures of every epoch: {args.output.resolve()}\n")
+
+    # The same network with the default schedule, as one would train it for its codes.
+    start = time.perf_counter()
+    transformer = AutoencoderTransformer(max_epochs=args.epochs, random_state=args.seed)
+    codes_train = transformer.fit_transform(X_train)
+    seconds = time.perf_counter() - start
+    codes_test = transformer.transform(X_test)
+    error = (((X_test - transformer.reconstruct(X_test)) / 255) ** 2).mean()
+    print(
+        f"AutoencoderTransformer(): {transformer.n_iter_} epochs on {transformer.device_} in "
+        f"{seconds:.1f} s, test MSE of pixels in [0, 1] {error:.4f}"
+    )
+    pca = PCA(3, random_state=0).fit(X_train)
+    features = {
+        "3 codes": (codes_train, codes_test),
+        "PCA, 3": (pca.transform(X_train), pca.transform(X_test)),
+    }
+    classifiers = {
+        "KNN(15)": KNeighborsClassifier(15),
+        "linear SVM": make_pipeline(StandardScaler(), LinearSVC()),
+        "RBF SVM": make_pipeline(StandardScaler(), SVC()),
+        "logistic regression": make_pipeline(StandardScaler(), LogisticRegression()),
+    }
+    print(f"\n{'test accuracy':<22}" + "".join(f"{name:>10}" for name in features))
+    for name, classifier in classifiers.items():
+        scores = [
+            classifier.fit(train, y_train).score(test, y_test) for train, test in features.values()
+        ]
+        print(f"{name:<22}" + "".join(f"{score:>10.3f}" for score in scores), flush=True)
+
+
+if __name__ == "__main__":
+    main()
