@@ -1,0 +1,354 @@
+"""How long the same training takes here and elsewhere.
+
+The network 784-128-64-12-3 and its mirror, Adam and mean squared error for ten epochs, each
+contestant in the form its users would write it:
+
+    lecture        the lecture's loop: `DataLoader`, `ToTensor` on PIL images
+    bare loop      a tuned loop: data in one tensor, `index_select`, fused Adam (the better
+                   of one and two threads)
+    skorch         `NeuralNetRegressor`
+    PyOD           `AutoEncoder`, without its batch normalization, dropout and scaling
+    MLPRegressor   scikit-learn's, fitted to (X, X) in float32
+    products       the matrix products of the ten epochs and nothing else: the floor (the
+                   better of one and two threads)
+    aefeatures     `AutoencoderTransformer()` on the uint8 pixels
+    no flush       the same without flushing denormal numbers to zero
+
+All run in one process, in turn, round after round; all with flush-to-zero but the last.
+Printed are medians with their range, and the median over the rounds of each contestant's
+time divided by ours of the same round.
+
+    python examples/benchmark_speed.py --data mnist.npz [--quick] [--json FILE] [--chart FILE]
+
+Needs the extra `bench`. `--data` is a .npz with `X_train` of images.
+"""
+
+import argparse
+import contextlib
+import itertools
+import json
+import platform
+import time
+import warnings
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import sklearn
+import torch
+import torch.nn.functional as F
+from sklearn.datasets import load_digits
+from sklearn.neural_network import MLPRegressor
+from torch import nn
+
+from aefeatures import AutoencoderTransformer
+
+WIDTHS = (128, 64, 12, 3)
+LEARNING_RATE = 5e-3
+
+
+@contextlib.contextmanager
+def flush_to_zero():
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
+
+
+@contextlib.contextmanager
+def threads(n):
+    before = torch.get_num_threads()
+    torch.set_num_threads(n)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+class LectureAutoencoder(nn.Module):
+    def __init__(self, n_features, bounded=True):
+        super().__init__()
+        widths = [n_features, *WIDTHS]
+        self.encoder = self._stack(widths)
+        self.decoder = self._stack(widths[::-1])
+        if bounded:
+            self.decoder.append(nn.Sigmoid())
+
+    @staticmethod
+    def _stack(widths):
+        layers = []
+        for n_in, n_out in itertools.pairwise(widths):
+            layers += [nn.Linear(n_in, n_out), nn.ReLU()]
+        return nn.Sequential(*layers[:-1])
+
+    def forward(self, x):
+        encoded = self.encoder(x)
+        return encoded, self.decoder(encoded)
+
+
+class ImageDataset(torch.utils.data.Dataset):
+    """What torchvision's MNIST does for each row: a PIL image, then `ToTensor`."""
+
+    def __init__(self, X):
+        from torchvision.transforms import ToTensor
+
+        side = round(X.shape[1] ** 0.5)
+        self.images = X.reshape(-1, side, side)
+        self.transform = ToTensor()
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, i):
+        from PIL import Image
+
+        return self.transform(Image.fromarray(self.images[i])), 0
+
+
+def lecture(data, batch_size, epochs):
+    loader = torch.utils.data.DataLoader(
+        ImageDataset(data["uint8"]), batch_size=batch_size, shuffle=True
+    )
+    n_features = data["uint8"].shape[1]
+    autoencoder = LectureAutoencoder(n_features)
+    optimizer = torch.optim.Adam(autoencoder.parameters(), lr=LEARNING_RATE)
+    criterion = nn.MSELoss()
+    with flush_to_zero():
+        for _ in range(epochs):
+            for x, _label in loader:
+                x = x.view(-1, n_features)
+                _, decoded = autoencoder(x)
+                loss = criterion(decoded, x)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+
+
+def bare_loop(data, batch_size, epochs):
+    X = data["tensor"]
+    autoencoder = LectureAutoencoder(X.shape[1], data["bounded"])
+    optimizer = torch.optim.Adam(autoencoder.parameters(), lr=LEARNING_RATE, fused=True)
+    with flush_to_zero():
+        for _ in range(epochs):
+            for index in torch.randperm(len(X)).split(batch_size):
+                rows = X.index_select(0, index)
+                loss = F.mse_loss(autoencoder(rows)[1], rows)
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                optimizer.step()
+
+
+def skorch(data, batch_size, epochs):
+    from skorch import NeuralNetRegressor
+
+    class Module(LectureAutoencoder):
+        def forward(self, x):
+            return super().forward(x)[1]
+
+    net = NeuralNetRegressor(
+        Module,
+        module__n_features=data["float32"].shape[1],
+        module__bounded=data["bounded"],
+        criterion=nn.MSELoss,
+        optimizer=torch.optim.Adam,
+        lr=LEARNING_RATE,
+        batch_size=batch_size,
+        max_epochs=epochs,
+        train_split=None,
+        verbose=0,
+    )
+    with flush_to_zero():
+        net.fit(data["float32"], data["float32"])
+
+
+def pyod(data, batch_size, epochs):
+    from pyod.models.auto_encoder import AutoEncoder
+
+    with flush_to_zero():
+        AutoEncoder(
+            hidden_neuron_list=list(WIDTHS),
+            batch_size=batch_size,
+            epoch_num=epochs,
+            lr=LEARNING_RATE,
+            batch_norm=False,
+            dropout_rate=0.0,
+            preprocessing=False,
+            verbose=0,
+        ).fit(data["float32"])
+
+
+def mlp_regressor(data, batch_size, epochs):
+    X = data["float32"]
+    MLPRegressor(
+        hidden_layer_sizes=(*WIDTHS, *WIDTHS[-2::-1]),
+        batch_size=min(batch_size, len(X)),
+        max_iter=epochs,
+        learning_rate_init=LEARNING_RATE,
+        alpha=0.0,
+        tol=0.0,
+        n_iter_no_change=10**6,
+    ).fit(X, X)
+
+
+def products(data, batch_size, epochs):
+    X = data["tensor"]
+    n_rows, n_features = X.shape
+    widths = [n_features, *WIDTHS, *WIDTHS[-2::-1], n_features]
+    weights = [torch.randn(b, a) * 0.05 for a, b in itertools.pairwise(widths)]
+    gradients = [torch.empty_like(weight) for weight in weights]
+    h = [
+        X[:batch_size].clone() if i == 0 else torch.zeros(batch_size, w)
+        for i, w in enumerate(widths)
+    ]
+    d = [torch.randn(batch_size, w) * 0.05 for w in widths]
+    with flush_to_zero(), torch.no_grad():
+        for _ in range(epochs * (n_rows // batch_size)):
+            for i, weight in enumerate(weights):
+                torch.mm(h[i], weight.t(), out=h[i + 1])
+            for i in range(len(weights) - 1, -1, -1):
+                torch.mm(d[i + 1].t(), h[i], out=gradients[i])
+                if i > 0:
+                    torch.mm(d[i + 1], weights[i], out=d[i])
+
+
+def ours(data, batch_size, epochs):
+    AutoencoderTransformer(
+        batch_size=batch_size, max_epochs=epochs, device="cpu", random_state=0
+    ).fit(data["uint8"])
+
+
+def ours_without_flush(data, batch_size, epochs):
+    with mock.patch("torch.set_flush_denormal"):
+        ours(data, batch_size, epochs)
+
+
+CONTESTANTS = {
+    "aefeatures": ours,
+    "no flush": ours_without_flush,
+    "lecture": lecture,
+    "bare loop": bare_loop,
+    "skorch": skorch,
+    "PyOD": pyod,
+    "MLPRegressor": mlp_regressor,
+    "products": products,
+}
+BETTER_OF_TWO = ("bare loop", "products")
+
+
+def timed(name, *args):
+    """Seconds of one run, by the better number of threads where the contestant has the choice."""
+    seconds = []
+    for n in (1, 2) if name in BETTER_OF_TWO else (torch.get_num_threads(),):
+        with threads(n):
+            start = time.perf_counter()
+            CONTESTANTS[name](*args)
+            seconds.append(time.perf_counter() - start)
+    return min(seconds)
+
+
+def measure(data, batch_size, epochs, names, n_rounds):
+    times = {name: [] for name in names}
+    for _ in range(n_rounds):
+        for name in names:
+            times[name].append(timed(name, data, batch_size, epochs))
+    return times
+
+
+def report(title, times):
+    print(f"\n{title}")
+    print(f"{'':<14}{'seconds, median (range)':>30}{'time / ours (range)':>26}")
+    base = np.array(times["aefeatures"])
+    for name, seconds in times.items():
+        ratios = np.array(seconds) / base
+        absolute = f"{np.median(seconds):.2f} ({min(seconds):.2f} to {max(seconds):.2f})"
+        relative = f"{np.median(ratios):.2f} ({ratios.min():.2f} to {ratios.max():.2f})"
+        print(f"{name:<14}{absolute:>30}{relative:>26}", flush=True)
+
+
+def image_data(path, n_rows=None):
+    with np.load(path) as stored:
+        X = stored["X_train"]
+    X = np.ascontiguousarray(X.reshape(len(X), -1)[:n_rows])
+    scaled = (X / np.float32(255)).astype(np.float32)
+    return {"uint8": X, "float32": scaled, "tensor": torch.from_numpy(scaled), "bounded": True}
+
+
+def table_data():
+    """The first 1,500 bundled digits, standardised; the lecture's loop needs images."""
+    X = load_digits().data[:1500]
+    scaled = ((X - X.mean(axis=0)) / np.maximum(X.std(axis=0), 1e-9)).astype(np.float32)
+    return {
+        "uint8": X.astype(np.uint8),
+        "float32": scaled,
+        "tensor": torch.from_numpy(scaled),
+        "bounded": False,
+    }
+
+
+def save_chart(results, path):
+    import matplotlib as mpl
+
+    mpl.use("agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(
+        len(results), 1, figsize=(8, 2.6 * len(results)), layout="constrained", squeeze=False
+    )
+    for ax, (title, times) in zip(axes[:, 0], results.items(), strict=True):
+        names = list(times)[::-1]
+        medians = [np.median(times[name]) for name in names]
+        colours = ["tab:blue" if name == "aefeatures" else "0.7" for name in names]
+        bars = ax.barh(names, medians, color=colours)
+        ax.bar_label(bars, fmt="%.1f s", padding=3)
+        ax.set_title(title, loc="left", fontsize=10)
+        ax.margins(x=0.12)
+        ax.spines[["top", "right"]].set_visible(False)
+    axes[-1, 0].set_xlabel("seconds (median)")
+    figure.savefig(path, dpi=100)
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, help="a .npz with X_train of images")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[64, 512, 4096])
+    parser.add_argument("--only", nargs="+", choices=CONTESTANTS, help="beside aefeatures")
+    parser.add_argument("--quick", action="store_true", help="6,000 rows, one round, batch 64")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--chart", type=Path)
+    args = parser.parse_args()
+    warnings.simplefilter("ignore")  # peers' convergence and deprecation warnings
+
+    chosen = [name for name in CONTESTANTS if name in ("aefeatures", *(args.only or CONTESTANTS))]
+    n_rounds = 1 if args.quick else args.rounds
+    print(
+        f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, "
+        f"Python {platform.python_version()}, torch {torch.__version__}, "
+        f"scikit-learn {sklearn.__version__}, numpy {np.__version__}; {n_rounds} rounds"
+    )
+    results = {}
+    table = table_data()
+    epochs = 20 if args.quick else 128  # 24 steps each: about 3,000
+    names = [name for name in chosen if name != "lecture"]
+    measure(table, 64, 1, names, 1)  # imports and first calls
+    title = f"1,500 x 64 table, batch 64, {epochs} epochs"
+    results[title] = measure(table, 64, epochs, names, n_rounds)
+    report(title, results[title])
+    if args.data:
+        images = image_data(args.data, 6_000 if args.quick else None)
+        for batch_size in [64] if args.quick else args.batch_sizes:
+            title = f"{len(images['uint8']):,} x 784 images, batch {batch_size}, 10 epochs"
+            measure(image_data(args.data, 256), batch_size, 1, chosen, 1)
+            results[title] = measure(images, batch_size, 10, chosen, n_rounds)
+            report(title, results[title])
+    if args.json:
+        args.json.write_text(json.dumps(results, indent=1), encoding="utf-8")
+    if args.chart:
+        save_chart(results, args.chart)
+
+
+if __name__ == "__main__":
+    main()
