@@ -10,6 +10,9 @@ import torch
 # Numbers in a chunk of rows: 16 MB in float32, enough for full speed.
 _CHUNK_ELEMENTS = 4_000_000
 
+# Numbers that are gathered from X at once in training: 1 MB in float32.
+_BLOCK_ELEMENTS = 250_000
+
 # Data that takes at most this much when scaled is scaled once, before training, instead
 # of batch by batch: small sets are bound by the overhead of each operation of a step.
 _RESIDENT_BYTES = 64_000_000
@@ -91,13 +94,10 @@ class Batches:
     def epoch(self, rng: np.random.Generator | None = None) -> Iterator[torch.Tensor]:
         """Every row once, in an order drawn from `rng`; in the order of X without it."""
         order = np.arange(self.n_rows) if rng is None else rng.permutation(self.n_rows)
-        if self._resident is not None:
-            index = torch.from_numpy(order).to(self.device)
-            for part in index.split(self.batch_size):
-                yield self._resident.index_select(0, part)
-            return
-        for start in range(0, self.n_rows, self.batch_size):
-            yield self._gather(order[start : start + self.batch_size])
+        # Several batches are gathered at once, as many as stay in the processor's cache.
+        block = max(1, _BLOCK_ELEMENTS // (self.n_features * self.batch_size)) * self.batch_size
+        for start in range(0, self.n_rows, block):
+            yield from self._gather(order[start : start + block]).split(self.batch_size)
 
     def sample(self, n: int) -> torch.Tensor:
         """At most `n` rows, evenly spaced, so that sorted data is met in all its parts."""
@@ -105,6 +105,8 @@ class Batches:
         return self._gather(order)
 
     def _gather(self, order: np.ndarray) -> torch.Tensor:
+        if self._resident is not None:
+            return self._resident.index_select(0, torch.from_numpy(order).to(self.device))
         index = order if self._rows is None else self._rows[order]
         return self._convert(np.take(self._X, index, axis=0))
 

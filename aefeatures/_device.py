@@ -17,9 +17,10 @@ T = TypeVar("T")
 
 PRECISIONS = {"float32": torch.float32, "float64": torch.float64}
 
-# Multiply-adds of one training step below which a second thread costs more than it
-# brings: starting and joining the threads of every small operation outweighs the work.
-_MULTI_THREAD_WORK = 100_000_000
+# Multiply-adds of one training step from which several CPU threads compute it: the default
+# network from about 230 rows a batch on. At 64 rows two threads took 1.6 times as long as
+# one, at 256 rows 0.6 times (784 columns, two cores).
+_MULTI_THREAD_WORK = 50_000_000
 
 # The process-wide thread count is touched for microseconds by `_prepare`; the lock keeps
 # two fits from reading each other's value.
@@ -123,37 +124,45 @@ def _map_tensors(
 
 
 class TrainingThread:
-    """A thread that trains, so that the caller's thread keeps its settings.
+    """Where a training computes: for small networks, a thread of its own.
 
-    Training flushes denormal numbers to zero (Adam's moments decay into them, and
-    a step is then up to twice as slow) and, for small networks, uses one CPU thread. Both
-    are settings of a thread and of the workers it starts, so they go when this one ends, also
-    after an error and beside other fits. Gradient mode, default device and the like of the
-    caller's thread do not reach it either.
+    In it denormal numbers are flushed to zero (Adam's moments decay into them, and a step
+    is then up to twice as slow), and one CPU thread computes. Both are settings of
+    a thread and of the workers it starts, so they go when it ends, also after an error
+    and beside other fits. Gradient mode, default device and the like of the caller's thread
+    do not reach it either.
+
+    Where a step is large enough for several CPU threads, it computes in the caller's thread,
+    with the workers that thread has: a second set of workers would contend with them for
+    the cores (three times slower here). This is for the main thread alone: elsewhere the
+    caller already runs things side by side, as in a search with threads.
 
     Parameters
     ----------
     work : int
-        Multiply-adds of one training step; decides on one CPU thread or the caller's number.
+        Multiply-adds of one training step.
     """
 
     def __init__(self, work: int) -> None:
-        with _thread_count_lock:
-            n_threads = torch.get_num_threads()
         self.stopping = threading.Event()
-        self._executor = ThreadPoolExecutor(
-            1,
-            thread_name_prefix="aefeatures-training",
-            initializer=_prepare_thread,
-            initargs=(1 if work < _MULTI_THREAD_WORK else n_threads,),
-        )
+        self._executor = None
+        with _thread_count_lock:
+            n_threads = torch.get_num_threads()  # also settles the caller's own count
+        alone = threading.current_thread() is threading.main_thread()
+        if work < _MULTI_THREAD_WORK or n_threads == 1 or not alone:
+            self._executor = ThreadPoolExecutor(
+                1, thread_name_prefix="aefeatures-training", initializer=_prepare_thread
+            )
 
     def run(self, function: Callable[..., T], *args: Any) -> T:
-        """Call `function` in the thread and wait for what it returns or raises.
+        """Call `function` and wait for what it returns or raises.
 
         `function` should return soon once `stopping` is set: it is when the wait is
         interrupted, and the interrupt is raised when `function` is done.
         """
+        if self._executor is None:
+            with torch.inference_mode(False), torch.enable_grad():
+                return function(*args)
         future = self._executor.submit(function, *args)
         try:
             return future.result()
@@ -172,17 +181,18 @@ class TrainingThread:
         traceback: TracebackType | None,
     ) -> None:
         self.stopping.set()
-        self._executor.shutdown()
+        if self._executor is not None:
+            self._executor.shutdown()
 
 
-def _prepare_thread(n_threads: int) -> None:
-    """Give the calling thread its own thread count and floating-point mode."""
+def _prepare_thread() -> None:
+    """Give the calling thread one CPU thread and flush-to-zero, and no other thread."""
     with _thread_count_lock:
         before = torch.get_num_threads()
-        if before != n_threads:
+        if before > 1:
             # `set_num_threads` sets this thread's count and the one that threads new to
             # PyTorch start from. A throw-away thread puts the second back.
-            torch.set_num_threads(n_threads)
+            torch.set_num_threads(1)
             restore = threading.Thread(target=torch.set_num_threads, args=(before,))
             restore.start()
             restore.join()

@@ -1,5 +1,6 @@
 """Data and fitted models that several test files read."""
 
+import os
 import signal
 from pathlib import Path
 
@@ -37,9 +38,9 @@ def fitted(digits):
 @pytest.fixture(scope="session")
 def mnist():
     """X_train, X_test, y_train, y_test of MNIST as rows of uint8."""
-    path = Path(__file__).parents[2] / "shared" / "data" / "mnist.npz"
+    path = Path(os.environ.get("AEFEATURES_DATA", "")) / "mnist.npz"
     if not path.exists():
-        pytest.skip("MNIST is not at hand as ../shared/data/mnist.npz")
+        pytest.skip("needs mnist.npz in the folder that AEFEATURES_DATA names")
     with np.load(path) as data:
         return (
             data["X_train"].reshape(60_000, -1),

@@ -78,14 +78,33 @@ def test_training_thread_has_settings_of_its_own():
         fresh.start()
         fresh.join()
         assert new == [before], "a thread new to PyTorch starts from the caller's count"
-    with TrainingThread(work=LARGE) as thread:
-        assert thread.run(torch.get_num_threads) == before
     assert keeps_denormals()
     assert torch.get_num_threads() == before
 
 
-def test_training_thread_hands_on_results_and_errors():
-    with TrainingThread(work=SMALL) as thread:
+@pytest.mark.skipif(torch.get_num_threads() == 1, reason="needs two CPU cores")
+def test_large_steps_compute_in_the_callers_thread_if_it_is_the_main_one():
+    def inside():
+        return threading.current_thread(), torch.get_num_threads(), torch.is_grad_enabled()
+
+    expected = (threading.main_thread(), torch.get_num_threads(), True)
+    with torch.inference_mode(), TrainingThread(work=LARGE) as thread:
+        assert thread.run(inside) == expected
+    seen = []
+
+    def elsewhere():
+        with TrainingThread(work=LARGE) as thread:
+            seen.append(thread.run(torch.get_num_threads))
+
+    caller = threading.Thread(target=elsewhere)
+    caller.start()
+    caller.join()
+    assert seen == [1]
+
+
+@pytest.mark.parametrize("work", [SMALL, LARGE])
+def test_training_thread_hands_on_results_and_errors(work):
+    with TrainingThread(work=work) as thread:
         assert thread.run(divmod, 7, 2) == (3, 1)
         with pytest.raises(ZeroDivisionError, match="division"):
             thread.run(divmod, 7, 0)

@@ -1,0 +1,22 @@
+import re
+from pathlib import Path
+
+README = Path(__file__).parents[1] / "README.md"
+
+
+def test_code_in_the_readme_runs(capsys):
+    blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    assert len(blocks) >= 5
+    namespace = {}
+    for block in blocks:
+        exec(block, namespace)
+    printed = capsys.readouterr().out.splitlines()
+    assert 0.82 < float(printed[0]) < 0.92
+    assert namespace["codes"].shape == (450, 3)
+
+
+def test_files_that_the_readme_names_are_there():
+    links = re.findall(r"\]\(([^)#]+)\)", README.read_text(encoding="utf-8"))
+    for link in links:
+        if not link.startswith("http"):
+            assert (README.parent / link).exists(), link
