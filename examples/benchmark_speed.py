@@ -38,6 +38,7 @@ import sklearn
 import torch
 import torch.nn.functional as F
 from sklearn.datasets import load_digits
+from sklearn.decomposition import PCA
 from sklearn.neural_network import MLPRegressor
 from torch import nn
 
@@ -255,6 +256,54 @@ def measure(data, batch_size, epochs, names, n_rounds):
     return times
 
 
+def measure_transform(X, n_rounds):
+    """Seconds of `transform`: of one row beside PCA's, of all rows beside a bare loop."""
+    transformer = AutoencoderTransformer(max_epochs=1, device="cpu").fit(X[:2000])
+    encoder = transformer.encoder_
+    bare = torch.empty(len(X), 3)
+
+    def bare_transform():
+        with torch.inference_mode():
+            for start in range(0, len(X), 5000):
+                rows = torch.from_numpy(X[start : start + 5000])
+                bare[start : start + 5000] = encoder(rows.to(torch.float32) / 255)
+
+    one = {}
+    for name, rows in {"float64": X[:1] / 255, "float32": np.float32(X[:1] / 255)}.items():
+        fitted = AutoencoderTransformer(max_epochs=1, device="cpu").fit(X[:500] / 255)
+        pca = PCA(3).fit(X[:500] / 255)
+        one[f"aefeatures, {name}"] = lambda fitted=fitted, rows=rows: fitted.transform(rows)
+        one[f"PCA, {name}"] = lambda pca=pca, rows=rows: pca.transform(rows)
+    every = {"aefeatures": lambda: transformer.transform(X), "bare loop": bare_transform}
+    results = {}
+    for title, functions, repeats in (
+        ("transform of one row of 784 columns", one, 200),
+        (f"transform of {len(X):,} rows of 784 columns", every, 1),
+    ):
+        times = {name: [] for name in functions}
+        for _ in range(n_rounds + 1):  # the first is a warm-up
+            for name, function in functions.items():
+                start = time.perf_counter()
+                for _ in range(repeats):
+                    function()
+                times[name].append((time.perf_counter() - start) / repeats)
+        results[title] = {name: seconds[1:] for name, seconds in times.items()}
+    return results
+
+
+def report_transform(results):
+    for title, times in results.items():
+        print(f"\n{title}")
+        pairs = list(times.items())
+        for (name, ours_seconds), (other, seconds) in zip(pairs[::2], pairs[1::2], strict=True):
+            ratios = np.array(ours_seconds) / np.array(seconds)
+            print(
+                f"{name} {np.median(ours_seconds) * 1e3:.3f} ms, {other} "
+                f"{np.median(seconds) * 1e3:.3f} ms: ratio {np.median(ratios):.2f} "
+                f"({ratios.min():.2f} to {ratios.max():.2f})"
+            )
+
+
 def report(title, times):
     print(f"\n{title}")
     print(f"{'':<14}{'seconds, median (range)':>30}{'time / ours (range)':>26}")
@@ -339,13 +388,16 @@ def main():
     report(title, results[title])
     if args.data:
         images = image_data(args.data, 6_000 if args.quick else None)
+        transforms = measure_transform(images["uint8"], 2 if args.quick else 9)
+        report_transform(transforms)
         for batch_size in [64] if args.quick else args.batch_sizes:
             title = f"{len(images['uint8']):,} x 784 images, batch {batch_size}, 10 epochs"
             measure(image_data(args.data, 256), batch_size, 1, chosen, 1)
             results[title] = measure(images, batch_size, 10, chosen, n_rounds)
             report(title, results[title])
     if args.json:
-        args.json.write_text(json.dumps(results, indent=1), encoding="utf-8")
+        everything = {**results, **(transforms if args.data else {})}
+        args.json.write_text(json.dumps(everything, indent=1), encoding="utf-8")
     if args.chart:
         save_chart(results, args.chart)
 
