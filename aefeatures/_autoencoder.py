@@ -17,10 +17,17 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
-from aefeatures._batches import Batches, map_chunks, to_tensor, work_dtype
+from aefeatures._batches import Batches, Rows, has_missing, map_chunks, to_tensor, work_dtype
 from aefeatures._device import PRECISIONS, from_arrays, place, resolve_device, to_arrays
-from aefeatures._losses import resolve_loss
-from aefeatures._networks import Autoencoder, Decoder, Encoder, dense_network, widest
+from aefeatures._losses import RowLoss, leave_out_missing, resolve_loss
+from aefeatures._networks import (
+    Autoencoder,
+    Decoder,
+    Encoder,
+    FillMissing,
+    dense_network,
+    widest,
+)
 from aefeatures._optimizer import AdamState
 from aefeatures._scaling import Scaling, learn_scaling
 from aefeatures._training import EarlyStopping, TrainingResult, diagnose, train
@@ -34,7 +41,7 @@ from aefeatures._validation import (
     resolve_max_epochs,
 )
 
-_MODULES = ("encoder_", "decoder_", "_scaling")
+_MODULES = ("encoder_", "decoder_", "_scaling", "_fill")
 
 PRESETS: dict[str, dict[str, Any]] = {
     "lecture": {"learning_rate_schedule": "constant", "max_epochs": 10},
@@ -105,8 +112,9 @@ class AutoencoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         Whether a further `fit` goes on from the weights and the scaling of the last one.
     device : str or torch.device, default="auto"
         Where to train and encode. "auto" takes CUDA, else MPS, else the CPU.
-    precision : {"float32", "float64"}, default="float32"
-        Precision of the weights and of the training.
+    precision : {"float32", "float64", "bfloat16"}, default="float32"
+        Precision of the weights and of the training. "bfloat16" keeps the weights in float32
+        and multiplies matrices in bfloat16: for large networks on a GPU.
     random_state : int, RandomState instance or None, default=None
         Determines the first weights, the order of rows and the validation rows. The
         same int gives the same codes on the same machine and number of threads.
@@ -188,6 +196,8 @@ class AutoencoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
     best_loss_: float
     device_: torch.device
     _scaling: Scaling
+    _fill: nn.Module
+    _learns_missing: bool
     _built_from: dict[str, Any]  # what the network was built from, for training on
     _rng: np.random.Generator
     _optimizer_state: AdamState | None
@@ -300,15 +310,14 @@ class AutoencoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         with self._unchanged_on_error():
             X = check_rows(self, X, reset=not resume)
             self._start(X, resume)
-            train_rows, validation_rows = self._split(len(X))
+            train_rows, validation_rows = self._split(X.shape[0])
             batches = self._make_batches(X, train_rows)
             early_stopping = None
             if validation_rows is not None:
                 validation = self._make_batches(X, validation_rows)
                 early_stopping = EarlyStopping(validation, self.n_iter_no_change, self.tol)
             self.max_epochs_ = resolve_max_epochs(self.max_epochs, batches.n_rows)
-            loss = resolve_loss(self.loss)
-            autoencoder = self._on_device()
+            autoencoder, loss = self._to_train(X)
             result = train(
                 autoencoder,
                 batches,
@@ -319,6 +328,7 @@ class AutoencoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
                 weight_decay=self.weight_decay,
                 rng=self._rng,
                 early_stopping=early_stopping,
+                mixed=self.precision == "bfloat16",
                 verbose=self.verbose,
             )
             nothing_learned = diagnose(autoencoder, batches, loss)
@@ -373,16 +383,17 @@ class AutoencoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         with self._unchanged_on_error():
             X = check_rows(self, X, reset=not resume)
             self._start(X, resume)
-            autoencoder = self._on_device()
+            autoencoder, loss = self._to_train(X)
             result = train(
                 autoencoder,
                 self._make_batches(X),
-                resolve_loss(self.loss),
+                loss,
                 max_epochs=1,
                 learning_rate=self.learning_rate,
                 weight_decay=self.weight_decay,
                 rng=self._rng,
                 optimizer_state=self._optimizer_state,
+                mixed=self.precision == "bfloat16",
                 verbose=self.verbose,
             )
             self._store(autoencoder, result)
@@ -402,7 +413,7 @@ class AutoencoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
             In float64 for float64 and 32- or 64-bit integer X, else in float32.
         """
         X = self._check_fitted_rows(X)
-        encoder = self._placed(self.encoder_, X.dtype)
+        encoder = self._placed(nn.Sequential(self._fill, self.encoder_), X.dtype)
         return map_chunks(
             lambda rows: encoder(self._scaling(to_tensor(rows, self.device_))),
             X,
@@ -458,16 +469,17 @@ class AutoencoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         Returns
         -------
         scores : ndarray of shape (n_samples,) or (n_samples, n_features)
-            Per row, minus the `loss` in the network's range. Per feature, minus the absolute
-            difference between X and its reconstruction, in X's own units.
+            Per row, minus the `loss` in the network's range, without missing values. Per
+            feature, minus the absolute difference between X and its reconstruction, in X's own
+            units, 0 where X is missing.
         """
         X = self._check_fitted_rows(X)
         if per_feature:
             inverse = self._scaling.inverse
             return self._map_reconstructed(
-                X, lambda x, r: -(inverse(x) - inverse(r)).abs(), X.shape[1]
+                X, lambda x, r: -(inverse(x) - inverse(r)).abs().nan_to_num(), X.shape[1]
             )
-        loss = resolve_loss(self.loss)
+        loss = leave_out_missing(resolve_loss(self.loss))
         return self._map_reconstructed(X, lambda x, r: -loss(r, x), None)
 
     def score(self, X: Any, y: Any = None) -> float:
@@ -520,18 +532,20 @@ class AutoencoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         check_is_fitted(self)
         if part not in ("encoder", "decoder", "autoencoder"):
             raise ValueError(f"part must be 'encoder', 'decoder' or 'autoencoder', got {part!r}.")
-        encoder, decoder, scaling = copy.deepcopy((self.encoder_, self.decoder_, self._scaling))
+        encoder, decoder, scaling, fill = copy.deepcopy(
+            (self.encoder_, self.decoder_, self._scaling, self._fill)
+        )
         if part == "encoder":
-            return Encoder(encoder, scaling)
+            return Encoder(encoder, scaling, fill)
         if part == "decoder":
             return Decoder(decoder, scaling)
-        return Autoencoder(encoder, decoder, scaling)
+        return Autoencoder(encoder, decoder, scaling, fill)
 
     @property
     def _n_features_out(self) -> int:
         return int(self._built_from["n_components"])
 
-    def _check_fitted_rows(self, X: Any) -> np.ndarray:
+    def _check_fitted_rows(self, X: Any) -> Rows:
         check_is_fitted(self)
         return check_rows(self, X, reset=False)
 
@@ -540,20 +554,20 @@ class AutoencoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
 
     def _map_reconstructed(
         self,
-        X: np.ndarray,
+        X: Rows,
         function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
         n_columns: int | None,
     ) -> np.ndarray:
         """Apply `function` to rows and reconstructions in the network's range."""
-        autoencoder = self._placed(nn.Sequential(self.encoder_, self.decoder_), X.dtype)
+        autoencoder = self._placed(nn.Sequential(self._fill, self.encoder_, self.decoder_), X.dtype)
 
-        def on_chunk(rows: np.ndarray) -> torch.Tensor:
+        def on_chunk(rows: Rows) -> torch.Tensor:
             scaled = self._scaling(to_tensor(rows, self.device_))
             return function(scaled, autoencoder(scaled))
 
         return map_chunks(on_chunk, X, n_columns, width=widest(autoencoder))
 
-    def _start(self, X: np.ndarray, resume: bool) -> None:
+    def _start(self, X: Rows, resume: bool) -> None:
         """Set all that a training needs: new, or left by the last one."""
         self.device_ = resolve_device(self.device)
         built_from: dict[str, Any] = {
@@ -580,7 +594,9 @@ class AutoencoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
                 stacklevel=4,
             )
         seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
-        self._scaling = learn_scaling(X, self.scaling)
+        self._scaling, means = learn_scaling(X, self.scaling)
+        scaled_means = self._scaling(torch.from_numpy(means))
+        self._fill = FillMissing(scaled_means.to(PRECISIONS[self.precision]))
         check_loss_range(self.loss, self._scaling, self.scaling)
         self._rng = np.random.default_rng(seed)
         self._built_from = built_from
@@ -595,6 +611,7 @@ class AutoencoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
             generator=torch.Generator("cpu").manual_seed(seed),
         )
         self._optimizer_state = None
+        self._learns_missing = False
         self.n_iter_ = self.n_steps_ = 0
         self.loss_curve_ = []
         self.validation_loss_curve_ = None
@@ -604,11 +621,12 @@ class AutoencoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         if not self.early_stopping:
             return None, None
         seed = int(self._rng.integers(np.iinfo(np.int32).max))
-        return train_test_split(
+        parts = train_test_split(
             np.arange(n_rows), test_size=self.validation_fraction, random_state=seed
         )
+        return np.sort(parts[0]), np.sort(parts[1])  # datasets in files are read in order
 
-    def _make_batches(self, X: np.ndarray, rows: np.ndarray | None = None) -> Batches:
+    def _make_batches(self, X: Rows, rows: np.ndarray | None = None) -> Batches:
         return Batches(
             X,
             self._scaling,
@@ -618,13 +636,23 @@ class AutoencoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
             rows=rows,
         )
 
-    def _on_device(self) -> nn.Sequential:
-        """A copy of the network to train."""
-        network = nn.Sequential(copy.deepcopy(self.encoder_), copy.deepcopy(self.decoder_))
-        return network.to(self.device_)
+    def _to_train(self, X: Rows) -> tuple[nn.Sequential, RowLoss]:
+        """A copy of the network on the device, and the loss: as X asks, for missing values."""
+        fill, encoder, decoder = copy.deepcopy((self._fill, self.encoder_, self.decoder_))
+        loss = resolve_loss(self.loss)
+        if has_missing(X) and not self._learns_missing:
+            self._learns_missing = True
+            self._optimizer_state = None  # it has no moments for the values to learn
+        if self._learns_missing:
+            loss = leave_out_missing(loss)
+            encoder = nn.Sequential(fill, encoder)
+        return nn.Sequential(encoder, decoder).to(self.device_), loss
 
     def _store(self, autoencoder: nn.Sequential, result: TrainingResult) -> None:
-        self.encoder_, self.decoder_ = autoencoder.cpu()
+        encoder, self.decoder_ = autoencoder.cpu()
+        if self._learns_missing:
+            self._fill, encoder = encoder.children()
+        self.encoder_ = encoder
         self.n_iter_ += len(result.loss_curve)
         self.n_steps_ += result.n_steps
         self.loss_curve_ = self.loss_curve_ + result.loss_curve
@@ -663,5 +691,7 @@ class AutoencoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        tags.input_tags.allow_nan = True
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags

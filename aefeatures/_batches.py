@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import torch
+from scipy import sparse
+
+# What X may be once it is checked: an array, also a memory map; a CSR matrix; or anything with
+# `shape`, `dtype` and slices of rows that become arrays, as of h5py and zarr.
+Rows = Any
 
 # Numbers in a chunk of rows: 16 MB in float32, enough for full speed.
 _CHUNK_ELEMENTS = 4_000_000
@@ -18,14 +24,33 @@ _BLOCK_ELEMENTS = 250_000
 _RESIDENT_BYTES = 64_000_000
 
 
-def iterate_chunks(X: np.ndarray, width: int = 1) -> Iterator[np.ndarray]:
-    """Views of consecutive rows of X, small enough to be converted in memory.
+def iterate_chunks(X: Rows, width: int = 1) -> Iterator[Rows]:
+    """Consecutive rows of X, small enough to be converted in memory; views of an array.
 
     `width` is the number of columns that a row takes where it takes more than in X.
     """
     size = max(1, _CHUNK_ELEMENTS // max(X.shape[1], width))
-    for start in range(0, len(X), size):
+    for start in range(0, X.shape[0], size):
         yield X[start : start + size]
+
+
+def is_lazy(X: Rows) -> bool:
+    """Whether X lies elsewhere, as a dataset of h5py or zarr does."""
+    return not (isinstance(X, np.ndarray) or sparse.issparse(X))
+
+
+def to_dense(rows: Rows) -> np.ndarray:
+    """A chunk of rows of X as an array."""
+    return rows.toarray() if sparse.issparse(rows) else np.asarray(rows)
+
+
+def has_missing(X: Rows) -> bool:
+    """Whether X misses any value (NaN)."""
+    if X.dtype.kind != "f":
+        return False
+    if sparse.issparse(X):
+        return bool(np.isnan(X.data).any())
+    return any(bool(np.isnan(chunk).any()) for chunk in map(np.asarray, iterate_chunks(X)))
 
 
 def code_dtype(dtype: np.dtype) -> np.dtype:
@@ -40,23 +65,25 @@ def work_dtype(dtype: np.dtype, device: torch.device) -> torch.dtype:
     return torch.float64 if wide else torch.float32
 
 
-def to_tensor(rows: np.ndarray, device: torch.device) -> torch.Tensor:
+def to_tensor(rows: Rows, device: torch.device) -> torch.Tensor:
     """Rows of X, unscaled, on the device."""
     work = work_dtype(rows.dtype, device)
     # uint8 moves to the device as it is: a quarter of the bytes.
     moved = rows.dtype if rows.dtype == np.uint8 else np.dtype(str(work).removeprefix("torch."))
-    return torch.from_numpy(np.require(rows, moved, ["C", "W"])).to(device).to(work)
+    return torch.from_numpy(np.require(to_dense(rows), moved, ["C", "W"])).to(device).to(work)
 
 
 class Batches:
     """Shuffled batches of the rows of X, scaled, on the device.
 
-    X stays where it is: rows are gathered by index, a batch at a time, and converted
-    there. Only where the whole of X is small is a scaled copy kept.
+    X stays where it is: rows are gathered by index, a few batches at a time, and
+    converted there. Only where the whole of X is small is a scaled copy kept. What cannot be
+    gathered by index at speed, data that lies elsewhere, is read by blocks of
+    consecutive rows: the blocks come in random order, and the rows are shuffled within each.
 
     Parameters
     ----------
-    X : ndarray of shape (n_samples, n_features)
+    X : array, CSR matrix or dataset of shape (n_samples, n_features)
     scaling : callable
         Maps a tensor of rows into the network's range. It is applied in the rows' own
         precision, so that a small variance beside a large offset is not lost in float32.
@@ -70,7 +97,7 @@ class Batches:
 
     def __init__(
         self,
-        X: np.ndarray,
+        X: Rows,
         scaling: Callable[[torch.Tensor], torch.Tensor],
         *,
         batch_size: int,
@@ -78,26 +105,45 @@ class Batches:
         dtype: torch.dtype,
         rows: np.ndarray | None = None,
     ) -> None:
-        self.n_rows = len(X) if rows is None else len(rows)
+        self.n_rows = X.shape[0] if rows is None else len(rows)
         self.n_features = X.shape[1]
         self.batch_size = min(batch_size, self.n_rows)
         self.device = device
         self._X, self._rows, self._scaling, self._dtype = X, rows, scaling, dtype
         self._resident: torch.Tensor | None = None
         if self.n_rows * self.n_features * dtype.itemsize <= self._resident_bytes():
-            chosen = X if rows is None else X[rows]
-            self._resident = torch.cat([self._convert(chunk) for chunk in iterate_chunks(chosen)])
+            chunks = [self._convert(chunk) for chunk in iterate_chunks(X)]
+            self._resident = torch.cat(chunks)
+            if rows is not None:
+                self._resident = self._resident[torch.from_numpy(rows).to(device)]
 
     def __len__(self) -> int:
         return -(-self.n_rows // self.batch_size)
 
     def epoch(self, rng: np.random.Generator | None = None) -> Iterator[torch.Tensor]:
         """Every row once, in an order drawn from `rng`; in the order of X without it."""
+        if self._by_blocks:
+            yield from self._epoch_by_blocks(rng)
+            return
         order = np.arange(self.n_rows) if rng is None else rng.permutation(self.n_rows)
         # Several batches are gathered at once, as many as stay in the processor's cache.
-        block = max(1, _BLOCK_ELEMENTS // (self.n_features * self.batch_size)) * self.batch_size
+        block = self._whole_batches(_BLOCK_ELEMENTS)
         for start in range(0, self.n_rows, block):
             yield from self._gather(order[start : start + block]).split(self.batch_size)
+
+    def _epoch_by_blocks(self, rng: np.random.Generator | None) -> Iterator[torch.Tensor]:
+        size = self._whole_batches(_CHUNK_ELEMENTS)
+        starts = np.arange(0, self.n_rows, size)
+        for start in starts if rng is None else rng.permutation(starts):
+            rows = self._gather(np.arange(start, min(start + size, self.n_rows)))
+            if rng is not None:
+                order = torch.from_numpy(rng.permutation(len(rows))).to(self.device)
+                rows = rows.index_select(0, order)
+            yield from rows.split(self.batch_size)
+
+    def _whole_batches(self, n_elements: int) -> int:
+        """About as many rows as `n_elements` hold, a multiple of the batch size."""
+        return max(1, n_elements // (self.n_features * self.batch_size)) * self.batch_size
 
     def sample(self, n: int) -> torch.Tensor:
         """At most `n` rows, evenly spaced, so that sorted data is met in all its parts."""
@@ -108,10 +154,14 @@ class Batches:
         if self._resident is not None:
             return self._resident.index_select(0, torch.from_numpy(order).to(self.device))
         index = order if self._rows is None else self._rows[order]
-        return self._convert(np.take(self._X, index, axis=0))
+        return self._convert(take_rows(self._X, index))
 
-    def _convert(self, rows: np.ndarray) -> torch.Tensor:
+    def _convert(self, rows: Rows) -> torch.Tensor:
         return self._scaling(to_tensor(rows, self.device)).to(self._dtype)
+
+    @property
+    def _by_blocks(self) -> bool:
+        return self._resident is None and is_lazy(self._X)
 
     def _resident_bytes(self) -> int:
         if self.device.type == "cuda":
@@ -119,9 +169,18 @@ class Batches:
         return _RESIDENT_BYTES
 
 
+def take_rows(X: Rows, index: np.ndarray) -> Rows:
+    """The rows of X at the increasing or, where X is no dataset, any positions `index`."""
+    if not is_lazy(X):
+        return X[index] if sparse.issparse(X) else np.take(X, index, axis=0)
+    # Slices are what every kind of dataset can read, and reads fast.
+    spans = np.split(index, np.flatnonzero(np.diff(index) > 1) + 1)
+    return np.concatenate([np.asarray(X[span[0] : span[-1] + 1]) for span in spans])
+
+
 def map_chunks(
-    function: Callable[[np.ndarray], torch.Tensor],
-    X: np.ndarray,
+    function: Callable[[Rows], torch.Tensor],
+    X: Rows,
     n_columns: int | None,
     *,
     width: int,
@@ -135,11 +194,12 @@ def map_chunks(
     width : int
         The most numbers that `function` makes of a row on its way.
     """
-    shape = (len(X),) if n_columns is None else (len(X), n_columns)
+    shape = (X.shape[0],) if n_columns is None else (X.shape[0], n_columns)
     result = np.empty(shape, dtype=code_dtype(X.dtype))
     start = 0
     with torch.inference_mode():
         for chunk in iterate_chunks(X, width):
-            result[start : start + len(chunk)] = function(chunk).cpu().numpy()
-            start += len(chunk)
+            stop = start + chunk.shape[0]
+            result[start:stop] = function(chunk).cpu().numpy()
+            start = stop
     return result

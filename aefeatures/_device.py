@@ -15,7 +15,8 @@ from torch import nn
 
 T = TypeVar("T")
 
-PRECISIONS = {"float32": torch.float32, "float64": torch.float64}
+# The dtype of the weights. "bfloat16" is mixed: only the products of matrices are in it.
+PRECISIONS = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.float32}
 
 # Multiply-adds of one training step from which several CPU threads compute it: the default
 # network from about 230 rows a batch on. At 64 rows two threads took 1.6 times as long as

@@ -17,7 +17,7 @@ aten = torch.ops.aten
 
 
 def gradient_step(
-    autoencoder: nn.Sequential, gradient: torch.Tensor, loss: RowLoss
+    autoencoder: nn.Sequential, gradient: torch.Tensor, loss: RowLoss, *, mixed: bool = False
 ) -> GradientStep:
     """Return the fastest way to the gradient of `autoencoder`.
 
@@ -28,13 +28,17 @@ def gradient_step(
     gradient : tensor of shape (n_parameters,)
     loss : callable
         Loss per row.
+    mixed : bool
+        Whether products of matrices are computed in bfloat16.
     """
-    if loss is LOSSES["mse"] and DenseGradient.covers(autoencoder):
+    if not mixed and loss is LOSSES["mse"] and DenseGradient.covers(autoencoder):
         return DenseGradient(autoencoder)
 
     def by_autograd(rows: torch.Tensor) -> torch.Tensor:
         gradient.zero_()
-        summed = loss(autoencoder(rows), rows).sum()
+        with torch.autocast(rows.device.type, dtype=torch.bfloat16, enabled=mixed):
+            reconstruction = autoencoder(rows)
+        summed = loss(reconstruction.to(rows.dtype), rows).sum()
         (summed / len(rows)).backward()
         return summed.detach()
 

@@ -100,6 +100,24 @@ def _linear(
     return layer
 
 
+class FillMissing(nn.Module):
+    """Puts a value per column where a row is missing one (NaN).
+
+    Parameters
+    ----------
+    values : tensor of shape (n_features,)
+        In the network's range. They are trained where the training data misses any.
+    """
+
+    def __init__(self, values: torch.Tensor) -> None:
+        super().__init__()
+        self.values = nn.Parameter(values)
+
+    def forward(self, X: torch.Tensor) -> torch.Tensor:
+        """Fill X, of shape (n, n_features)."""
+        return torch.where(X.isnan(), self.values, X)
+
+
 def widest(module: nn.Module) -> int:
     """The most numbers that a dense `module` makes of a row on its way."""
     return max((max(p.shape) for p in module.parameters()), default=1)
@@ -108,16 +126,17 @@ def widest(module: nn.Module) -> int:
 class Encoder(nn.Module):
     """From X's own units to codes."""
 
-    def __init__(self, network: nn.Module, scaling: Scaling) -> None:
+    def __init__(self, network: nn.Module, scaling: Scaling, fill: nn.Module) -> None:
         super().__init__()
         self.scaling = scaling
+        self.fill = fill
         self.network = network
 
     def forward(self, X: torch.Tensor) -> torch.Tensor:
         """Encode X, of shape (n, n_features) and any dtype; scaled in its own precision."""
         if not X.is_floating_point():
             X = X.to(torch.float64 if X.element_size() >= 4 else torch.float32)
-        return self.network(self.scaling(X).to(_dtype(self.network)))
+        return self.network(self.fill(self.scaling(X).to(_dtype(self.network))))
 
 
 class Decoder(nn.Module):
@@ -136,15 +155,18 @@ class Decoder(nn.Module):
 class Autoencoder(nn.Module):
     """From X's own units to codes and back."""
 
-    def __init__(self, encoder: nn.Module, decoder: nn.Module, scaling: Scaling) -> None:
+    def __init__(
+        self, encoder: nn.Module, decoder: nn.Module, scaling: Scaling, fill: nn.Module
+    ) -> None:
         super().__init__()
         self.encoder = encoder
         self.decoder = decoder
         self.scaling = scaling
+        self.fill = fill
 
     def forward(self, X: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the codes of X and its reconstruction."""
-        encoded = Encoder(self.encoder, self.scaling)(X)
+        encoded = Encoder(self.encoder, self.scaling, self.fill)(X)
         return encoded, Decoder(self.decoder, self.scaling)(encoded)
 
 

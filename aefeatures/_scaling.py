@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.preprocessing import MinMaxScaler, StandardScaler
+from scipy import sparse
+from sklearn.preprocessing import StandardScaler
 from torch import nn
 
-from aefeatures._batches import iterate_chunks
+from aefeatures._batches import Rows, is_lazy, iterate_chunks, to_dense
 
 SCALINGS = ("auto", "standard", "feature", "global")
 
@@ -30,8 +31,8 @@ class Scaling(nn.Module):
 
     def __init__(self, offset: Any = 0.0, scale: Any = 1.0, *, bounded: bool) -> None:
         super().__init__()
-        self.register_buffer("offset", torch.as_tensor(offset, dtype=torch.float64, device="cpu"))
-        self.register_buffer("scale", torch.as_tensor(scale, dtype=torch.float64, device="cpu"))
+        for name, values in {"offset": offset, "scale": scale}.items():
+            self.register_buffer(name, torch.as_tensor(values, dtype=torch.float64, device="cpu"))
         self.bounded = bounded
         # `x - 0` and `x / 1` would be passes over the data that change nothing.
         self.shifts = bool((self.offset != 0).any())
@@ -54,27 +55,69 @@ class Scaling(nn.Module):
         return f"shifts={self.shifts}, scales={self.scales}, bounded={self.bounded}"
 
 
-def learn_scaling(X: np.ndarray, how: str | None) -> Scaling:
+def learn_scaling(X: Rows, how: str | None) -> tuple[Scaling, np.ndarray]:
     """Learn from X, of shape (n, n_features), the map that `how` names.
 
-    The statistics come from scikit-learn's scalers in one pass over chunks of rows.
+    Returned with it are the means of the columns, in X's units. Missing values (NaN) are left
+    out. The statistics of columns come from one pass over chunks
+    of rows; a sparse X is made dense a chunk at a time, so that it gets the very numbers
+    that a dense one gets.
     """
-    if how is None:
-        return Scaling(bounded=False)
+    low, high = _extent(X)
+    kind = how
     if how == "auto":
-        low, high = X.min(), X.max()
-        if X.dtype in (np.uint8, np.uint16) and high > np.iinfo(X.dtype).max / 2:
-            return Scaling(scale=float(np.iinfo(X.dtype).max), bounded=True)
-        if low >= 0 and high <= 1:
-            return Scaling(bounded=True)
-        how = "standard"
-    if how == "global":
-        low, high = float(X.min()), float(X.max())
-        return Scaling(low, (high - low) or 1.0, bounded=True)
-    scaler = StandardScaler() if how == "standard" else MinMaxScaler()
-    for chunk in iterate_chunks(X):
-        scaler.partial_fit(np.asarray(chunk, dtype=np.float64))
-    if how == "standard":
-        return Scaling(scaler.mean_, scaler.scale_, bounded=False)
-    span = scaler.data_max_ - scaler.data_min_
-    return Scaling(scaler.data_min_, np.where(span > 0, span, 1.0), bounded=True)
+        full = float(np.iinfo(X.dtype).max) if X.dtype in (np.uint8, np.uint16) else np.inf
+        kind = "bytes" if high > full / 2 else "unit" if low >= 0 and high <= 1 else "standard"
+    if kind == "standard":
+        scaler = StandardScaler()
+        for chunk in iterate_chunks(X, width=4 * X.shape[1]):
+            scaler.partial_fit(np.asarray(to_dense(chunk), dtype=np.float64))
+        # A column of missing values alone has no mean.
+        mean = np.nan_to_num(scaler.mean_)
+        return Scaling(mean, np.nan_to_num(scaler.scale_, nan=1.0), bounded=False), mean
+    lows: Any
+    highs: Any
+    lows, highs, mean = _columns(X)
+    if kind == "bytes":
+        return Scaling(0.0, full, bounded=True), mean
+    if kind == "unit" or kind is None:
+        return Scaling(bounded=kind == "unit"), mean
+    if kind == "global":
+        lows, highs = low, high
+    span = highs - lows
+    return Scaling(lows, np.where(span > 0, span, 1.0), bounded=True), mean
+
+
+def _extent(X: Rows) -> tuple[float, float]:
+    """Minimum and maximum over all of X but missing values."""
+    if sparse.issparse(X):
+        zero = [X.dtype.type(0)] if X.nnz < X.shape[0] * X.shape[1] else []
+        chunks = iter([np.append(X.data, zero)])
+    else:
+        chunks = iterate_chunks(X) if is_lazy(X) else iter([X])
+    extents = [
+        (np.fmin.reduce(chunk, axis=None), np.fmax.reduce(chunk, axis=None))
+        for chunk in map(np.asarray, chunks)
+    ]
+    lows, highs = np.nan_to_num(np.asarray(extents, dtype=np.float64)).T
+    return float(lows.min()), float(highs.max())
+
+
+def _columns(X: Rows) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Minimum, maximum and mean of each column but missing values."""
+    n_features = X.shape[1]
+    lows, highs = np.full(n_features, np.inf), np.full(n_features, -np.inf)
+    total, count = np.zeros(n_features), np.zeros(n_features)
+    for chunk in map(to_dense, iterate_chunks(X, width=4 * n_features)):
+        lows = np.fmin(lows, np.fmin.reduce(chunk, axis=0))
+        highs = np.fmax(highs, np.fmax.reduce(chunk, axis=0))
+        if chunk.dtype.kind == "f":
+            missing = np.isnan(chunk)
+            count += len(chunk) - missing.sum(axis=0)
+            total += np.where(missing, 0, chunk).sum(axis=0, dtype=np.float64)
+        else:
+            count += len(chunk)
+            total += chunk.sum(axis=0, dtype=np.float64)
+    empty = count == 0
+    lows[empty] = highs[empty] = 0.0
+    return lows, highs, total / np.maximum(count, 1)

@@ -82,6 +82,7 @@ def train(
     rng: np.random.Generator,
     early_stopping: EarlyStopping | None = None,
     optimizer_state: AdamState | None = None,
+    mixed: bool = False,
     verbose: int = 0,
 ) -> TrainingResult:
     """Train `autoencoder`, an encoder and its decoder, in place.
@@ -94,6 +95,8 @@ def train(
         What the order of the rows is drawn from.
     optimizer_state : AdamState, optional
         Adam's moments of an earlier training of the same network; not changed.
+    mixed : bool
+        Whether products of matrices are computed in bfloat16.
 
     Raises
     ------
@@ -106,7 +109,7 @@ def train(
     """
     global _last_interrupt
     optimizer = Adam(autoencoder, weight_decay=weight_decay, state=optimizer_state)
-    step_gradient = gradient_step(autoencoder, optimizer.gradient, loss)
+    step_gradient = gradient_step(autoencoder, optimizer.gradient, loss, mixed=mixed)
     rate = SCHEDULES[schedule]
     total_steps = max_epochs * len(batches)
     result = TrainingResult()
@@ -187,7 +190,7 @@ def diagnose(autoencoder: nn.Sequential, batches: Batches, loss: RowLoss) -> str
         rows = batches.sample(_SAMPLE_ROWS)
         codes = autoencoder[0](rows)
         reached = float(loss(autoencoder[1](codes), rows).mean())
-        means = rows.mean(dim=0).expand_as(rows)
+        means = rows.nanmean(dim=0).nan_to_num().expand_as(rows)
         trivial = float(loss(means, rows).mean())
         spread = (codes.amax(dim=0) - codes.amin(dim=0)).max()
         constant = bool(spread <= 1e-6 * codes.abs().max())

@@ -13,6 +13,7 @@ from sklearn.base import _fit_context as fit_context
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_array, validate_data
 
+from aefeatures._batches import Rows, iterate_chunks
 from aefeatures._device import PRECISIONS
 from aefeatures._losses import LOSSES
 from aefeatures._networks import ACTIVATIONS, NORMALIZATIONS
@@ -57,14 +58,23 @@ PARAMETER_CONSTRAINTS: dict[str, list[Any]] = {
 }
 
 
-def check_rows(estimator: Any, X: Any, *, reset: bool) -> np.ndarray:
-    """Return X as a finite matrix of numbers, not copied where it is one already.
+def check_rows(estimator: Any, X: Any, *, reset: bool) -> Rows:
+    """Return X as a matrix of numbers without infinity, not copied where it is one already.
 
     `reset` tells whether the estimator's number and names of columns are learned from X or
     X is checked against them.
     """
+    if _is_dataset(X):
+        return _check_dataset(estimator, X, reset=reset)
     try:
-        rows: np.ndarray = validate_data(estimator, X, reset=reset, dtype="numeric")
+        rows: Rows = validate_data(
+            estimator,
+            X,
+            reset=reset,
+            accept_sparse="csr",
+            dtype="numeric",
+            ensure_all_finite="allow-nan",
+        )
     except ValueError as error:
         if np.ndim(X) > 2:
             raise ValueError(f"{error} Flatten with X.reshape(len(X), -1).") from error
@@ -72,6 +82,30 @@ def check_rows(estimator: Any, X: Any, *, reset: bool) -> np.ndarray:
     if rows.dtype.kind == "f" and rows.dtype.itemsize > 8:
         return rows.astype(np.float64)
     return rows
+
+
+def _is_dataset(X: Any) -> bool:
+    """Whether X is a matrix in a file, as of h5py or zarr: it has chunks, and slices of rows."""
+    return (
+        all(hasattr(X, name) for name in ("shape", "dtype", "chunks", "__getitem__"))
+        and len(X.shape) == 2
+    )
+
+
+def _check_dataset(estimator: Any, X: Any, *, reset: bool) -> Any:
+    """Check a dataset by its chunks instead of reading it whole."""
+    if X.shape[0] == 0 or X.shape[1] == 0:
+        check_array(np.empty(X.shape), estimator=estimator)  # raises scikit-learn's message
+    for chunk in iterate_chunks(X):
+        check_array(
+            np.asarray(chunk),
+            dtype="numeric",
+            ensure_all_finite="allow-nan",
+            estimator=estimator,
+            input_name="X",
+        )
+    validate_data(estimator, X, reset=reset, skip_check_array=True)
+    return X
 
 
 def check_codes(Z: Any, n_components: int, estimator: Any) -> np.ndarray:

@@ -12,6 +12,7 @@ import pandas as pd
 import polars as pl
 import pytest
 import torch
+from scipy import sparse
 from sklearn.base import clone
 from sklearn.datasets import load_breast_cancer, load_wine
 from sklearn.decomposition import PCA
@@ -107,7 +108,12 @@ def test_module_is_the_lectures(digits):
     transformer = quick().fit(X)
     module = transformer.to_module("autoencoder")
     encoded, decoded = module(torch.from_numpy(X))
-    assert [name for name, _ in module.named_children()] == ["encoder", "decoder", "scaling"]
+    assert [name for name, _ in module.named_children()] == [
+        "encoder",
+        "decoder",
+        "scaling",
+        "fill",
+    ]
     assert list(module.state_dict())[:2] == ["encoder.0.weight", "encoder.0.bias"]
     np.testing.assert_array_equal(encoded.detach(), module.encoder(torch.from_numpy(X)).detach())
     np.testing.assert_allclose(encoded.detach(), transformer.transform(X), atol=1e-5)
@@ -234,10 +240,17 @@ def test_losses_and_normalizations_learn(digits, loss, normalization):
     assert ((transformer.reconstruct(X) - X) ** 2).mean() < 0.85 * X.var(axis=0).mean()
 
 
-@pytest.mark.parametrize("precision", ["float32", "float64"])
-def test_precision_is_that_of_the_weights(digits, precision):
-    transformer = quick(precision=precision).fit(digits[0])
-    assert transformer.encoder_[0].weight.dtype == getattr(torch, precision)
+@pytest.mark.parametrize(
+    ("precision", "dtype"),
+    [("float32", torch.float32), ("float64", torch.float64), ("bfloat16", torch.float32)],
+)
+def test_precision(digits, precision, dtype):
+    transformer = quick(precision=precision, max_epochs=20).fit(digits[0])
+    assert transformer.encoder_[0].weight.dtype == dtype
+    reference = quick(max_epochs=20).fit(digits[0])
+    assert transformer.score(digits[0]) == pytest.approx(reference.score(digits[0]), rel=0.15)
+    different = not np.allclose(transformer.loss_curve_, reference.loss_curve_, rtol=1e-7)
+    assert different == (precision != "float32")
 
 
 # Two rows are too few for batch normalization to learn anything.
@@ -546,3 +559,139 @@ def test_lectures_experiment_on_mnist(mnist):
     score = KNeighborsClassifier(15).fit(codes, y).score(transformer.transform(X_test), y_test)
     assert score > 0.82
     assert ((transformer.reconstruct(X_test) / 255 - X_test / 255) ** 2).mean() < 0.0325
+
+
+# Sparse matrices, missing values, data in files
+
+
+@pytest.mark.parametrize("format", ["csr", "csc", "coo"])
+@pytest.mark.parametrize("scaling", ["auto", "feature", "global", None])
+def test_sparse_equals_dense(digits, format, scaling):
+    X, X_test = digits[0], digits[1]
+    to_sparse = getattr(sparse, f"{format}_matrix")
+    dense = quick(scaling=scaling, learning_rate=1e-3, max_epochs=20).fit(X)
+    thin = quick(scaling=scaling, learning_rate=1e-3, max_epochs=20).fit(to_sparse(X))
+    Z = to_sparse(X_test)
+    np.testing.assert_allclose(thin.transform(Z), dense.transform(X_test), atol=1e-9)
+    np.testing.assert_allclose(thin.score_samples(Z), dense.score_samples(X_test), atol=1e-9)
+    np.testing.assert_allclose(thin.reconstruct(Z), dense.reconstruct(X_test), atol=1e-9)
+
+
+def test_large_sparse_data_is_densified_by_batches(digits, monkeypatch):
+    X = sparse.csr_array(digits[0])
+    expected = quick().fit_transform(X)
+    monkeypatch.setattr(aefeatures._batches, "_RESIDENT_BYTES", -1)
+    monkeypatch.setattr(type(X), "__array__", None, raising=False)
+    np.testing.assert_allclose(quick().fit_transform(X), expected, rtol=1e-9)
+
+
+@pytest.fixture(scope="module")
+def holes(digits):
+    """Digits of which a fifth of the entries is missing, and where."""
+    missing = np.random.default_rng(0).random(digits[0].shape) < 0.2
+    return np.where(missing, np.nan, digits[0]), missing
+
+
+@pytest.mark.parametrize(
+    "loss", ["mse", "bce", "mae", "huber", lambda r, t: ((r - t) ** 2).mean(1)]
+)
+def test_missing_values_are_filled_in_better_than_by_means(digits, holes, loss):
+    X, missing = holes
+    transformer = quick(n_components=8, scaling="feature", loss=loss, max_epochs=60).fit(X)
+    estimates = transformer.reconstruct(X)
+    assert np.isfinite(transformer.transform(X)).all()
+    assert np.isfinite(transformer.score_samples(X)).all()
+    error = (estimates - digits[0])[missing]
+    mean_error = (np.nanmean(X, axis=0) - digits[0])[missing]
+    assert (error**2).mean() < 0.6 * (mean_error**2).mean()
+
+
+def test_missing_values_are_left_out_of_the_scores(fitted, digits):
+    X = digits[1].copy()
+    X[:, 10] = np.nan
+    per_feature = fitted.score_samples(X, per_feature=True)
+    assert (per_feature[:, 10] == 0).all()
+    assert (per_feature[:, 20] < 0).all()
+    errors = ((X - fitted.reconstruct(X)) / fitted._scaling.scale.numpy()) ** 2
+    np.testing.assert_allclose(fitted.score_samples(X), -np.nanmean(errors, axis=1))
+
+
+def test_missing_values_at_transform_alone_become_column_means(fitted, digits):
+    X = digits[1].copy()
+    X[:, 10] = np.nan
+    filled = np.where(np.isnan(X), digits[0].mean(axis=0), X)
+    np.testing.assert_allclose(fitted.transform(X), fitted.transform(filled))
+    codes = fitted.to_module()(torch.from_numpy(X)).detach()
+    np.testing.assert_allclose(codes, fitted.transform(X), atol=1e-3)
+
+
+def test_values_for_missing_entries_are_learned_and_widths_stay(holes, digits):
+    transformer = quick(max_epochs=20).fit(holes[0])
+    assert transformer.encoder_[0].in_features == 64
+    assert not torch.equal(transformer._fill.values, quick().fit(digits[0])._fill.values)
+    loaded = pickle.loads(pickle.dumps(transformer))
+    np.testing.assert_array_equal(loaded.transform(holes[0]), transformer.transform(holes[0]))
+
+
+def test_sparse_matrices_may_miss_values(holes):
+    expected = quick().fit_transform(holes[0])
+    np.testing.assert_allclose(quick().fit_transform(sparse.csr_matrix(holes[0])), expected)
+
+
+@pytest.mark.parametrize("scaling", ["auto", "feature", "global", None])
+def test_columns_and_rows_that_miss_everything(digits, scaling):
+    X = digits[0] / 16
+    X[:, 3] = np.nan
+    X[7] = np.nan
+    codes = quick(scaling=scaling, max_epochs=20).fit_transform(X)
+    assert np.isfinite(codes).all()
+
+
+def test_chunks_with_and_without_missing_values(digits, holes):
+    transformer = quick()
+    for X in (digits[0], holes[0], digits[0], holes[0]):
+        transformer.partial_fit(X)
+    assert np.isfinite(transformer.transform(holes[0])).all()
+
+
+class Dataset:
+    """What h5py and zarr have in common: slices of rows, no fancy indexing."""
+
+    chunks = (100, 64)
+
+    def __init__(self, X):
+        self.shape, self.dtype, self._X = X.shape, X.dtype, X
+
+    def __getitem__(self, rows):
+        assert isinstance(rows, slice), "only slices of rows can be read"
+        self.longest = max(getattr(self, "longest", 0), len(self._X[rows]))
+        return self._X[rows].copy()
+
+
+@pytest.mark.parametrize("early_stopping", [False, True])
+@pytest.mark.parametrize("resident", [True, False])
+def test_datasets_are_read_by_slices(digits, monkeypatch, early_stopping, resident):
+    X = digits[0].astype(np.float32)
+    monkeypatch.setattr(aefeatures._batches, "_CHUNK_ELEMENTS", 64 * 200)
+    if not resident:
+        monkeypatch.setattr(aefeatures._batches, "_RESIDENT_BYTES", -1)
+    dataset = Dataset(X)
+    transformer = quick(max_epochs=15, early_stopping=early_stopping).fit(dataset)
+    assert dataset.longest <= 200
+    assert transformer.n_features_in_ == 64
+    assert transformer.n_steps_ == 15 * -(-(1212 if early_stopping else 1347) // 64)
+    np.testing.assert_allclose(transformer.transform(dataset), transformer.transform(X), atol=1e-5)
+    reference = quick(max_epochs=15).fit(X)
+    assert transformer.score(dataset) == pytest.approx(reference.score(X), rel=0.2)
+
+
+def test_bad_datasets(digits):
+    X = digits[0].astype(np.float32)
+    with pytest.raises(ValueError, match="contains infinity"):
+        quick().fit(Dataset(np.where(X == 3, np.inf, X)))
+    with pytest.raises(ValueError, match=r"0 sample\(s\)"):
+        quick().fit(Dataset(X[:0]))
+    with pytest.raises(
+        ValueError, match="X has 10 features, but AutoencoderTransformer is expecting"
+    ):
+        quick().fit(X).transform(Dataset(X[:, :10]))

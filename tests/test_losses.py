@@ -2,7 +2,7 @@ import pytest
 import torch
 from sklearn import metrics
 
-from aefeatures._losses import LOSSES, resolve_loss
+from aefeatures._losses import LOSSES, leave_out_missing, resolve_loss
 
 
 @pytest.fixture
@@ -30,8 +30,32 @@ def test_losses_agree_with_scikit_learn(pair, name, metric):
     assert resolve_loss(name)(*pair).mean() == pytest.approx(metric(target, reconstruction))
 
 
+def test_cross_entropy_of_rows_outside_the_range(pair):
+    reconstruction, target = pair
+    inside, far, farther = (LOSSES["bce"](reconstruction, target + d) for d in (0, 2, 3))
+    torch.testing.assert_close(
+        inside, torch.nn.functional.binary_cross_entropy(*pair, reduction="none").mean(dim=1)
+    )
+    torch.testing.assert_close(farther - far, torch.ones(5))
+
+
 def test_callable_loss_must_give_one_number_per_row(pair):
     with pytest.raises(ValueError, match=r"expected \(5,\), got \(\)"):
         resolve_loss(lambda r, t: (r - t).abs().mean())(*pair)
     with pytest.raises(ValueError, match=r"expected \(5,\), got float"):
         resolve_loss(lambda r, t: 1.0)(*pair)
+
+
+@pytest.mark.parametrize("name", sorted(LOSSES))
+def test_missing_values_are_left_out(pair, name):
+    reconstruction, target = pair[0].clone().requires_grad_(), pair[1].clone()
+    target[0, 2] = target[1, :] = float("nan")
+    rows = leave_out_missing(LOSSES[name])(reconstruction, target)
+    there = [0, 1, 3]
+    expected = LOSSES[name](reconstruction[:1, there], target[:1, there])
+    torch.testing.assert_close(rows[:1], expected)
+    assert abs(float(rows[1].detach())) < 1e-6
+    torch.testing.assert_close(rows[2:], LOSSES[name](reconstruction[2:], target[2:]))
+    rows.sum().backward()
+    assert torch.isfinite(reconstruction.grad).all()
+    assert (reconstruction.grad[0, 2], reconstruction.grad[1].abs().max()) == (0, 0)

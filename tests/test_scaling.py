@@ -11,7 +11,7 @@ WINE = load_wine().data
 
 
 def scaled(X, how):
-    scaling = learn_scaling(X, how)
+    scaling, _ = learn_scaling(X, how)
     return scaling, scaling(torch.from_numpy(np.asarray(X, dtype=np.float64))).numpy()
 
 
