@@ -154,7 +154,14 @@ class AutoencoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
     Notes
     -----
     float64 and 32- or 64-bit integer X is encoded and returned in float64, all else in
-    float32. Training does not take `sample_weight`: that weights equal repeated rows, as
+    float32.
+
+    A missing value (NaN) is left out of the loss and of the scaling's statistics. What enters
+    the network in its place is a number per column: the column's mean or, where the training
+    data misses any value, one that is learned with the weights. Sparse matrices are
+    made dense a few batches at a time, and give what the dense matrix gives.
+
+    Training does not take `sample_weight`: that weights equal repeated rows, as
     scikit-learn asks, cannot hold for an optimizer of batches.
 
     References
@@ -284,8 +291,10 @@ class AutoencoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
-            Numbers, all finite. Not changed, and not copied as a whole where it is an array.
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Numbers without infinity; NaN is a missing value. Not changed, and not copied as a
+            whole where it is an array, a memory map, a CSR matrix, or a dataset of h5py or zarr.
+            Of such a dataset blocks of consecutive rows are read in random order.
         y : None
             Ignored; a pipeline passes it.
 
@@ -299,6 +308,8 @@ class AutoencoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
             If X or a parameter cannot be used; the message says what was expected.
         FloatingPointError
             If the training diverges. The estimator is left as it was before.
+        MemoryError
+            If a batch does not fit into the device's memory.
 
         Warns
         -----
@@ -352,8 +363,8 @@ class AutoencoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
-            Numbers, all finite.
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Numbers without infinity, any number of rows.
         y : None
             Ignored.
 
@@ -405,7 +416,7 @@ class AutoencoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
 
         Returns
         -------
@@ -443,11 +454,13 @@ class AutoencoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         )
 
     def reconstruct(self, X: Any) -> np.ndarray:
-        """Return X as the autoencoder gives it back.
+        """Return X as the autoencoder gives it back: an estimate of every entry.
+
+        ``np.where(np.isnan(X), transformer.reconstruct(X), X)`` fills in missing values.
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
 
         Returns
         -------
@@ -462,7 +475,7 @@ class AutoencoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
         per_feature : bool, default=False
             Whether to return an error for each entry of X instead of one per row.
 
@@ -487,7 +500,7 @@ class AutoencoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
         y : None
             Ignored.
 

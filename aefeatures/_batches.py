@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -112,10 +113,15 @@ class Batches:
         self._X, self._rows, self._scaling, self._dtype = X, rows, scaling, dtype
         self._resident: torch.Tensor | None = None
         if self.n_rows * self.n_features * dtype.itemsize <= self._resident_bytes():
-            chunks = [self._convert(chunk) for chunk in iterate_chunks(X)]
-            self._resident = torch.cat(chunks)
-            if rows is not None:
-                self._resident = self._resident[torch.from_numpy(rows).to(device)]
+            try:
+                self._resident = self._convert_all()
+            except torch.cuda.OutOfMemoryError:
+                warnings.warn(
+                    f"X does not fit into the memory of {device}: its rows are copied there a few "
+                    "batches at a time, which is slower.",
+                    RuntimeWarning,
+                    stacklevel=6,
+                )
 
     def __len__(self) -> int:
         return -(-self.n_rows // self.batch_size)
@@ -155,6 +161,12 @@ class Batches:
             return self._resident.index_select(0, torch.from_numpy(order).to(self.device))
         index = order if self._rows is None else self._rows[order]
         return self._convert(take_rows(self._X, index))
+
+    def _convert_all(self) -> torch.Tensor:
+        everything = torch.cat([self._convert(chunk) for chunk in iterate_chunks(self._X)])
+        if self._rows is None:
+            return everything
+        return everything[torch.from_numpy(self._rows).to(self.device)]
 
     def _convert(self, rows: Rows) -> torch.Tensor:
         return self._scaling(to_tensor(rows, self.device)).to(self._dtype)

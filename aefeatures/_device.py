@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -162,7 +163,7 @@ class TrainingThread:
         interrupted, and the interrupt is raised when `function` is done.
         """
         if self._executor is None:
-            with torch.inference_mode(False), torch.enable_grad():
+            with torch.inference_mode(False), torch.enable_grad(), _flush_to_zero():
                 return function(*args)
         future = self._executor.submit(function, *args)
         try:
@@ -184,6 +185,19 @@ class TrainingThread:
         self.stopping.set()
         if self._executor is not None:
             self._executor.shutdown()
+
+
+@contextmanager
+def _flush_to_zero() -> Iterator[None]:
+    """Flush denormal numbers to zero in the calling thread, and put its mode back."""
+    # New threads inherit the mode: the workers are started before it changes.
+    torch.ones(100_000, device="cpu").neg_()
+    flushes = np.float32(1e-45) * np.float32(1) == 0
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(bool(flushes))
 
 
 def _prepare_thread() -> None:

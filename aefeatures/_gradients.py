@@ -74,6 +74,7 @@ class DenseGradient:
         self._biases = [layer.bias.data for layer in layers]
         self._weight_gradients = [layer.weight.grad for layer in layers]
         self._bias_gradients = [layer.bias.grad for layer in layers]
+        self._one = torch.ones_like(self._biases[0][0])
         self._widths = [layer.out_features for layer in layers]
         self._buffers: dict[int, tuple[list[torch.Tensor], list[torch.Tensor]]] = {}
 
@@ -110,10 +111,11 @@ class DenseGradient:
         if self._sigmoid:
             reconstruction.sigmoid_()
 
-        delta = torch.sub(reconstruction, rows, out=deltas[-1])
+        delta = deltas[-1]
+        aten.mse_loss_backward.grad_input(self._one, reconstruction, rows, 1, grad_input=delta)
+        # delta is now the difference times 2 / n, n the number of entries
         flat = delta.view(-1)
-        summed = torch.dot(flat, flat) / rows.shape[1]
-        delta.mul_(2 / rows.numel())
+        summed = torch.dot(flat, flat) * (rows.numel() ** 2 / (4 * rows.shape[1]))
         if self._sigmoid:
             aten.sigmoid_backward.grad_input(delta, reconstruction, grad_input=delta)
         for i in range(len(outputs) - 1, -1, -1):

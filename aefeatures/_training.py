@@ -102,6 +102,8 @@ def train(
     ------
     FloatingPointError
         If the loss is not finite.
+    MemoryError
+        If a batch does not fit into the device's memory.
     KeyboardInterrupt
         If interrupted before the end of the first epoch, or within two seconds of
         another interrupt. Any other interrupt ends the training with a warning and the
@@ -137,7 +139,13 @@ def train(
     with TrainingThread(work=optimizer.vector.numel() * batches.batch_size) as thread:
         try:
             for epoch in range(1, max_epochs + 1):
-                train_loss, validation_loss = thread.run(run_epoch)
+                try:
+                    train_loss, validation_loss = thread.run(run_epoch)
+                except torch.cuda.OutOfMemoryError as error:
+                    raise MemoryError(
+                        f"A batch of {batches.batch_size} rows does not fit into the memory of "
+                        f"{batches.device}. Lower batch_size or hidden_layer_sizes."
+                    ) from error
                 _check_finite(train_loss, validation_loss, epoch, learning_rate)
                 watched = train_loss if validation_loss is None else validation_loss
                 improved = watched < best.loss * (1 - (early_stopping.tol if early_stopping else 0))

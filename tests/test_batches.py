@@ -75,6 +75,20 @@ def test_views_with_negative_strides():
     np.testing.assert_array_equal(to_tensor(X[::-1, ::-2], CPU), X[::-1, ::-2])
 
 
+def test_data_that_does_not_fit_on_the_device_is_streamed(monkeypatch):
+    calls = []
+
+    def scaling(rows):
+        calls.append(0)
+        if len(calls) == 1:
+            raise torch.cuda.OutOfMemoryError
+        return rows / 2
+
+    with pytest.warns(RuntimeWarning, match="X does not fit into the memory of cpu"):
+        made = batches(scaling=scaling)
+    np.testing.assert_array_equal(torch.cat(list(made.epoch())), X / 2)
+
+
 def test_chunks_cover_all_rows(monkeypatch):
     monkeypatch.setattr(aefeatures._batches, "_CHUNK_ELEMENTS", 21)
     assert [len(chunk) for chunk in iterate_chunks(X)] == [3, 3, 3, 1]

@@ -85,11 +85,15 @@ def test_training_thread_has_settings_of_its_own():
 @pytest.mark.skipif(torch.get_num_threads() == 1, reason="needs two CPU cores")
 def test_large_steps_compute_in_the_callers_thread_if_it_is_the_main_one():
     def inside():
-        return threading.current_thread(), torch.get_num_threads(), torch.is_grad_enabled()
+        thread = threading.current_thread()
+        return thread, torch.get_num_threads(), torch.is_grad_enabled(), keeps_denormals()
 
-    expected = (threading.main_thread(), torch.get_num_threads(), True)
+    expected = (threading.main_thread(), torch.get_num_threads(), True, False)
     with torch.inference_mode(), TrainingThread(work=LARGE) as thread:
         assert thread.run(inside) == expected
+    assert keeps_denormals()
+    many = torch.full((1_000_000,), 1e-40)  # enough for all workers of the thread
+    assert ((many * 1.0) != 0).all()
     seen = []
 
     def elsewhere():

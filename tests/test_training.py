@@ -130,6 +130,14 @@ def test_loss_that_is_not_finite_names_epoch_and_rate(digits):
         run(network(), make(digits[0]), loss=lambda r, t: (r - t).sum(dim=1) * float("nan"))
 
 
+def test_batch_that_does_not_fit_names_batch_size(digits):
+    def loss(reconstruction, target):
+        raise torch.cuda.OutOfMemoryError
+
+    with pytest.raises(MemoryError, match=r"A batch of 64 rows does not fit .* Lower batch_size"):
+        run(network(), make(digits[0]), loss=loss)
+
+
 def interrupting(at_call, error=KeyboardInterrupt):
     calls = []
 
