@@ -97,7 +97,8 @@ class AutoencoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         Rows in a step. The last batch of an epoch holds the rows left over.
     max_epochs : int or "auto", default="auto"
         Passes over the rows. "auto" means ``max(10, ceil(192_000 / n_rows))``: 10 on data of
-        60,000 rows, and on small data about 3,000 steps at batches of 64.
+        60,000 rows, and on small data about 3,000 steps at batches of 64 (fewer than 64 rows
+        count as 64).
     early_stopping : bool, default=False
         Whether to set `validation_fraction` of the rows aside, stop when the loss on them
         no longer falls, and keep the weights at which it was lowest.
@@ -206,6 +207,8 @@ class AutoencoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
     _fill: nn.Module
     _learns_missing: bool
     _built_from: dict[str, Any]  # what the network was built from, for training on
+    _fitted_loss: str | RowLoss
+    _seed: int
     _rng: np.random.Generator
     _optimizer_state: AdamState | None
 
@@ -321,6 +324,7 @@ class AutoencoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         with self._unchanged_on_error():
             X = check_rows(self, X, reset=not resume)
             self._start(X, resume)
+            self._optimizer_state = None
             train_rows, validation_rows = self._split(X.shape[0])
             batches = self._make_batches(X, train_rows)
             early_stopping = None
@@ -492,7 +496,7 @@ class AutoencoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
             return self._map_reconstructed(
                 X, lambda x, r: -(inverse(x) - inverse(r)).abs().nan_to_num(), X.shape[1]
             )
-        loss = leave_out_missing(resolve_loss(self.loss))
+        loss = leave_out_missing(resolve_loss(self._fitted_loss))
         return self._map_reconstructed(X, lambda x, r: -loss(r, x), None)
 
     def score(self, X: Any, y: Any = None) -> float:
@@ -583,12 +587,19 @@ class AutoencoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
     def _start(self, X: Rows, resume: bool) -> None:
         """Set all that a training needs: new, or left by the last one."""
         self.device_ = resolve_device(self.device)
+        if self.device_.type == "mps" and self.precision == "float64":
+            raise ValueError(
+                "precision='float64' cannot be had with device 'mps'. Use precision='float32' or "
+                "device='cpu'."
+            )
+        self._fitted_loss = self.loss
         built_from: dict[str, Any] = {
             "n_components": int(self.n_components),
             "hidden_layer_sizes": check_widths(self.hidden_layer_sizes),
             "activation": self.activation,
             "normalization": self.normalization,
             "precision": self.precision,
+            "scaling": self.scaling,
         }
         if resume:
             changed = [name for name in built_from if built_from[name] != self._built_from[name]]
@@ -606,7 +617,11 @@ class AutoencoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
                 f"{X.shape[1]}: the code is not a compression.",
                 stacklevel=4,
             )
-        seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
+        if self.random_state is None:  # scikit-learn would advance NumPy's global generator
+            seed = int(np.random.SeedSequence().generate_state(1)[0])
+        else:
+            seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
+        self._seed = seed
         self._scaling, means = learn_scaling(X, self.scaling)
         scaled_means = self._scaling(torch.from_numpy(means))
         self._fill = FillMissing(scaled_means.to(PRECISIONS[self.precision]))
@@ -633,9 +648,13 @@ class AutoencoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         """Training and validation rows; None stands for all and none."""
         if not self.early_stopping:
             return None, None
-        seed = int(self._rng.integers(np.iinfo(np.int32).max))
+        if n_rows == 1:
+            raise ValueError(
+                "early_stopping=True needs at least 2 rows, got n_samples=1. Set it to False."
+            )
+        # The seed of the first fit: a warm start must not validate on what it was trained on.
         parts = train_test_split(
-            np.arange(n_rows), test_size=self.validation_fraction, random_state=seed
+            np.arange(n_rows), test_size=self.validation_fraction, random_state=self._seed
         )
         return np.sort(parts[0]), np.sort(parts[1])  # datasets in files are read in order
 
@@ -670,16 +689,18 @@ class AutoencoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         self.n_steps_ += result.n_steps
         self.loss_curve_ = self.loss_curve_ + result.loss_curve
         self.loss_ = result.loss_curve[-1]
-        if result.validation_loss_curve:
-            earlier = self.validation_loss_curve_ or []
-            self.validation_loss_curve_ = earlier + result.validation_loss_curve
+        validation = result.validation_loss_curve
+        self.validation_loss_curve_ = (
+            (self.validation_loss_curve_ or []) + validation if validation else None
+        )
         self.best_loss_ = min(self.validation_loss_curve_ or self.loss_curve_)
 
     @contextmanager
     def _unchanged_on_error(self) -> Iterator[None]:
         before = self.__dict__.copy()
         try:
-            yield
+            with torch.inference_mode(False):  # tensors made in it could not be trained
+                yield
         except BaseException:
             self.__dict__.clear()
             self.__dict__.update(before)

@@ -22,7 +22,11 @@ _BLOCK_ELEMENTS = 250_000
 
 # Data that takes at most this much when scaled is scaled once, before training, instead
 # of batch by batch: small sets are bound by the overhead of each operation of a step.
-_RESIDENT_BYTES = 64_000_000
+_RESIDENT_BYTES = 16_000_000
+
+
+# Rows of a dataset in a file that are read though they are not asked for, to read fewer slices.
+_LONGEST_GAP = 100
 
 
 def iterate_chunks(X: Rows, width: int = 1) -> Iterator[Rows]:
@@ -163,10 +167,14 @@ class Batches:
         return self._convert(take_rows(self._X, index))
 
     def _convert_all(self) -> torch.Tensor:
-        everything = torch.cat([self._convert(chunk) for chunk in iterate_chunks(self._X)])
-        if self._rows is None:
-            return everything
-        return everything[torch.from_numpy(self._rows).to(self.device)]
+        everything = torch.empty(
+            self.n_rows, self.n_features, dtype=self._dtype, device=self.device
+        )
+        size = max(1, _CHUNK_ELEMENTS // self.n_features)
+        for start in range(0, self.n_rows, size):
+            index = np.arange(start, min(start + size, self.n_rows))
+            everything[start : start + size] = self._gather(index)
+        return everything
 
     def _convert(self, rows: Rows) -> torch.Tensor:
         return self._scaling(to_tensor(rows, self.device)).to(self._dtype)
@@ -185,9 +193,12 @@ def take_rows(X: Rows, index: np.ndarray) -> Rows:
     """The rows of X at the increasing or, where X is no dataset, any positions `index`."""
     if not is_lazy(X):
         return X[index] if sparse.issparse(X) else np.take(X, index, axis=0)
-    # Slices are what every kind of dataset can read, and reads fast.
-    spans = np.split(index, np.flatnonzero(np.diff(index) > 1) + 1)
-    return np.concatenate([np.asarray(X[span[0] : span[-1] + 1]) for span in spans])
+    # Slices are what every kind of dataset can read, and reads fast: a longer one where it
+    # spares many short ones, but no longer than a chunk.
+    longest = max(1, _CHUNK_ELEMENTS // X.shape[1])
+    apart = (np.diff(index) > _LONGEST_GAP) | (np.diff(index // longest) > 0)
+    spans = np.split(index, np.flatnonzero(apart) + 1)
+    return np.concatenate([np.asarray(X[span[0] : span[-1] + 1])[span - span[0]] for span in spans])
 
 
 def map_chunks(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import torch
-from torch import nn
+from torch import autocast, nn
 
 from aefeatures._losses import LOSSES, RowLoss
 
@@ -36,7 +37,7 @@ def gradient_step(
 
     def by_autograd(rows: torch.Tensor) -> torch.Tensor:
         gradient.zero_()
-        with torch.autocast(rows.device.type, dtype=torch.bfloat16, enabled=mixed):
+        with autocast(rows.device.type, dtype=torch.bfloat16) if mixed else nullcontext():
             reconstruction = autoencoder(rows)
         summed = loss(reconstruction.to(rows.dtype), rows).sum()
         (summed / len(rows)).backward()

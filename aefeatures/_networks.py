@@ -134,7 +134,7 @@ class Encoder(nn.Module):
 
     def forward(self, X: torch.Tensor) -> torch.Tensor:
         """Encode X, of shape (n, n_features) and any dtype; scaled in its own precision."""
-        if not X.is_floating_point():
+        if not X.is_floating_point() or X.element_size() < 4:
             X = X.to(torch.float64 if X.element_size() >= 4 else torch.float32)
         return self.network(self.fill(self.scaling(X).to(_dtype(self.network))))
 

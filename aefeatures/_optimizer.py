@@ -19,9 +19,10 @@ class AdamState:
     variance: torch.Tensor
     n_steps: torch.Tensor
 
-    def clone(self) -> AdamState:
-        """Return a copy that shares nothing with this one."""
-        return AdamState(self.mean.clone(), self.variance.clone(), self.n_steps.clone())
+    def copy_to(self, device: torch.device) -> AdamState:
+        """Return a copy on `device` that shares nothing with this one."""
+        tensors = (self.mean, self.variance, self.n_steps)
+        return AdamState(*(tensor.to(device, copy=True) for tensor in tensors))
 
 
 class Adam:
@@ -53,7 +54,7 @@ class Adam:
                 torch.zeros((), device=self.vector.device),
             )
             if state is None
-            else state.clone()
+            else state.copy_to(self.vector.device)
         )
 
     def step(self, learning_rate: float) -> None:

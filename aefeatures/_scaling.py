@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import torch
 from scipy import sparse
-from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from aefeatures._batches import Rows, is_lazy, iterate_chunks, to_dense
@@ -65,25 +64,23 @@ def learn_scaling(X: Rows, how: str | None) -> tuple[Scaling, np.ndarray]:
     """
     low, high = _extent(X)
     kind = how
+    full = np.inf
     if how == "auto":
-        full = float(np.iinfo(X.dtype).max) if X.dtype in (np.uint8, np.uint16) else np.inf
+        if X.dtype in (np.uint8, np.uint16):
+            full = float(np.iinfo(X.dtype).max)
         kind = "bytes" if high > full / 2 else "unit" if low >= 0 and high <= 1 else "standard"
+    columns = _Columns(X)
+    mean = columns.mean
     if kind == "standard":
-        scaler = StandardScaler()
-        for chunk in iterate_chunks(X, width=4 * X.shape[1]):
-            scaler.partial_fit(np.asarray(to_dense(chunk), dtype=np.float64))
-        # A column of missing values alone has no mean.
-        mean = np.nan_to_num(scaler.mean_)
-        return Scaling(mean, np.nan_to_num(scaler.scale_, nan=1.0), bounded=False), mean
-    lows: Any
-    highs: Any
-    lows, highs, mean = _columns(X)
+        varies = columns.high > columns.low
+        scale = np.where(varies, columns.standard_deviation, 1.0)
+        return Scaling(mean, np.where(scale > 0, scale, 1.0), bounded=False), mean
     if kind == "bytes":
         return Scaling(0.0, full, bounded=True), mean
     if kind == "unit" or kind is None:
         return Scaling(bounded=kind == "unit"), mean
-    if kind == "global":
-        lows, highs = low, high
+    lows: Any = columns.low if kind == "feature" else low
+    highs: Any = columns.high if kind == "feature" else high
     span = highs - lows
     return Scaling(lows, np.where(span > 0, span, 1.0), bounded=True), mean
 
@@ -103,21 +100,29 @@ def _extent(X: Rows) -> tuple[float, float]:
     return float(lows.min()), float(highs.max())
 
 
-def _columns(X: Rows) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Minimum, maximum and mean of each column but missing values."""
-    n_features = X.shape[1]
-    lows, highs = np.full(n_features, np.inf), np.full(n_features, -np.inf)
-    total, count = np.zeros(n_features), np.zeros(n_features)
-    for chunk in map(to_dense, iterate_chunks(X, width=4 * n_features)):
-        lows = np.fmin(lows, np.fmin.reduce(chunk, axis=0))
-        highs = np.fmax(highs, np.fmax.reduce(chunk, axis=0))
-        if chunk.dtype.kind == "f":
-            missing = np.isnan(chunk)
-            count += len(chunk) - missing.sum(axis=0)
-            total += np.where(missing, 0, chunk).sum(axis=0, dtype=np.float64)
-        else:
-            count += len(chunk)
-            total += chunk.sum(axis=0, dtype=np.float64)
-    empty = count == 0
-    lows[empty] = highs[empty] = 0.0
-    return lows, highs, total / np.maximum(count, 1)
+class _Columns:
+    """Extent, mean and standard deviation of each column but missing values, in one pass.
+
+    Chunks are joined by the formula of Chan, Golub and LeVeque (1983), which stays exact where
+    the offset is large beside the variance. A column of missing values alone is all zero.
+    """
+
+    def __init__(self, X: Rows) -> None:
+        n_features = X.shape[1]
+        self.low, self.high = np.full(n_features, np.inf), np.full(n_features, -np.inf)
+        self.mean, squares, count = (np.zeros(n_features) for _ in range(3))
+        for part in iterate_chunks(X, width=4 * n_features):
+            chunk = np.asarray(to_dense(part), dtype=np.float64)
+            there = ~np.isnan(chunk)
+            n = there.sum(axis=0)
+            mean = np.where(there, chunk, 0).sum(axis=0) / np.maximum(n, 1)
+            centred = np.where(there, chunk - mean, 0)
+            joined = np.maximum(count + n, 1)
+            step = mean - self.mean
+            squares += (centred**2).sum(axis=0) + step**2 * (count * n / joined)
+            self.mean += step * (n / joined)
+            count += n
+            self.low = np.fmin(self.low, np.fmin.reduce(chunk, axis=0))
+            self.high = np.fmax(self.high, np.fmax.reduce(chunk, axis=0))
+        self.low[count == 0] = self.high[count == 0] = 0.0
+        self.standard_deviation = np.sqrt(squares / np.maximum(count, 1))

@@ -146,8 +146,9 @@ def train(
                         f"A batch of {batches.batch_size} rows does not fit into the memory of "
                         f"{batches.device}. Lower batch_size or hidden_layer_sizes."
                     ) from error
-                _check_finite(train_loss, validation_loss, epoch, learning_rate)
                 watched = train_loss if validation_loss is None else validation_loss
+                if not (math.isfinite(train_loss) and math.isfinite(watched)):
+                    raise _diverged(train_loss, epoch, learning_rate)
                 improved = watched < best.loss * (1 - (early_stopping.tol if early_stopping else 0))
                 best.keep_if_better(watched)
                 result.loss_curve.append(train_loss)
@@ -172,6 +173,9 @@ def train(
             )
     if early_stopping:
         best.restore()
+    # What the last step did is in no loss.
+    if not bool(torch.isfinite(optimizer.vector).all()):
+        raise _diverged(math.nan, len(result.loss_curve), learning_rate)
     autoencoder.eval()
     optimizer.release()
     result.optimizer_state = optimizer.state
@@ -203,10 +207,10 @@ def diagnose(autoencoder: nn.Sequential, batches: Batches, loss: RowLoss) -> str
         spread = (codes.amax(dim=0) - codes.amin(dim=0)).max()
         constant = bool(spread <= 1e-6 * codes.abs().max())
     if bool((rows == rows[0]).all()):
-        return "all rows of X are the same"
+        return f"all of the {len(rows)} rows looked at are the same"
     if constant:
         return "every row has the same code"
-    if reached >= 0.999 * trivial:
+    if not reached < 0.999 * trivial:
         return (
             f"the reconstructions (loss {reached:.4g}) are no better than the means of the "
             f"columns (loss {trivial:.4g})"
@@ -232,15 +236,11 @@ class _Best:
             tensor.copy_(kept)
 
 
-def _check_finite(
-    train_loss: float, validation_loss: float | None, epoch: int, learning_rate: float
-) -> None:
-    if math.isfinite(train_loss) and math.isfinite(validation_loss or 0.0):
-        return
-    raise FloatingPointError(
-        f"The training diverged: its loss was {train_loss} in epoch {epoch} at "
+def _diverged(loss: float, epoch: int, learning_rate: float) -> FloatingPointError:
+    return FloatingPointError(
+        f"The training diverged: its loss was {loss} in epoch {epoch} at "
         f"learning_rate={learning_rate:g}. Lower learning_rate, or let scaling='standard' "
-        "bring X into a small range."
+        "bring X into a small range; a loss of your own must be finite for every row."
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy import sparse
 from sklearn.base import _fit_context as fit_context
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_array, validate_data
@@ -32,7 +33,8 @@ __all__ = [
 
 # The lecture's 10 epochs on data of MNIST's size; on small data 3,000 steps at batch 64.
 _AUTO_EPOCHS = 10
-_AUTO_ROWS = 192_000
+_AUTO_BATCH = 64
+_AUTO_ROWS = 3_000 * _AUTO_BATCH
 
 PARAMETER_CONSTRAINTS: dict[str, list[Any]] = {
     "n_components": [Interval(Integral, 1, None, closed="left")],
@@ -79,6 +81,9 @@ def check_rows(estimator: Any, X: Any, *, reset: bool) -> Rows:
         if np.ndim(X) > 2:
             raise ValueError(f"{error} Flatten with X.reshape(len(X), -1).") from error
         raise
+    if sparse.issparse(rows) and not rows.has_canonical_format:
+        rows = rows.copy()
+        rows.sum_duplicates()
     if rows.dtype.kind == "f" and rows.dtype.itemsize > 8:
         return rows.astype(np.float64)
     return rows
@@ -141,5 +146,5 @@ def check_loss_range(loss: Any, scaling: Scaling, name: str | None) -> None:
 def resolve_max_epochs(max_epochs: int | str, n_rows: int) -> int:
     """The number of epochs that "auto" stands for on `n_rows` training rows."""
     if max_epochs == "auto":
-        return max(_AUTO_EPOCHS, math.ceil(_AUTO_ROWS / n_rows))
+        return max(_AUTO_EPOCHS, math.ceil(_AUTO_ROWS / max(n_rows, _AUTO_BATCH)))
     return int(max_epochs)

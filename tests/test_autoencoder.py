@@ -66,6 +66,12 @@ def test_columns_of_different_units_train_well(load, bar):
     assert pipeline.fit(X, y).score(X_test, y_test) > bar
 
 
+def test_scores_are_those_of_the_fitted_loss(digits):
+    transformer = quick(scaling="feature").fit(digits[0])
+    expected = transformer.score(digits[1])
+    assert transformer.set_params(loss="mae").score(digits[1]) == expected
+
+
 def test_novelties_score_lower(digits):
     X, X_test, y, y_test = digits
     detector = AutoencoderTransformer(random_state=0).fit(X[y != 4])
@@ -215,6 +221,23 @@ def test_partial_fit_after_fit_goes_on(digits):
     assert transformer.n_iter_ == 40
 
 
+def test_warm_start_validates_on_the_same_rows_and_keeps_no_stale_curve(digits):
+    transformer = quick(early_stopping=True, warm_start=True, max_epochs=2).fit(digits[0])
+    rows = transformer._split(100)[1]
+    transformer.fit(digits[0])
+    np.testing.assert_array_equal(transformer._split(100)[1], rows)
+    assert len(transformer.validation_loss_curve_) == 4
+    transformer.set_params(early_stopping=False).fit(digits[0])
+    assert transformer.validation_loss_curve_ is None
+    assert transformer.best_loss_ == min(transformer.loss_curve_)
+
+
+def test_divergence_in_the_very_last_step_is_seen(digits):
+    params = {"max_epochs": 1, "batch_size": 5000, "learning_rate": 1e38}
+    with pytest.raises(FloatingPointError, match="diverged"):
+        quick(**params, learning_rate_schedule="constant").fit(digits[0])
+
+
 def test_partial_fit_takes_chunks_of_any_size(digits):
     X = digits[0]
     transformer = quick()
@@ -268,7 +291,7 @@ def test_a_fit_that_learned_nothing_says_so(digits):
         ConvergenceWarning, match=r"learned nothing.*max_epochs \(now 3\), learning_rate"
     ):
         quick(learning_rate=1e-9).fit(digits[0])
-    with pytest.warns(ConvergenceWarning, match="all rows of X are the same"):
+    with pytest.warns(ConvergenceWarning, match="all of the 20 rows looked at are the same"):
         quick().fit(np.ones((20, 5)))
 
 
@@ -512,7 +535,7 @@ def test_callers_settings_stay(digits):
         )
 
     before = settings()
-    transformer = quick().fit(digits[0]).partial_fit(digits[0])
+    transformer = quick(random_state=None).fit(digits[0]).partial_fit(digits[0])
     transformer.transform(digits[1])
     transformer.score(digits[1])
     assert settings() == before
@@ -526,7 +549,7 @@ def test_callers_settings_do_not_reach_training(digits, params):
     expected = quick(**params).fit_transform(X)
     torch.set_default_dtype(torch.float64)
     try:
-        with torch.no_grad(), torch.device("meta"):
+        with torch.inference_mode(), torch.device("meta"):
             codes = quick(**params).fit_transform(X)
     finally:
         torch.set_default_dtype(torch.float32)
@@ -633,6 +656,14 @@ def test_values_for_missing_entries_are_learned_and_widths_stay(holes, digits):
     np.testing.assert_array_equal(loaded.transform(holes[0]), transformer.transform(holes[0]))
 
 
+def test_duplicate_entries_of_a_sparse_matrix_add_up(digits):
+    X = sparse.csr_matrix(digits[0] / 2)
+    doubled = sparse.csr_matrix(
+        (np.repeat(X.data, 2), np.repeat(X.indices, 2), X.indptr * 2), shape=X.shape
+    )
+    np.testing.assert_allclose(quick().fit_transform(doubled), quick().fit_transform(digits[0]))
+
+
 def test_sparse_matrices_may_miss_values(holes):
     expected = quick().fit_transform(holes[0])
     np.testing.assert_allclose(quick().fit_transform(sparse.csr_matrix(holes[0])), expected)
@@ -666,6 +697,26 @@ class Dataset:
         assert isinstance(rows, slice), "only slices of rows can be read"
         self.longest = max(getattr(self, "longest", 0), len(self._X[rows]))
         return self._X[rows].copy()
+
+
+def test_validation_rows_alone_are_converted(digits, monkeypatch):
+    X = np.repeat(digits[0], 10, axis=0)
+    converted = []
+    convert = aefeatures._batches.Batches._convert
+    monkeypatch.setattr(
+        aefeatures._batches.Batches,
+        "_convert",
+        lambda self, rows: converted.append(rows.shape[0]) or convert(self, rows),
+    )
+    aefeatures._batches.Batches(
+        X,
+        lambda rows: rows,
+        batch_size=64,
+        device=torch.device("cpu"),
+        dtype=torch.float32,
+        rows=np.arange(0, len(X), 100),
+    )
+    assert sum(converted) == -(-len(X) // 100)
 
 
 @pytest.mark.parametrize("early_stopping", [False, True])

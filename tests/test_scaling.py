@@ -66,6 +66,17 @@ def test_constant_columns_are_safe(how):
     np.testing.assert_array_equal(scaling.inverse(torch.from_numpy(Z)), X)
 
 
+def test_columns_that_begin_or_stay_missing(monkeypatch):
+    monkeypatch.setattr(aefeatures._batches, "_CHUNK_ELEMENTS", 20 * WINE.shape[1])
+    X = WINE.copy()
+    X[:100, 3] = X[:, 5] = np.nan
+    with np.errstate(all="raise"):
+        scaling, means = learn_scaling(X, "standard")
+    np.testing.assert_allclose(means[3], WINE[100:, 3].mean())
+    np.testing.assert_allclose(scaling.scale[3], WINE[100:, 3].std())
+    assert (means[5], scaling.scale[5]) == (0, 1)
+
+
 def test_small_variance_beside_a_large_offset_is_kept():
     X = 1e8 + np.arange(10.0)[:, None]
     _, Z = scaled(X, "standard")

@@ -210,7 +210,7 @@ def test_diagnose(digits):
     assert diagnose(model, make(X), LOSSES["mse"]) is None
     assert diagnose(model, make(X[:1]), LOSSES["mse"]) is None
     assert diagnose(model, make(np.repeat(X[:1], 9, axis=0)), LOSSES["mse"]) == (
-        "all rows of X are the same"
+        "all of the 9 rows looked at are the same"
     )
     assert "no better than the means" in diagnose(network(), make(X), LOSSES["mse"])
     dead = copy.deepcopy(model)

@@ -12,7 +12,7 @@ def quick(**params):
 
 
 @pytest.mark.parametrize(
-    ("n_rows", "epochs"), [(60_000, 10), (19_200, 10), (1_437, 134), (1, 192_000)]
+    ("n_rows", "epochs"), [(60_000, 10), (19_200, 10), (1_437, 134), (64, 3_000), (1, 3_000)]
 )
 def test_auto_epochs(n_rows, epochs):
     assert resolve_max_epochs("auto", n_rows) == epochs
