@@ -332,19 +332,12 @@ class AutoencoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
                 validation = self._make_batches(X, validation_rows)
                 early_stopping = EarlyStopping(validation, self.n_iter_no_change, self.tol)
             self.max_epochs_ = resolve_max_epochs(self.max_epochs, batches.n_rows)
-            autoencoder, loss = self._to_train(X)
-            result = train(
-                autoencoder,
+            autoencoder, loss, result = self._train(
+                X,
                 batches,
-                loss,
                 max_epochs=self.max_epochs_,
-                learning_rate=self.learning_rate,
                 schedule=self.learning_rate_schedule,
-                weight_decay=self.weight_decay,
-                rng=self._rng,
                 early_stopping=early_stopping,
-                mixed=self.precision == "bfloat16",
-                verbose=self.verbose,
             )
             nothing_learned = diagnose(autoencoder, batches, loss)
             self._store(autoencoder, result)
@@ -398,18 +391,8 @@ class AutoencoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         with self._unchanged_on_error():
             X = check_rows(self, X, reset=not resume)
             self._start(X, resume)
-            autoencoder, loss = self._to_train(X)
-            result = train(
-                autoencoder,
-                self._make_batches(X),
-                loss,
-                max_epochs=1,
-                learning_rate=self.learning_rate,
-                weight_decay=self.weight_decay,
-                rng=self._rng,
-                optimizer_state=self._optimizer_state,
-                mixed=self.precision == "bfloat16",
-                verbose=self.verbose,
+            autoencoder, _, result = self._train(
+                X, self._make_batches(X), max_epochs=1, optimizer_state=self._optimizer_state
             )
             self._store(autoencoder, result)
             self._optimizer_state = result.optimizer_state
@@ -668,17 +651,31 @@ class AutoencoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
             rows=rows,
         )
 
-    def _to_train(self, X: Rows) -> tuple[nn.Sequential, RowLoss]:
-        """A copy of the network on the device, and the loss: as X asks, for missing values."""
+    def _train(
+        self, X: Rows, batches: Batches, **settings: Any
+    ) -> tuple[nn.Sequential, RowLoss, TrainingResult]:
+        """Train a copy of the network on the device; return it, the loss it was trained with."""
         fill, encoder, decoder = copy.deepcopy((self._fill, self.encoder_, self.decoder_))
         loss = resolve_loss(self.loss)
         if has_missing(X) and not self._learns_missing:
             self._learns_missing = True
-            self._optimizer_state = None  # it has no moments for the values to learn
+            settings["optimizer_state"] = None  # it has no moments for the values to learn
         if self._learns_missing:
             loss = leave_out_missing(loss)
             encoder = nn.Sequential(fill, encoder)
-        return nn.Sequential(encoder, decoder).to(self.device_), loss
+        autoencoder = nn.Sequential(encoder, decoder).to(self.device_)
+        result = train(
+            autoencoder,
+            batches,
+            loss,
+            learning_rate=self.learning_rate,
+            weight_decay=self.weight_decay,
+            rng=self._rng,
+            mixed=self.precision == "bfloat16",
+            verbose=self.verbose,
+            **settings,
+        )
+        return autoencoder, loss, result
 
     def _store(self, autoencoder: nn.Sequential, result: TrainingResult) -> None:
         encoder, self.decoder_ = autoencoder.cpu()

@@ -69,7 +69,7 @@ def learn_scaling(X: Rows, how: str | None) -> tuple[Scaling, np.ndarray]:
         if X.dtype in (np.uint8, np.uint16):
             full = float(np.iinfo(X.dtype).max)
         kind = "bytes" if high > full / 2 else "unit" if low >= 0 and high <= 1 else "standard"
-    columns = _Columns(X)
+    columns = _Columns(X, spread=kind in ("standard", "feature"))
     mean = columns.mean
     if kind == "standard":
         varies = columns.high > columns.low
@@ -101,28 +101,33 @@ def _extent(X: Rows) -> tuple[float, float]:
 
 
 class _Columns:
-    """Extent, mean and standard deviation of each column but missing values, in one pass.
+    """Mean of each column but missing values and, with `spread`, its extent and deviation.
 
-    Chunks are joined by the formula of Chan, Golub and LeVeque (1983), which stays exact where
-    the offset is large beside the variance. A column of missing values alone is all zero.
+    One pass, whose chunks are joined by the formula of Chan, Golub and LeVeque (1983): it stays
+    exact where the offset is large beside the variance. A column of missing values alone is
+    all zero.
     """
 
-    def __init__(self, X: Rows) -> None:
+    def __init__(self, X: Rows, *, spread: bool) -> None:
         n_features = X.shape[1]
         self.low, self.high = np.full(n_features, np.inf), np.full(n_features, -np.inf)
         self.mean, squares, count = (np.zeros(n_features) for _ in range(3))
         for part in iterate_chunks(X, width=4 * n_features):
-            chunk = np.asarray(to_dense(part), dtype=np.float64)
-            there = ~np.isnan(chunk)
-            n = there.sum(axis=0)
-            mean = np.where(there, chunk, 0).sum(axis=0) / np.maximum(n, 1)
-            centred = np.where(there, chunk - mean, 0)
+            chunk = to_dense(part)
+            missing = np.isnan(chunk) if chunk.dtype.kind == "f" else np.False_
+            known = np.where(missing, 0, chunk) if missing.any() else chunk
+            n = len(chunk) - np.broadcast_to(missing, chunk.shape).sum(axis=0)
+            mean = known.sum(axis=0, dtype=np.float64) / np.maximum(n, 1)
             joined = np.maximum(count + n, 1)
             step = mean - self.mean
-            squares += (centred**2).sum(axis=0) + step**2 * (count * n / joined)
+            if spread:
+                centred = known - mean
+                centred[np.broadcast_to(missing, chunk.shape)] = 0
+                squares += np.einsum("ij,ij->j", centred, centred)
+                squares += step**2 * (count * n / joined)
+                self.low = np.fmin(self.low, np.fmin.reduce(chunk, axis=0))
+                self.high = np.fmax(self.high, np.fmax.reduce(chunk, axis=0))
             self.mean += step * (n / joined)
             count += n
-            self.low = np.fmin(self.low, np.fmin.reduce(chunk, axis=0))
-            self.high = np.fmax(self.high, np.fmax.reduce(chunk, axis=0))
         self.low[count == 0] = self.high[count == 0] = 0.0
         self.standard_deviation = np.sqrt(squares / np.maximum(count, 1))

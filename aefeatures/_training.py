@@ -109,7 +109,6 @@ def train(
         another interrupt. Any other interrupt ends the training with a warning and the
         best weights so far.
     """
-    global _last_interrupt
     optimizer = Adam(autoencoder, weight_decay=weight_decay, state=optimizer_state)
     step_gradient = gradient_step(autoencoder, optimizer.gradient, loss, mixed=mixed)
     rate = SCHEDULES[schedule]
@@ -161,9 +160,7 @@ def train(
                 if early_stopping and waited >= early_stopping.patience:
                     break
         except KeyboardInterrupt:
-            again = time.monotonic() - _last_interrupt < _INTERRUPT_AGAIN_SECONDS
-            _last_interrupt = time.monotonic()
-            if again or not result.loss_curve:
+            if _is_second_interrupt() or not result.loss_curve:
                 raise
             best.restore()
             warnings.warn(
@@ -216,6 +213,13 @@ def diagnose(autoencoder: nn.Sequential, batches: Batches, loss: RowLoss) -> str
             f"columns (loss {trivial:.4g})"
         )
     return None
+
+
+def _is_second_interrupt() -> bool:
+    """Whether another interrupt came just before this one: the user wants out."""
+    global _last_interrupt
+    before, _last_interrupt = _last_interrupt, time.monotonic()
+    return _last_interrupt - before < _INTERRUPT_AGAIN_SECONDS
 
 
 class _Best:
