@@ -411,9 +411,9 @@ class AutoencoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
             In float64 for float64 and 32- or 64-bit integer X, else in float32.
         """
         X = self._check_fitted_rows(X)
-        encoder = self._placed(nn.Sequential(self._fill, self.encoder_), X.dtype)
+        encoder = self._placed(self.encoder_, X.dtype)
         return map_chunks(
-            lambda rows: encoder(self._scaling(to_tensor(rows, self.device_))),
+            lambda rows: encoder(self._filled(self._scaled(rows), rows)),
             X,
             self._n_features_out,
             width=widest(encoder),
@@ -559,13 +559,23 @@ class AutoencoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         n_columns: int | None,
     ) -> np.ndarray:
         """Apply `function` to rows and reconstructions in the network's range."""
-        autoencoder = self._placed(nn.Sequential(self._fill, self.encoder_, self.decoder_), X.dtype)
+        encoder = self._placed(self.encoder_, X.dtype)
+        decoder = self._placed(self.decoder_, X.dtype)
 
         def on_chunk(rows: Rows) -> torch.Tensor:
-            scaled = self._scaling(to_tensor(rows, self.device_))
-            return function(scaled, autoencoder(scaled))
+            scaled = self._scaled(rows)
+            return function(scaled, decoder(encoder(self._filled(scaled, rows))))
 
-        return map_chunks(on_chunk, X, n_columns, width=widest(autoencoder))
+        return map_chunks(on_chunk, X, n_columns, width=max(widest(encoder), widest(decoder)))
+
+    def _scaled(self, rows: Rows) -> torch.Tensor:
+        return self._scaling(to_tensor(rows, self.device_))
+
+    def _filled(self, scaled: torch.Tensor, rows: Rows) -> torch.Tensor:
+        if not has_missing(rows):
+            return scaled
+        filled: torch.Tensor = self._placed(self._fill, rows.dtype)(scaled)
+        return filled
 
     def _start(self, X: Rows, resume: bool) -> None:
         """Set all that a training needs: new, or left by the last one."""

@@ -51,6 +51,23 @@ def test_place_copies_only_what_differs():
         assert torch.equal(tensor, before[name])
 
 
+def test_placed_copies_follow_the_weights():
+    module = nn.Sequential(nn.Linear(3, 2))
+    rows = torch.rand(4, 3)
+
+    def placed():
+        return place(module, torch.device("cpu"), torch.float64)
+
+    first = placed()
+    assert placed() is first
+    with torch.no_grad():
+        module[0].weight.mul_(2)
+    torch.testing.assert_close(placed()(rows.double()), module(rows).double())
+    module[0].weight.data = torch.ones(2, 3)
+    torch.testing.assert_close(placed()(rows.double()), module(rows).double())
+    assert placed() is not first
+
+
 def test_modules_pickle_as_arrays():
     module = nn.Sequential(nn.Linear(3, 2, bias=False), nn.BatchNorm1d(2)).eval()
     arrays = to_arrays(module)
