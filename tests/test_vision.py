@@ -1,6 +1,3 @@
-import gzip
-import struct
-
 import numpy as np
 import pytest
 
@@ -8,25 +5,6 @@ from aefeatures import load_images
 
 torchvision = pytest.importorskip("torchvision")
 datasets, transforms = torchvision.datasets, torchvision.transforms
-
-
-@pytest.fixture(scope="module")
-def mnist_root(tmp_path_factory, digits):
-    """The bundled digits in the files of torchvision's MNIST."""
-    root = tmp_path_factory.mktemp("data")
-    raw = root / "MNIST" / "raw"
-    raw.mkdir(parents=True)
-    X, X_test, y, y_test = digits
-    for name, images, labels in (("train", X, y), ("t10k", X_test, y_test)):
-        pixels = np.zeros((len(images), 28, 28), np.uint8)
-        pixels[:, 2:26, 2:26] = np.kron(images.reshape(-1, 8, 8), np.ones((3, 3))) * 15
-        header = struct.pack(">IIII", 0x803, len(pixels), 28, 28)
-        (raw / f"{name}-images-idx3-ubyte").write_bytes(header + pixels.tobytes())
-        header = struct.pack(">II", 0x801, len(labels))
-        (raw / f"{name}-labels-idx1-ubyte").write_bytes(header + labels.astype(np.uint8).tobytes())
-        with gzip.open(raw / f"{name}-images-idx3-ubyte.gz", "wb") as file:
-            file.write(b"")
-    return root
 
 
 def slowly(dataset):

@@ -1,0 +1,67 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+pytestmark = pytest.mark.slow
+
+
+def run(name, *args):
+    command = [sys.executable, EXAMPLES / f"{name}.py", *map(str, args)]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def test_digits_pipeline(tmp_path):
+    out = run("digits_pipeline", "--output", tmp_path / "digits.png")
+    rows = [line.split() for line in out.splitlines() if line.startswith(("Auto", "PCA"))]
+    accuracy = {(row[0], row[2]): float(row[3]) for row in rows}
+    for classifier in ("SVC", "KNN"):
+        ours = accuracy["AutoencoderTransformer,", classifier]
+        assert ours > accuracy["PCA,", classifier] + 0.05
+    assert f"Picture: {tmp_path / 'digits.png'}" in out
+    assert (tmp_path / "digits.png").stat().st_size > 20_000
+
+
+@pytest.mark.parametrize("source", ["npz", "torchvision"])
+def test_mnist_features(tmp_path, digits, mnist_root, source):
+    if source == "npz":
+        X, X_test, y, y_test = digits
+        path = tmp_path / "digits.npz"
+        pixels = {"X_train": X * 15, "X_test": X_test * 15}
+        pixels = {k: v.astype(np.uint8).reshape(-1, 8, 8) for k, v in pixels.items()}
+        np.savez(path, **pixels, y_train=y, y_test=y_test)
+        where = ["--data", path]
+    else:
+        where = ["--dataset", "MNIST", "--root", mnist_root]
+    out = run("mnist_features", *where, "--epochs", 30, "--output", tmp_path / "picture.png")
+    assert [line.split()[1] for line in out.splitlines() if line.startswith("[Epoch")] == [
+        f"{i}]" for i in range(1, 31)
+    ]
+    for classifier in ("KNN(15)", "linear SVM", "RBF SVM", "logistic regression"):
+        assert classifier in out
+    assert (tmp_path / "picture.png").stat().st_size > 20_000
+
+
+def test_mnist_features_says_how_to_get_the_data(tmp_path):
+    with pytest.raises(subprocess.CalledProcessError) as error:
+        run("mnist_features", "--dataset", "KMNIST", "--root", tmp_path)
+    assert "is not there; add --download to fetch it" in error.value.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "args"),
+    [
+        ("benchmark_features", ["--quick"]),
+        ("benchmark_missing", ["--quick"]),
+        ("benchmark_memory", ["--quick"]),
+        ("benchmark_speed", ["--quick", "--only", "bare loop", "MLPRegressor", "products"]),
+    ],
+)
+def test_benchmarks_run(name, args, tmp_path):
+    run(name, *args, "--json", tmp_path / "results.json")
+    assert json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
