@@ -88,7 +88,9 @@ def place(module: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Mod
     tensors = (*module.parameters(), *module.buffers())
     if all(t.device == device and t.dtype == target(t) for t in tensors):
         return module
-    key = (device, dtype, [(t.data_ptr(), t._version) for t in tensors])
+    # A model loaded in inference mode has tensors without a version, and none will change.
+    versions = [(t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors]
+    key = (device, dtype, versions)
     kept = _placed.get(module)
     if kept is None or kept[0] != key:
         kept = _placed[module] = (key, _map_tensors(module, move, move))

@@ -58,9 +58,8 @@ def learn_scaling(X: Rows, how: str | None) -> tuple[Scaling, np.ndarray]:
     """Learn from X, of shape (n, n_features), the map that `how` names.
 
     Returned with it are the means of the columns, in X's units. Missing values (NaN) are left
-    out. The statistics of columns come from one pass over chunks
-    of rows; a sparse X is made dense a chunk at a time, so that it gets the very numbers
-    that a dense one gets.
+    out. The statistics of columns come from one pass over chunks of rows; a sparse X is made
+    dense a chunk at a time, so that it gets the very numbers that a dense one gets.
     """
     low, high = _extent(X)
     kind = how

@@ -88,19 +88,19 @@ def warm_up():
     transformer().fit(fill(np.empty((2_000, N_FEATURES), np.uint8)))
 
 
-def measure_array(quick):
-    X = fill(np.empty((60_000 if quick else 600_000, N_FEATURES), np.uint8))
+def measure_both(X):
+    """Peaks of a fit and a transform, in megabytes."""
     warm_up()
     with Peak() as fit:
         fitted = transformer().fit(X)
     with Peak() as encode:
         fitted.transform(X)
-    return {
-        "rows": len(X),
-        "X, MB": X.nbytes / 2**20,
-        "fit: MB beyond X": fit.megabytes,
-        "transform: MB beyond X": encode.megabytes,
-    }
+    return {"fit: MB beyond X": fit.megabytes, "transform: MB beyond X": encode.megabytes}
+
+
+def measure_array(quick):
+    X = fill(np.empty((60_000 if quick else 600_000, N_FEATURES), np.uint8))
+    return {"rows": len(X), "X, MB": X.nbytes / 2**20, **measure_both(X)}
 
 
 def measure_map(quick, folder):
@@ -161,16 +161,10 @@ def measure_rows(quick):
 def measure_sparse(quick):
     shape = (5_000, 20_000) if quick else (50_000, 20_000)
     X = sparse.random(*shape, density=0.001, format="csr", random_state=0, dtype=np.float32)
-    warm_up()
-    with Peak() as fit:
-        fitted = transformer().fit(X)
-    with Peak() as encode:
-        fitted.transform(X)
     return {
         "rows": shape[0],
         "columns": shape[1],
-        "fit: MB beyond X": fit.megabytes,
-        "transform: MB beyond X": encode.megabytes,
+        **measure_both(X),
         "a dense copy: MB": shape[0] * shape[1] * 4 / 2**20,
     }
 

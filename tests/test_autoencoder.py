@@ -442,6 +442,15 @@ def test_pickles_give_the_same_codes_and_are_small(fitted, digits, dump, tmp_pat
     assert (tmp_path / "model").stat().st_size < 1.1 * n_bytes + 20_000
 
 
+def test_pickle_loaded_in_inference_mode(fitted, digits):
+    data = pickle.dumps(fitted)
+    with torch.inference_mode():
+        loaded = pickle.loads(data)
+        codes = loaded.transform(digits[1])
+    np.testing.assert_array_equal(codes, fitted.transform(digits[1]))
+    loaded.partial_fit(digits[0])
+
+
 def test_pickle_from_a_device_that_is_not_there(fitted, digits):
     state = {**fitted.__getstate__(), "device": "cuda:99", "device_": torch.device("cuda:99")}
     loaded = AutoencoderTransformer.__new__(AutoencoderTransformer)
