@@ -297,7 +297,8 @@ class AutoencoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Numbers without infinity; NaN is a missing value. Not changed, and not copied as a
             whole where it is an array, a memory map, a CSR matrix, or a dataset of h5py or zarr.
-            Of such a dataset blocks of consecutive rows are read in random order.
+            Of such a dataset, and of a map larger than half the memory, blocks of consecutive
+            rows are read in random order.
         y : None
             Ignored; a pipeline passes it.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import mmap
+import os
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -28,6 +30,10 @@ _RESIDENT_BYTES = 16_000_000
 # Rows of a dataset in a file that are read though they are not asked for, to read fewer slices.
 _LONGEST_GAP = 100
 
+# Blocks of consecutive rows that are shuffled together, where rows are read by blocks: data that
+# is sorted by class would else be learned a class at a time.
+_BLOCKS_TOGETHER = 16
+
 
 def iterate_chunks(X: Rows, width: int = 1) -> Iterator[Rows]:
     """Consecutive rows of X, small enough to be converted in memory; views of an array.
@@ -42,6 +48,21 @@ def iterate_chunks(X: Rows, width: int = 1) -> Iterator[Rows]:
 def is_lazy(X: Rows) -> bool:
     """Whether X lies elsewhere, as a dataset of h5py or zarr does."""
     return not (isinstance(X, np.ndarray) or sparse.issparse(X))
+
+
+def exceeds_memory(X: Rows) -> bool:
+    """Whether X is a memory map too large to stay in the page cache while it is gathered from."""
+    base = X
+    while isinstance(base, np.ndarray):
+        base = base.base
+    return isinstance(base, mmap.mmap) and X.nbytes > _physical_memory() // 2
+
+
+def _physical_memory() -> int:
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError):  # not a POSIX system
+        return 2**33
 
 
 def to_dense(rows: Rows) -> np.ndarray:
@@ -84,7 +105,7 @@ class Batches:
     X stays where it is: rows are gathered by index, a few batches at a time, and
     converted there. Only where the whole of X is small is a scaled copy kept. What cannot be
     gathered by index at speed, data that lies elsewhere, is read by blocks of
-    consecutive rows: the blocks come in random order, and the rows are shuffled within each.
+    consecutive rows: some blocks at a time, drawn at random, whose rows are shuffled together.
 
     Parameters
     ----------
@@ -142,13 +163,18 @@ class Batches:
             yield from self._gather(order[start : start + block]).split(self.batch_size)
 
     def _epoch_by_blocks(self, rng: np.random.Generator | None) -> Iterator[torch.Tensor]:
-        size = self._whole_batches(_CHUNK_ELEMENTS)
+        size = self._whole_batches(_CHUNK_ELEMENTS // _BLOCKS_TOGETHER)
         starts = np.arange(0, self.n_rows, size)
-        for start in starts if rng is None else rng.permutation(starts):
-            rows = self._gather(np.arange(start, min(start + size, self.n_rows)))
+        if rng is not None:
+            starts = rng.permutation(starts)
+        for i in range(0, len(starts), _BLOCKS_TOGETHER):
+            blocks = np.sort(starts[i : i + _BLOCKS_TOGETHER])
+            index = (blocks[:, None] + np.arange(size)).ravel()
+            rows = self._gather(index[index < self.n_rows])
             if rng is not None:
-                order = torch.from_numpy(rng.permutation(len(rows))).to(self.device)
-                rows = rows.index_select(0, order)
+                rows = rows.index_select(
+                    0, torch.from_numpy(rng.permutation(len(rows))).to(rows.device)
+                )
             yield from rows.split(self.batch_size)
 
     def _whole_batches(self, n_elements: int) -> int:
@@ -181,7 +207,7 @@ class Batches:
 
     @property
     def _by_blocks(self) -> bool:
-        return self._resident is None and is_lazy(self._X)
+        return self._resident is None and (is_lazy(self._X) or exceeds_memory(self._X))
 
     def _resident_bytes(self) -> int:
         if self.device.type == "cuda":

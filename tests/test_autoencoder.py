@@ -62,8 +62,13 @@ def test_raw_input_of_any_kind_trains_well(digits, convert):
 @pytest.mark.parametrize(("load", "bar"), [(load_wine, 0.85), (load_breast_cancer, 0.9)])
 def test_columns_of_different_units_train_well(load, bar):
     X, X_test, y, y_test = train_test_split(*load(return_X_y=True), random_state=0)
-    pipeline = make_pipeline(AutoencoderTransformer(random_state=0), KNeighborsClassifier())
-    assert pipeline.fit(X, y).score(X_test, y_test) > bar
+    scores = [  # one of them depends on how the processor rounds
+        make_pipeline(AutoencoderTransformer(random_state=seed), KNeighborsClassifier())
+        .fit(X, y)
+        .score(X_test, y_test)
+        for seed in range(3)
+    ]
+    assert np.median(scores) > bar
 
 
 def test_scores_are_those_of_the_fitted_loss(digits):

@@ -3,7 +3,14 @@ import pytest
 import torch
 
 import aefeatures._batches
-from aefeatures._batches import Batches, code_dtype, iterate_chunks, map_chunks, to_tensor
+from aefeatures._batches import (
+    Batches,
+    code_dtype,
+    exceeds_memory,
+    iterate_chunks,
+    map_chunks,
+    to_tensor,
+)
 
 CPU = torch.device("cpu")
 X = np.arange(70.0).reshape(10, 7)
@@ -87,6 +94,35 @@ def test_data_that_does_not_fit_on_the_device_is_streamed(monkeypatch):
     with pytest.warns(RuntimeWarning, match="X does not fit into the memory of cpu"):
         made = batches(scaling=scaling)
     np.testing.assert_array_equal(torch.cat(list(made.epoch())), X / 2)
+
+
+@pytest.fixture
+def larger_than_memory(monkeypatch):
+    """Memory so small, and blocks so short, that a map of 100 rows is read by blocks."""
+    monkeypatch.setattr(aefeatures._batches, "_physical_memory", lambda: 1000)
+    monkeypatch.setattr(aefeatures._batches, "_RESIDENT_BYTES", -1)
+    monkeypatch.setattr(aefeatures._batches, "_CHUNK_ELEMENTS", 4 * 16 * 2)
+
+
+def test_maps_larger_than_memory_are_read_by_blocks(tmp_path, larger_than_memory):
+    rows = np.repeat(np.arange(101.0)[:, None], 2, axis=1)
+    np.save(tmp_path / "X.npy", rows)
+    mapped = np.load(tmp_path / "X.npy", mmap_mode="r")
+    assert exceeds_memory(mapped)
+    assert exceeds_memory(np.asarray(mapped)[3:])
+    assert not exceeds_memory(rows)
+    assert not exceeds_memory(mapped[:10])
+    made = batches(mapped)
+    parts = list(made.epoch(np.random.default_rng(0)))
+    assert len(parts) == len(made) == 26
+    seen = torch.cat(parts).numpy()[:, 0] * 2
+    np.testing.assert_array_equal(np.sort(seen), rows[:, 0])
+    # The blocks of 4 rows are whole within the 16 that are read together, and mixed there.
+    together = np.unique(seen[:60] // 4)
+    assert len(together) <= 16
+    assert np.ptp(together) > 16
+    assert np.mean([np.ptp(part.numpy()[:, 0]) * 2 > 10 for part in parts]) > 0.9
+    np.testing.assert_array_equal(torch.cat(list(made.epoch())), rows / 2)
 
 
 def test_chunks_cover_all_rows(monkeypatch):
