@@ -1,8 +1,30 @@
 """Learned features for scikit-learn pipelines, from an autoencoder."""
 
 from aefeatures._autoencoder import AutoencoderTransformer
+from aefeatures._networks import ConvNetwork, DenseNetwork
+from aefeatures._regularizers import (
+    Contractive,
+    Denoising,
+    NeighborPreserving,
+    Regularizer,
+    Sparse,
+    Supervised,
+    Variational,
+)
 from aefeatures._vision import load_images
 
 __version__ = "0.1.0.dev0"
 
-__all__ = ["AutoencoderTransformer", "load_images"]
+__all__ = [
+    "AutoencoderTransformer",
+    "ConvNetwork",
+    "Contractive",
+    "DenseNetwork",
+    "Denoising",
+    "NeighborPreserving",
+    "Regularizer",
+    "Sparse",
+    "Supervised",
+    "Variational",
+    "load_images",
+]

@@ -10,7 +10,12 @@ from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.base import (
+    BaseEstimator,
+    ClassNamePrefixFeaturesOutMixin,
+    TransformerMixin,
+    clone,
+)
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
@@ -22,13 +27,24 @@ from aefeatures._device import PRECISIONS, from_arrays, place, resolve_device, t
 from aefeatures._losses import RowLoss, leave_out_missing, resolve_loss
 from aefeatures._networks import (
     Autoencoder,
+    BuildSpec,
+    ConvNetwork,
     Decoder,
+    DenseNetwork,
     Encoder,
     FillMissing,
-    dense_network,
-    widest,
+    Network,
+    build_network,
+    cost_per_row,
 )
 from aefeatures._optimizer import AdamState
+from aefeatures._regularizers import (
+    NeighborPreserving,
+    Regularizer,
+    TrainingData,
+    requires_labels,
+    resolve_regularizers,
+)
 from aefeatures._scaling import Scaling, learn_scaling
 from aefeatures._training import EarlyStopping, TrainingResult, diagnose, train
 from aefeatures._validation import (
@@ -36,15 +52,31 @@ from aefeatures._validation import (
     check_codes,
     check_loss_range,
     check_rows,
-    check_widths,
+    check_rows_and_labels,
     fit_context,
     resolve_max_epochs,
 )
 
 _MODULES = ("encoder_", "decoder_", "_scaling", "_fill")
 
+_WIDE: dict[str, Any] = {"activation": "gelu", "normalization": "layer", "batch_size": 256}
+
 PRESETS: dict[str, dict[str, Any]] = {
     "lecture": {"learning_rate_schedule": "constant", "max_epochs": 10},
+    "neighbors": {
+        **_WIDE,
+        "hidden_layer_sizes": (320, 256, 64),
+        "regularizer": NeighborPreserving(),
+        "learning_rate": 7e-3,
+    },
+    "tabular": {
+        **_WIDE,
+        "hidden_layer_sizes": (256, 128, 64),
+        "scaling": "standard",
+        "regularizer": NeighborPreserving(n_neighbors=5, weight=0.2),
+        "learning_rate": 7e-3,
+    },
+    "images": {"network": ConvNetwork(), "learning_rate": 7e-3, "batch_size": 128},
 }
 
 
@@ -70,6 +102,11 @@ class AutoencoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         What follows each hidden layer.
     normalization : {"layer", "batch"} or None, default=None
         What stands between each hidden layer and its activation.
+    network : DenseNetwork, ConvNetwork, callable or None, default=None
+        Builds encoder and decoder. None is a `DenseNetwork` of the three parameters above. A
+        callable `(n_features, n_components) -> (encoder, decoder)` returns two modules that turn
+        rows of the one width into rows of the other, in the network's range (see `scaling`);
+        copies of them are trained.
     scaling : {"auto", "standard", "feature", "global"} or None, default="auto"
         The affine map from X to the network's range, learned in `fit` and undone in
         `inverse_transform`.
@@ -86,6 +123,11 @@ class AutoencoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         Reconstruction loss, a mean over columns, in the network's range. A callable takes
         `(reconstruction, target)`, two tensors of shape (n, n_features), and returns a
         tensor of shape (n,). "bce" needs a range of [0, 1].
+    regularizer : str, Regularizer, list of these, or None, default=None
+        What shapes the codes beside the reconstruction: "denoising", "sparse", "contractive",
+        "variational", "neighbors", "supervised", the objects of these (`Denoising`, `Sparse`,
+        `Contractive`, `Variational`, `NeighborPreserving`, `Supervised`), or a `Regularizer` of
+        your own.
     learning_rate : float, default=5e-3
         Peak learning rate of Adam.
     learning_rate_schedule : {"one_cycle", "constant", "cosine"}, default="one_cycle"
@@ -96,9 +138,9 @@ class AutoencoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
     batch_size : int, default=64
         Rows in a step. The last batch of an epoch holds the rows left over.
     max_epochs : int or "auto", default="auto"
-        Passes over the rows. "auto" means ``max(10, ceil(192_000 / n_rows))``: 10 on data of
-        60,000 rows, and on small data about 3,000 steps at batches of 64 (fewer than 64 rows
-        count as 64).
+        Passes over the rows. "auto" means ``max(10, ceil(192_000 / n_rows))``, where fewer rows
+        than 64 or `batch_size` count as so many: 10 on data of 60,000 rows, and on small data
+        about 3,000 steps at batches of 64. With `NeighborPreserving` at least 20.
     early_stopping : bool, default=False
         Whether to set `validation_fraction` of the rows aside, stop when the loss on them
         no longer falls, and keep the weights at which it was lowest.
@@ -204,13 +246,15 @@ class AutoencoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
     best_loss_: float
     device_: torch.device
     _scaling: Scaling
-    _fill: nn.Module
+    _fill: Any  # a FillMissing
     _learns_missing: bool
     _built_from: dict[str, Any]  # what the network was built from, for training on
     _fitted_loss: str | RowLoss
     _seed: int
     _rng: np.random.Generator
+    _heads: list[nn.Module | None]  # what the regularizers trained along
     _optimizer_state: AdamState | None
+    _widest: int
 
     def __init__(
         self,
@@ -219,8 +263,10 @@ class AutoencoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         hidden_layer_sizes: Any = (128, 64, 12),
         activation: str = "relu",
         normalization: str | None = None,
+        network: Any = None,
         scaling: str | None = "auto",
         loss: str | Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = "mse",
+        regularizer: Any = None,
         learning_rate: float = 5e-3,
         learning_rate_schedule: str = "one_cycle",
         weight_decay: float = 0.0,
@@ -240,8 +286,10 @@ class AutoencoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         self.hidden_layer_sizes = hidden_layer_sizes
         self.activation = activation
         self.normalization = normalization
+        self.network = network
         self.scaling = scaling
         self.loss = loss
+        self.regularizer = regularizer
         self.learning_rate = learning_rate
         self.learning_rate_schedule = learning_rate_schedule
         self.weight_decay = weight_decay
@@ -286,7 +334,7 @@ class AutoencoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         """
         if name not in PRESETS:
             raise ValueError(f"Unknown preset {name!r}. Presets: {', '.join(sorted(PRESETS))}.")
-        return cls(**{**PRESETS[name], **params})
+        return cls(**{**clone(PRESETS[name], safe=False), **params})
 
     @fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: Any, y: Any = None) -> Self:
@@ -299,8 +347,8 @@ class AutoencoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
             whole where it is an array, a memory map, a CSR matrix, or a dataset of h5py or zarr.
             Of such a dataset, and of a map larger than half the memory, blocks of consecutive
             rows are read in random order.
-        y : None
-            Ignored; a pipeline passes it.
+        y : array-like of shape (n_samples,), default=None
+            Ignored, unless a regularizer learns from it (`Supervised`).
 
         Returns
         -------
@@ -323,18 +371,25 @@ class AutoencoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         """
         resume = self.warm_start and hasattr(self, "encoder_")
         with self._unchanged_on_error():
-            X = check_rows(self, X, reset=not resume)
+            X, y = check_rows_and_labels(self, X, y, reset=not resume)
             self._start(X, resume)
             self._optimizer_state = None
             train_rows, validation_rows = self._split(X.shape[0])
+            y = y if y is None or train_rows is None else y[train_rows]
             batches = self._make_batches(X, train_rows)
             early_stopping = None
             if validation_rows is not None:
                 validation = self._make_batches(X, validation_rows)
                 early_stopping = EarlyStopping(validation, self.n_iter_no_change, self.tol)
-            self.max_epochs_ = resolve_max_epochs(self.max_epochs, batches.n_rows)
+            self.max_epochs_ = resolve_max_epochs(
+                self.max_epochs,
+                batches.n_rows,
+                self.batch_size,
+                resolve_regularizers(self.regularizer),
+            )
             autoencoder, loss, result = self._train(
                 X,
+                y,
                 batches,
                 max_epochs=self.max_epochs_,
                 schedule=self.learning_rate_schedule,
@@ -363,8 +418,8 @@ class AutoencoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Numbers without infinity, any number of rows.
-        y : None
-            Ignored.
+        y : array-like of shape (n_samples,), default=None
+            Ignored, unless a regularizer learns from it (`Supervised`).
 
         Returns
         -------
@@ -390,10 +445,11 @@ class AutoencoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         """
         resume = hasattr(self, "encoder_")
         with self._unchanged_on_error():
-            X = check_rows(self, X, reset=not resume)
+            X, y = check_rows_and_labels(self, X, y, reset=not resume)
             self._start(X, resume)
+            batches = self._make_batches(X)
             autoencoder, _, result = self._train(
-                X, self._make_batches(X), max_epochs=1, optimizer_state=self._optimizer_state
+                X, y, batches, max_epochs=1, optimizer_state=self._optimizer_state
             )
             self._store(autoencoder, result)
             self._optimizer_state = result.optimizer_state
@@ -417,7 +473,7 @@ class AutoencoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
             lambda rows: encoder(self._filled(self._scaled(rows), rows)),
             X,
             self._n_features_out,
-            width=widest(encoder),
+            width=self._widest,
         )
 
     def inverse_transform(self, Z: Any) -> np.ndarray:
@@ -438,7 +494,7 @@ class AutoencoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
             lambda codes: self._scaling.inverse(decoder(to_tensor(codes, self.device_))),
             Z,
             self.n_features_in_,
-            width=widest(decoder),
+            width=self._widest,
         )
 
     def reconstruct(self, X: Any) -> np.ndarray:
@@ -567,7 +623,7 @@ class AutoencoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
             scaled = self._scaled(rows)
             return function(scaled, decoder(encoder(self._filled(scaled, rows))))
 
-        return map_chunks(on_chunk, X, n_columns, width=max(widest(encoder), widest(decoder)))
+        return map_chunks(on_chunk, X, n_columns, width=self._widest)
 
     def _scaled(self, rows: Rows) -> torch.Tensor:
         return self._scaling(to_tensor(rows, self.device_))
@@ -587,11 +643,13 @@ class AutoencoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
                 "device='cpu'."
             )
         self._fitted_loss = self.loss
+        network = self.network
         built_from: dict[str, Any] = {
             "n_components": int(self.n_components),
-            "hidden_layer_sizes": check_widths(self.hidden_layer_sizes),
+            "hidden_layer_sizes": str(self.hidden_layer_sizes),
             "activation": self.activation,
             "normalization": self.normalization,
+            "network": repr(network.get_params()) if isinstance(network, Network) else network,
             "precision": self.precision,
             "scaling": self.scaling,
         }
@@ -622,16 +680,18 @@ class AutoencoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         check_loss_range(self.loss, self._scaling, self.scaling)
         self._rng = np.random.default_rng(seed)
         self._built_from = built_from
-        self.encoder_, self.decoder_ = dense_network(
-            X.shape[1],
-            built_from["n_components"],
-            hidden_layer_sizes=built_from["hidden_layer_sizes"],
-            activation=self.activation,
-            normalization=self.normalization,
-            bounded=self._scaling.bounded,
-            dtype=PRECISIONS[self.precision],
-            generator=torch.Generator("cpu").manual_seed(seed),
+        if network is None:
+            network = DenseNetwork(self.hidden_layer_sizes, self.activation, self.normalization)
+        spec = BuildSpec(
+            self._scaling.bounded,
+            PRECISIONS[self.precision],
+            torch.Generator("cpu").manual_seed(seed),
         )
+        n_features, n_components = X.shape[1], built_from["n_components"]
+        self.encoder_, self.decoder_ = build_network(network, n_features, n_components, spec=spec)
+        network = nn.Sequential(self.encoder_, self.decoder_)
+        self._widest = cost_per_row(network, n_features).width
+        self._heads = []
         self._optimizer_state = None
         self._learns_missing = False
         self.n_iter_ = self.n_steps_ = 0
@@ -663,7 +723,7 @@ class AutoencoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         )
 
     def _train(
-        self, X: Rows, batches: Batches, **settings: Any
+        self, X: Rows, y: np.ndarray | None, batches: Batches, **settings: Any
     ) -> tuple[nn.Sequential, RowLoss, TrainingResult]:
         """Train a copy of the network on the device; return it, the loss it was trained with."""
         fill, encoder, decoder = copy.deepcopy((self._fill, self.encoder_, self.decoder_))
@@ -675,6 +735,7 @@ class AutoencoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
             loss = leave_out_missing(loss)
             encoder = nn.Sequential(fill, encoder)
         autoencoder = nn.Sequential(encoder, decoder).to(self.device_)
+        regularizers = self._prepare_regularizers(y, batches)
         result = train(
             autoencoder,
             batches,
@@ -683,10 +744,25 @@ class AutoencoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
             weight_decay=self.weight_decay,
             rng=self._rng,
             mixed=self.precision == "bfloat16",
+            regularizers=regularizers,
             verbose=self.verbose,
             **settings,
         )
+        self._heads = [regularizer.head for regularizer in regularizers]
         return autoencoder, loss, result
+
+    def _prepare_regularizers(self, y: np.ndarray | None, batches: Batches) -> list[Regularizer]:
+        regularizers = resolve_regularizers(self.regularizer)
+        means = self._fill.values.detach().to(self.device_)
+        # Training goes on with the heads of the last call, where it asked for the same.
+        heads = copy.deepcopy(self._heads)
+        heads = heads if len(heads) == len(regularizers) else [None] * len(regularizers)
+        return [
+            regularizer.prepare(
+                TrainingData(batches, y, means, self._n_features_out, self._rng, head)
+            )
+            for regularizer, head in zip(regularizers, heads, strict=True)
+        ]
 
     def _store(self, autoencoder: nn.Sequential, result: TrainingResult) -> None:
         encoder, self.decoder_ = autoencoder.cpu()
@@ -719,7 +795,7 @@ class AutoencoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         if "encoder_" not in state:
             return state
         modules = {name: to_arrays(state[name]) for name in _MODULES}
-        return {**state, **modules, "_optimizer_state": None}
+        return {**state, **modules, "_heads": [], "_optimizer_state": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         if "encoder_" in state:
@@ -734,6 +810,7 @@ class AutoencoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
+        tags.target_tags.required = requires_labels(self.regularizer)
         tags.input_tags.allow_nan = True
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags

@@ -153,29 +153,35 @@ class Batches:
 
     def epoch(self, rng: np.random.Generator | None = None) -> Iterator[torch.Tensor]:
         """Every row once, in an order drawn from `rng`; in the order of X without it."""
-        if self._by_blocks:
-            yield from self._epoch_by_blocks(rng)
-            return
+        for rows, _ in self.indexed_epoch(rng):
+            yield rows
+
+    def indexed_epoch(
+        self, rng: np.random.Generator | None = None
+    ) -> Iterator[tuple[torch.Tensor, np.ndarray]]:
+        """The batches of `epoch`, each with the positions of its rows."""
+        for index in self._order_by_blocks(rng) if self._by_blocks else self._order(rng):
+            rows = self.take(index)
+            for start in range(0, len(index), self.batch_size):
+                part = slice(start, start + self.batch_size)
+                yield rows[part], index[part]
+
+    def _order(self, rng: np.random.Generator | None) -> Iterator[np.ndarray]:
         order = np.arange(self.n_rows) if rng is None else rng.permutation(self.n_rows)
         # Several batches are gathered at once, as many as stay in the processor's cache.
         block = self._whole_batches(_BLOCK_ELEMENTS)
         for start in range(0, self.n_rows, block):
-            yield from self._gather(order[start : start + block]).split(self.batch_size)
+            yield order[start : start + block]
 
-    def _epoch_by_blocks(self, rng: np.random.Generator | None) -> Iterator[torch.Tensor]:
+    def _order_by_blocks(self, rng: np.random.Generator | None) -> Iterator[np.ndarray]:
         size = self._whole_batches(_CHUNK_ELEMENTS // _BLOCKS_TOGETHER)
         starts = np.arange(0, self.n_rows, size)
         if rng is not None:
             starts = rng.permutation(starts)
         for i in range(0, len(starts), _BLOCKS_TOGETHER):
-            blocks = np.sort(starts[i : i + _BLOCKS_TOGETHER])
-            index = (blocks[:, None] + np.arange(size)).ravel()
-            rows = self._gather(index[index < self.n_rows])
-            if rng is not None:
-                rows = rows.index_select(
-                    0, torch.from_numpy(rng.permutation(len(rows))).to(rows.device)
-                )
-            yield from rows.split(self.batch_size)
+            index = (starts[i : i + _BLOCKS_TOGETHER, None] + np.arange(size)).ravel()
+            index = index[index < self.n_rows]
+            yield index if rng is None else rng.permutation(index)
 
     def _whole_batches(self, n_elements: int) -> int:
         """About as many rows as `n_elements` hold, a multiple of the batch size."""
@@ -184,22 +190,36 @@ class Batches:
     def sample(self, n: int) -> torch.Tensor:
         """At most `n` rows, evenly spaced, so that sorted data is met in all its parts."""
         order = np.unique(np.linspace(0, self.n_rows - 1, min(n, self.n_rows)).astype(np.intp))
-        return self._gather(order)
+        return self.take(order)
 
-    def _gather(self, order: np.ndarray) -> torch.Tensor:
+    def take(self, index: np.ndarray) -> torch.Tensor:
+        """The rows at any positions, scaled, on the device."""
         if self._resident is not None:
-            return self._resident.index_select(0, torch.from_numpy(order).to(self.device))
-        index = order if self._rows is None else self._rows[order]
-        return self._convert(take_rows(self._X, index))
+            return self._resident.index_select(0, torch.from_numpy(index).to(self.device))
+        if not self._by_blocks:
+            return self._convert(take_rows(self._X, self._positions(index)))
+        # A file is read in its own order.
+        index, back = np.unique(index, return_inverse=True)
+        rows = self._convert(take_rows(self._X, self._positions(index)))
+        return rows.index_select(0, torch.from_numpy(back).to(self.device))
+
+    def chunks(self) -> Iterator[torch.Tensor]:
+        """All rows in order, in chunks as large as is quick."""
+        size = max(1, _CHUNK_ELEMENTS // self.n_features)
+        for start in range(0, self.n_rows, size):
+            yield self.take(np.arange(start, min(start + size, self.n_rows)))
+
+    def _positions(self, index: np.ndarray) -> np.ndarray:
+        return index if self._rows is None else self._rows[index]
 
     def _convert_all(self) -> torch.Tensor:
         everything = torch.empty(
             self.n_rows, self.n_features, dtype=self._dtype, device=self.device
         )
-        size = max(1, _CHUNK_ELEMENTS // self.n_features)
-        for start in range(0, self.n_rows, size):
-            index = np.arange(start, min(start + size, self.n_rows))
-            everything[start : start + size] = self._gather(index)
+        start = 0
+        for rows in self.chunks():
+            everything[start : start + len(rows)] = rows
+            start += len(rows)
         return everything
 
     def _convert(self, rows: Rows) -> torch.Tensor:

@@ -5,43 +5,47 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import nullcontext
 
+import numpy as np
 import torch
 from torch import autocast, nn
 
-from aefeatures._losses import LOSSES, RowLoss
+from aefeatures._losses import LOSSES
+from aefeatures._regularizers import Objective
 
-# Writes the gradient of the mean loss over the rows into the parameters' `grad`, and
-# returns the sum of the rows' losses.
-GradientStep = Callable[[torch.Tensor], torch.Tensor]
+# Writes the gradient of the mean loss over rows, given with their positions, into the
+# parameters' `grad`, and returns the sum of the rows' reconstruction losses.
+GradientStep = Callable[[torch.Tensor, np.ndarray], torch.Tensor]
 
 aten = torch.ops.aten
 
 
 def gradient_step(
-    autoencoder: nn.Sequential, gradient: torch.Tensor, loss: RowLoss, *, mixed: bool = False
+    objective: Objective, gradient: torch.Tensor, *, mixed: bool = False
 ) -> GradientStep:
-    """Return the fastest way to the gradient of `autoencoder`.
+    """Return the fastest way to the gradient of `objective`.
 
     Parameters
     ----------
-    autoencoder : nn.Sequential
-        An encoder and its decoder, whose parameters' `grad` are views of `gradient`.
+    objective : Objective
+        Of a network whose parameters' `grad` are views of `gradient`.
     gradient : tensor of shape (n_parameters,)
-    loss : callable
-        Loss per row.
     mixed : bool
         Whether products of matrices are computed in bfloat16.
     """
-    if not mixed and loss is LOSSES["mse"] and DenseGradient.covers(autoencoder):
-        return DenseGradient(autoencoder)
+    if (
+        not mixed
+        and not objective.regularizers
+        and objective.loss is LOSSES["mse"]
+        and DenseGradient.covers(objective.autoencoder)
+    ):
+        return DenseGradient(objective.autoencoder)
 
-    def by_autograd(rows: torch.Tensor) -> torch.Tensor:
+    def by_autograd(rows: torch.Tensor, index: np.ndarray) -> torch.Tensor:
         gradient.zero_()
         with autocast(rows.device.type, dtype=torch.bfloat16) if mixed else nullcontext():
-            reconstruction = autoencoder(rows)
-        summed = loss(reconstruction.to(rows.dtype), rows).sum()
-        (summed / len(rows)).backward()
-        return summed.detach()
+            summed, total = objective(rows, index)
+        total.backward()
+        return summed
 
     return by_autograd
 
@@ -100,7 +104,7 @@ class DenseGradient:
         )
 
     @torch.no_grad()
-    def __call__(self, rows: torch.Tensor) -> torch.Tensor:
+    def __call__(self, rows: torch.Tensor, index: np.ndarray) -> torch.Tensor:
         """Write the gradient for a batch and return the sum of its rows' losses."""
         outputs, deltas = self._buffers_for(rows)
         inputs = [rows, *outputs[:-1]]

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from sklearn.base import BaseEstimator
 from torch import nn
 
 from aefeatures._scaling import Scaling
+
+Pair = tuple[nn.Module, nn.Module]
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
@@ -23,69 +31,322 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 
 
 class BatchNorm(nn.BatchNorm1d):
-    """Batch normalization that also trains on a batch of one row.
+    """Batch normalization that also trains on a batch of one value per column.
 
     One row has no variance: it is normalized by the running statistics and leaves them as
-    they are. It is the tail of an epoch where ``n_rows % batch_size == 1``.
+    they are. It is the tail of an epoch where ``n_rows % batch_size == 1``. Takes rows, of shape
+    (n, columns), and images, of shape (n, channels, height, width).
     """
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
-        if self.training and len(input) == 1:
+        if self.training and input.numel() == input.shape[1]:
             return F.batch_norm(
                 input, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
             )
         return super().forward(input)
 
+    def _check_input_dim(self, input: torch.Tensor) -> None:
+        pass
+
 
 NORMALIZATIONS: dict[str, type[nn.Module]] = {"layer": nn.LayerNorm, "batch": BatchNorm}
 
 
-def dense_network(
-    n_features: int,
-    n_components: int,
-    *,
-    hidden_layer_sizes: Sequence[int],
-    activation: str,
-    normalization: str | None,
-    bounded: bool,
-    dtype: torch.dtype,
-    generator: torch.Generator,
-) -> tuple[nn.Sequential, nn.Sequential]:
-    """Build a dense encoder and the decoder that mirrors it, on the CPU.
+class Network(BaseEstimator):
+    """What builds an encoder and a decoder. Its parameters can be searched over."""
+
+    def build(self, n_features: int, n_components: int, *, spec: BuildSpec) -> Pair:
+        """Return encoder and decoder, ``(n, n_features) -> (n, n_components)`` and back."""
+        raise NotImplementedError
+
+
+class DenseNetwork(Network):
+    """Linear layers with an activation between them; the decoder mirrors the encoder.
+
+    What `AutoencoderTransformer` builds by itself from its parameters of the same names.
 
     Parameters
     ----------
-    bounded : bool
-        Whether a sigmoid ends the decoder.
-    generator : torch.Generator
-        What the weights are drawn from; the global random state is not touched.
+    hidden_layer_sizes : int or array-like of int, default=(128, 64, 12)
+        Widths of the encoder's hidden layers. `()` makes encoder and decoder linear.
+    activation : {"relu", "leaky_relu", "elu", "gelu", "silu", "tanh", "sigmoid"}, default="relu"
+        What follows each hidden layer.
+    normalization : {"layer", "batch"} or None, default=None
+        What stands between each hidden layer and its activation.
 
-    Returns
-    -------
-    encoder, decoder : nn.Sequential
-        ``(n, n_features) -> (n, n_components)`` and back.
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from aefeatures import AutoencoderTransformer, DenseNetwork
+    >>> X, _ = load_digits(return_X_y=True)
+    >>> transformer = AutoencoderTransformer(network=DenseNetwork((64, 32)), max_epochs=2)
+    >>> transformer.fit_transform(X).shape
+    (1797, 3)
     """
 
-    def layers(widths: Sequence[int]) -> list[nn.Module]:
-        modules: list[nn.Module] = []
-        for i, (n_in, n_out) in enumerate(itertools.pairwise(widths)):
-            last = i == len(widths) - 2
-            modules.append(_linear(n_in, n_out, None if last else activation, dtype, generator))
-            if not last:
-                if normalization is not None:
-                    modules.append(NORMALIZATIONS[normalization](n_out, device="cpu", dtype=dtype))
-                modules.append(ACTIVATIONS[activation]())
+    def __init__(
+        self,
+        hidden_layer_sizes: int | Sequence[int] = (128, 64, 12),
+        activation: str = "relu",
+        normalization: str | None = None,
+    ) -> None:
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.activation = activation
+        self.normalization = normalization
+
+    def build(self, n_features: int, n_components: int, *, spec: BuildSpec) -> Pair:
+        """Return encoder and decoder."""
+        _check_name("activation", self.activation, ACTIVATIONS)
+        if self.normalization is not None:
+            _check_name("normalization", self.normalization, NORMALIZATIONS)
+        widths = [n_features, *_widths("hidden_layer_sizes", self.hidden_layer_sizes), n_components]
+
+        def layers(widths: Sequence[int]) -> list[nn.Module]:
+            modules: list[nn.Module] = []
+            for i, (n_in, n_out) in enumerate(itertools.pairwise(widths)):
+                last = i == len(widths) - 2
+                modules.append(_linear(n_in, n_out, None if last else self.activation, spec))
+                if not last:
+                    if self.normalization is not None:
+                        kind = NORMALIZATIONS[self.normalization]
+                        modules.append(kind(n_out, device="cpu", dtype=spec.dtype))
+                    modules.append(ACTIVATIONS[self.activation]())
+            return modules
+
+        encoder = nn.Sequential(*layers(widths))
+        decoder = nn.Sequential(*layers(widths[::-1]), *([nn.Sigmoid()] if spec.bounded else []))
+        return encoder, decoder
+
+
+class ConvNetwork(Network):
+    """Convolutions for rows that are flattened images; the decoder mirrors the encoder.
+
+    Each hidden layer is a convolution of stride 2, so that it halves height and width,
+    rounded up, and an activation; a linear layer ends in the code.
+
+    Parameters
+    ----------
+    image_shape : tuple of int or None, default=None
+        (channels, height, width), or (height, width) of grey images: how a row is laid out,
+        channel by channel. None takes the columns as one square grey image or as three square
+        channels.
+    channels : int or array-like of int, default=(32, 64)
+        Channels of the hidden layers.
+    kernel_size : int, default=3
+        Odd: height and width of the convolutions' windows.
+    activation : {"relu", "leaky_relu", "elu", "gelu", "silu", "tanh", "sigmoid"}, default="gelu"
+        What follows each hidden layer.
+    normalization : {"layer", "batch"} or None, default=None
+        What stands between each hidden layer and its activation.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from aefeatures import AutoencoderTransformer, ConvNetwork
+    >>> X, _ = load_digits(return_X_y=True)
+    >>> network = ConvNetwork(image_shape=(8, 8), channels=(8, 16))
+    >>> transformer = AutoencoderTransformer(network=network, max_epochs=2)
+    >>> transformer.fit_transform(X).shape
+    (1797, 3)
+    """
+
+    def __init__(
+        self,
+        image_shape: Sequence[int] | None = None,
+        channels: int | Sequence[int] = (32, 64),
+        kernel_size: int = 3,
+        activation: str = "gelu",
+        normalization: str | None = None,
+    ) -> None:
+        self.image_shape = image_shape
+        self.channels = channels
+        self.kernel_size = kernel_size
+        self.activation = activation
+        self.normalization = normalization
+
+    def build(self, n_features: int, n_components: int, *, spec: BuildSpec) -> Pair:
+        """Return encoder and decoder."""
+        _check_name("activation", self.activation, ACTIVATIONS)
+        if self.normalization is not None:
+            _check_name("normalization", self.normalization, NORMALIZATIONS)
+        if self.kernel_size % 2 != 1:
+            raise ValueError(f"kernel_size must be odd, got {self.kernel_size}.")
+        image_channels, height, width = resolve_image_shape(self.image_shape, n_features)
+        channels = [image_channels, *_widths("channels", self.channels)]
+        sizes = [(height, width)]
+        for _ in channels[1:]:
+            sizes.append((-(-sizes[-1][0] // 2), -(-sizes[-1][1] // 2)))
+        flat = channels[-1] * sizes[-1][0] * sizes[-1][1]
+        down: list[nn.Module] = []
+        up: list[nn.Module] = []
+        for i, (n_in, n_out) in enumerate(itertools.pairwise(channels)):
+            down += [self._convolution(n_in, n_out, spec), *self._after(n_out, spec)]
+            # Two ways to double a size, by which odd ones come back as they were.
+            extra = tuple(1 - size % 2 for size in sizes[i])
+            after = [] if i == 0 else self._after(n_in, spec)
+            up = [self._convolution(n_out, n_in, spec, extra, last=i == 0), *after, *up]
+        encoder = nn.Sequential(
+            nn.Unflatten(1, (image_channels, height, width)),
+            *down,
+            nn.Flatten(),
+            _linear(flat, n_components, None, spec),
+        )
+        decoder = nn.Sequential(
+            _linear(n_components, flat, self.activation, spec),
+            ACTIVATIONS[self.activation](),
+            nn.Unflatten(1, (channels[-1], *sizes[-1])),
+            *up,
+            nn.Flatten(),
+            *([nn.Sigmoid()] if spec.bounded else []),
+        )
+        return encoder, decoder
+
+    def _convolution(
+        self,
+        n_in: int,
+        n_out: int,
+        spec: BuildSpec,
+        extra: tuple[int, ...] | None = None,
+        *,
+        last: bool = False,
+    ) -> nn.Module:
+        """Halve the size or, where `extra` says how, double it."""
+        sizes: dict[str, Any] = {
+            "kernel_size": self.kernel_size,
+            "stride": 2,
+            "padding": self.kernel_size // 2,
+        }
+        kind: type[nn.Module] = nn.Conv2d
+        fan_in: float = n_in * self.kernel_size**2
+        if extra is not None:
+            kind = nn.ConvTranspose2d
+            sizes["output_padding"] = extra
+            fan_in /= 4  # of the doubled size, each entry is reached by a quarter of the window
+        layer = nn.utils.skip_init(kind, n_in, n_out, **sizes, device="cpu", dtype=spec.dtype)
+        gain = 1.0 if last else _gain(self.activation)
+        nn.init.normal_(layer.weight, std=gain / fan_in**0.5, generator=spec.generator)
+        nn.init.zeros_(layer.bias)
+        return layer
+
+    def _after(self, n_channels: int, spec: BuildSpec) -> list[nn.Module]:
+        modules: list[nn.Module] = [ACTIVATIONS[self.activation]()]
+        if self.normalization == "layer":
+            modules.insert(0, nn.GroupNorm(1, n_channels, device="cpu", dtype=spec.dtype))
+        elif self.normalization == "batch":
+            modules.insert(0, BatchNorm(n_channels, device="cpu", dtype=spec.dtype))
         return modules
 
-    widths = [n_features, *hidden_layer_sizes, n_components]
-    encoder = nn.Sequential(*layers(widths))
-    decoder = nn.Sequential(*layers(widths[::-1]), *([nn.Sigmoid()] if bounded else []))
+
+def resolve_image_shape(image_shape: Sequence[int] | None, n_features: int) -> tuple[int, int, int]:
+    """Return (channels, height, width) of rows of `n_features` columns.
+
+    Raises
+    ------
+    ValueError
+        If the shape does not have as many entries as a row, or is not given and the row
+        is neither one square nor three.
+    """
+    if image_shape is None:
+        for channels in (1, 3):
+            side = round((n_features / channels) ** 0.5)
+            if channels * side * side == n_features:
+                return channels, side, side
+        raise ValueError(
+            f"{n_features} columns are neither a square image nor three square channels: set "
+            "image_shape to (channels, height, width)."
+        )
+    shape = tuple(int(size) for size in image_shape)
+    if len(shape) == 2:
+        shape = (1, *shape)
+    if len(shape) != 3 or min(shape) < 1:
+        raise ValueError(
+            "image_shape must be (channels, height, width) or (height, width), got "
+            f"{image_shape!r}."
+        )
+    if math.prod(shape) != n_features:
+        raise ValueError(
+            f"image_shape={tuple(image_shape)} has {math.prod(shape)} entries, but X has "
+            f"{n_features} columns."
+        )
+    return shape[0], shape[1], shape[2]
+
+
+def build_network(network: Any, n_features: int, n_components: int, *, spec: BuildSpec) -> Pair:
+    """Return the encoder and the decoder that a `Network` or a callable gives.
+
+    Raises
+    ------
+    TypeError
+        If a callable does not return two modules.
+    ValueError
+        If their shapes do not fit.
+    """
+    if isinstance(network, Network):
+        return network.build(n_features, n_components, spec=spec)
+    with torch.random.fork_rng(devices=[]):  # what the caller's modules draw from
+        torch.manual_seed(spec.generator.initial_seed())
+        built = network(n_features, n_components)
+    pair = built if isinstance(built, tuple) else ()
+    if len(pair) != 2 or not all(isinstance(part, nn.Module) for part in pair):
+        raise TypeError(
+            "network must return two modules, (encoder, decoder), got "
+            f"{tuple(map(type, built)) if isinstance(built, tuple) else type(built)}."
+        )
+    encoder, decoder = (part.cpu().to(spec.dtype) for part in copy.deepcopy(pair))
+    _check_shape("encoder", encoder, n_features, n_components, spec)
+    _check_shape("decoder", decoder, n_components, n_features, spec)
     return encoder, decoder
 
 
-def _linear(
-    n_in: int, n_out: int, activation: str | None, dtype: torch.dtype, generator: torch.Generator
-) -> nn.Linear:
+def _check_shape(name: str, module: nn.Module, n_in: int, n_out: int, spec: BuildSpec) -> None:
+    module.eval()
+    with torch.no_grad():
+        output = module(torch.zeros(2, n_in, dtype=spec.dtype))
+    shape = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output)
+    if shape != (2, n_out):
+        raise ValueError(
+            f"The {name} of network must turn rows of {n_in} columns into rows of {n_out}: "
+            f"shape (2, {n_in}) became {shape}."
+        )
+
+
+@dataclass(frozen=True)
+class BuildSpec:
+    """What a network is built with, beside its sizes.
+
+    Attributes
+    ----------
+    bounded : bool
+        Whether a sigmoid ends the decoder.
+    dtype : torch.dtype
+    generator : torch.Generator
+        What the weights are drawn from; the global random state is not touched.
+    """
+
+    bounded: bool
+    dtype: torch.dtype
+    generator: torch.Generator
+
+
+def _widths(name: str, sizes: int | Sequence[int]) -> list[int]:
+    """Return a parameter's sizes as a list of positive integers."""
+    widths: list[int] = np.atleast_1d(np.asarray(sizes)).tolist()
+    if not all(isinstance(width, int) and width >= 1 for width in widths):
+        raise ValueError(f"{name} must hold integers of at least 1, got {sizes!r}.")
+    return widths
+
+
+def _check_name(parameter: str, name: str, table: dict[str, Any]) -> None:
+    if name not in table:
+        raise ValueError(f"{parameter} must be one of {', '.join(table)}, got {name!r}.")
+
+
+def _gain(activation: str | None) -> float:
+    """What weights are multiplied with to keep the scale through an activation."""
+    return {None: 1.0, "tanh": 5 / 3, "sigmoid": 4.0}.get(activation, 2**0.5)
+
+
+def _linear(n_in: int, n_out: int, activation: str | None, spec: BuildSpec) -> nn.Linear:
     """A linear layer that keeps the scale of what passes through it and its activation.
 
     PyTorch's own start shrinks the signal at every layer, so that the three codes begin almost
@@ -93,9 +354,8 @@ def _linear(
     asks for (Saxe et al. 2014, He et al. 2015) and zero biases do not.
     """
     # `nn.Linear` would draw its first weights from the global random state.
-    layer = nn.utils.skip_init(nn.Linear, n_in, n_out, device="cpu", dtype=dtype)
-    gain = {None: 1.0, "tanh": 5 / 3, "sigmoid": 4.0}.get(activation, 2**0.5)
-    nn.init.orthogonal_(layer.weight, gain, generator=generator)
+    layer = nn.utils.skip_init(nn.Linear, n_in, n_out, device="cpu", dtype=spec.dtype)
+    nn.init.orthogonal_(layer.weight, _gain(activation), generator=spec.generator)
     nn.init.zeros_(layer.bias)
     return layer
 
@@ -118,9 +378,47 @@ class FillMissing(nn.Module):
         return torch.where(X.isnan(), self.values, X)
 
 
-def widest(module: nn.Module) -> int:
-    """The most numbers that a dense `module` makes of a row on its way."""
-    return max((max(p.shape) for p in module.parameters()), default=1)
+@dataclass(frozen=True)
+class Cost:
+    """What a module takes for one row.
+
+    Attributes
+    ----------
+    width : int
+        The most numbers that it makes on its way.
+    multiply_adds : int
+        Of its linear and convolution layers.
+    """
+
+    width: int
+    multiply_adds: int
+
+
+def cost_per_row(module: nn.Module, n_in: int) -> Cost:
+    """Send a row of `n_in` zeros through `module`, in evaluation mode, and see what it takes."""
+    widths, products = [n_in], [0]
+
+    def note(part: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        if not isinstance(output, torch.Tensor):
+            return
+        widths.append(output.numel())
+        weight = getattr(part, "weight", None)
+        if isinstance(weight, torch.Tensor) and weight.dim() > 1:
+            # A convolution uses its weights once at each place of the smaller image.
+            places = min(x.shape[2:].numel() for x in (output, *inputs[:1]))
+            products.append(weight.numel() * places)
+
+    handles = [part.register_forward_hook(note) for part in module.modules()]
+    training = module.training
+    first = next(module.parameters(), torch.empty(0))
+    try:
+        with torch.no_grad():
+            module.eval()(torch.zeros(1, n_in, dtype=first.dtype, device=first.device))
+    finally:
+        module.train(training)
+        for handle in handles:
+            handle.remove()
+    return Cost(max(widths), sum(products))
 
 
 class Encoder(nn.Module):
@@ -171,4 +469,4 @@ class Autoencoder(nn.Module):
 
 
 def _dtype(module: nn.Module) -> torch.dtype:
-    return next(module.parameters()).dtype
+    return next((p.dtype for p in module.parameters()), torch.float32)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,12 +16,14 @@ from aefeatures._batches import Batches
 from aefeatures._device import TrainingThread
 from aefeatures._gradients import gradient_step
 from aefeatures._losses import RowLoss
+from aefeatures._networks import cost_per_row
 from aefeatures._optimizer import Adam, AdamState
+from aefeatures._regularizers import Objective, Regularizer
 
 # Part of the training after which "one_cycle" has reached its peak (Smith & Topin 2019).
 _WARM_UP = 0.3
 _INTERRUPT_AGAIN_SECONDS = 2.0
-_SAMPLE_ROWS = 1024
+_SAMPLE_ROWS = 512
 
 _last_interrupt = -math.inf
 
@@ -83,6 +85,7 @@ def train(
     early_stopping: EarlyStopping | None = None,
     optimizer_state: AdamState | None = None,
     mixed: bool = False,
+    regularizers: Sequence[Regularizer] = (),
     verbose: int = 0,
 ) -> TrainingResult:
     """Train `autoencoder`, an encoder and its decoder, in place.
@@ -97,6 +100,8 @@ def train(
         Adam's moments of an earlier training of the same network; not changed.
     mixed : bool
         Whether products of matrices are computed in bfloat16.
+    regularizers : sequence of Regularizer
+        As `prepare` returned them. Their heads are trained along.
 
     Raises
     ------
@@ -109,33 +114,37 @@ def train(
         another interrupt. Any other interrupt ends the training with a warning and the
         best weights so far.
     """
-    optimizer = Adam(autoencoder, weight_decay=weight_decay, state=optimizer_state)
-    step_gradient = gradient_step(autoencoder, optimizer.gradient, loss, mixed=mixed)
+    heads = [regularizer.head for regularizer in regularizers if regularizer.head is not None]
+    trained = nn.ModuleList([autoencoder, *heads])
+    optimizer = Adam(trained, weight_decay=weight_decay, state=optimizer_state)
+    objective = Objective(autoencoder, loss, list(regularizers), batches, rng)
+    step_gradient = gradient_step(objective, optimizer.gradient, mixed=mixed)
     rate = SCHEDULES[schedule]
     total_steps = max_epochs * len(batches)
     result = TrainingResult()
-    best = _Best([optimizer.vector, *autoencoder.buffers()])
+    best = _Best([optimizer.vector, *trained.buffers()])
     waited = 0
 
     def run_epoch() -> tuple[float, float | None]:
         """Losses on training and validation rows; called in the training thread."""
         step = result.n_steps
         summed = torch.zeros((), device=batches.device)
-        autoencoder.train()
-        for rows in batches.epoch(rng):
+        trained.train()
+        for rows, index in batches.indexed_epoch(rng):
             if thread.stopping.is_set():
                 break
             # Summed on the device: reading each loss would wait for its step.
-            summed += step_gradient(rows)
+            summed += step_gradient(rows, index)
             optimizer.step(learning_rate * rate.factor(step / total_steps))
             step += 1
         result.n_steps = step
-        autoencoder.eval()
+        trained.eval()
         return float(summed) / batches.n_rows, (
             evaluate(autoencoder, early_stopping.validation, loss) if early_stopping else None
         )
 
-    with TrainingThread(work=optimizer.vector.numel() * batches.batch_size) as thread:
+    work = cost_per_row(autoencoder, batches.n_features).multiply_adds * batches.batch_size
+    with TrainingThread(work) as thread:
         try:
             for epoch in range(1, max_epochs + 1):
                 try:
@@ -173,7 +182,7 @@ def train(
     # What the last step did is in no loss.
     if not bool(torch.isfinite(optimizer.vector).all()):
         raise _diverged(math.nan, len(result.loss_curve), learning_rate)
-    autoencoder.eval()
+    trained.eval()
     optimizer.release()
     result.optimizer_state = optimizer.state
     return result

@@ -11,13 +11,20 @@ import numpy as np
 import torch
 from scipy import sparse
 from sklearn.base import _fit_context as fit_context
+from sklearn.utils import get_tags
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import check_array, validate_data
+from sklearn.utils.validation import (
+    check_array,
+    check_consistent_length,
+    column_or_1d,
+    validate_data,
+)
 
 from aefeatures._batches import Rows, iterate_chunks
 from aefeatures._device import PRECISIONS
 from aefeatures._losses import LOSSES
-from aefeatures._networks import ACTIVATIONS, NORMALIZATIONS
+from aefeatures._networks import ACTIVATIONS, NORMALIZATIONS, Network
+from aefeatures._regularizers import Regularizer
 from aefeatures._scaling import SCALINGS, Scaling
 from aefeatures._training import SCHEDULES
 
@@ -26,13 +33,12 @@ __all__ = [
     "check_codes",
     "check_loss_range",
     "check_rows",
-    "check_widths",
+    "check_rows_and_labels",
     "fit_context",
     "resolve_max_epochs",
 ]
 
-# The lecture's 10 epochs on data of MNIST's size; on small data 3,000 steps at batch 64.
-_AUTO_EPOCHS = 10
+# On small data "auto" stands for 3,000 steps at batch 64.
 _AUTO_BATCH = 64
 _AUTO_ROWS = 3_000 * _AUTO_BATCH
 
@@ -41,8 +47,10 @@ PARAMETER_CONSTRAINTS: dict[str, list[Any]] = {
     "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
     "activation": [StrOptions(set(ACTIVATIONS))],
     "normalization": [None, StrOptions(set(NORMALIZATIONS))],
+    "network": [None, Network, callable],
     "scaling": [None, StrOptions(set(SCALINGS))],
     "loss": [StrOptions(set(LOSSES)), callable],
+    "regularizer": [None, str, Regularizer, list, tuple],
     "learning_rate": [Interval(Real, 0, None, closed="neither")],
     "learning_rate_schedule": [StrOptions(set(SCHEDULES))],
     "weight_decay": [Interval(Real, 0, None, closed="left")],
@@ -58,6 +66,25 @@ PARAMETER_CONSTRAINTS: dict[str, list[Any]] = {
     "random_state": ["random_state"],
     "verbose": ["verbose"],
 }
+
+
+def check_rows_and_labels(
+    estimator: Any, X: Any, y: Any, *, reset: bool
+) -> tuple[Rows, np.ndarray | None]:
+    """Return X as `check_rows` does, and y where the estimator asks for it."""
+    if not get_tags(estimator).target_tags.required:
+        return check_rows(estimator, X, reset=reset), None
+    if y is None:
+        raise ValueError(
+            f"This {type(estimator).__name__} estimator requires y to be passed, but the target y "
+            "is None."
+        )
+    rows = check_rows(estimator, X, reset=reset)
+    y = column_or_1d(y, warn=True)
+    if y.dtype.kind == "f" and np.isinf(y).any():
+        raise ValueError(f"Input y contains infinity or a value too large for {y.dtype!r}.")
+    check_consistent_length(rows, y)
+    return rows, y
 
 
 def check_rows(estimator: Any, X: Any, *, reset: bool) -> Rows:
@@ -124,16 +151,6 @@ def check_codes(Z: Any, n_components: int, estimator: Any) -> np.ndarray:
     return codes
 
 
-def check_widths(hidden_layer_sizes: int | Sequence[int]) -> list[int]:
-    """Return the encoder's widths as a list of positive integers."""
-    widths = np.atleast_1d(np.asarray(hidden_layer_sizes)).tolist()
-    if not all(isinstance(width, int) and width >= 1 for width in widths):
-        raise ValueError(
-            f"hidden_layer_sizes must hold integers of at least 1, got {hidden_layer_sizes!r}."
-        )
-    return widths
-
-
 def check_loss_range(loss: Any, scaling: Scaling, name: str | None) -> None:
     """Refuse "bce" where the network's range is not [0, 1]."""
     if loss == "bce" and not scaling.bounded:
@@ -143,8 +160,12 @@ def check_loss_range(loss: Any, scaling: Scaling, name: str | None) -> None:
         )
 
 
-def resolve_max_epochs(max_epochs: int | str, n_rows: int) -> int:
+def resolve_max_epochs(
+    max_epochs: int | str, n_rows: int, batch_size: int, regularizers: Sequence[Regularizer]
+) -> int:
     """The number of epochs that "auto" stands for on `n_rows` training rows."""
-    if max_epochs == "auto":
-        return max(_AUTO_EPOCHS, math.ceil(_AUTO_ROWS / max(n_rows, _AUTO_BATCH)))
-    return int(max_epochs)
+    if max_epochs != "auto":
+        return int(max_epochs)
+    fewest = max([Regularizer.min_epochs, *(each.min_epochs for each in regularizers)])
+    # Of data smaller than a batch an epoch is one step.
+    return max(fewest, math.ceil(_AUTO_ROWS / max(n_rows, _AUTO_BATCH, batch_size)))

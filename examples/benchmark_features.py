@@ -1,82 +1,336 @@
-"""What three codes are worth to a classifier, on real data and over seeds.
+"""What learned features are worth to a classifier, on real data and over seeds.
 
-Image sets: `AutoencoderTransformer()` on all training images, KNN(15) on the codes of the
-test images, and the mean squared error of their pixels in [0, 1]. Tables: raw columns, a
-held-out quarter, KNN(5), beside PCA(3) on the raw and on standardised columns. Medians over
-seeds, with the lowest and highest.
+For every set, number of codes and contestant, on held-out rows:
 
-    python examples/benchmark_features.py --data FOLDER [--quick] [--json FILE]
+    KNN(k)         accuracy of k nearest neighbours on the codes
+    linear, RBF    the same of support vector machines, on standardised codes and at most
+                   10,000 rows
+    few labels     KNN(5) that knows ten labelled rows of each class (median of five draws); the
+                   codes are learned from all rows without labels
+    trust          trustworthiness of 2,000 rows (scikit-learn's, 5 neighbours)
+    MSE            of the reconstruction, in pixels of [0, 1] or standardised columns
+    fit, new       seconds to learn the codes of the training rows, and for the test rows
 
-FOLDER holds `mnist.npz`, `fashion_mnist.npz` (X_train, y_train, X_test, y_test), `segment.npz`
-and `spambase.npz` (X, y); sets that are not there are left out. Without it the tables that
-scikit-learn bundles are measured.
+Contestants: the features themselves, PCA, KernelPCA (learned from 2,000 rows), UMAP with its
+defaults (once warmed up), PyOD's autoencoder, `AutoencoderTransformer()` and its presets. Peers get
+pixels in [0, 1] or standardised columns, ours the columns as they are. Medians over seeds; of a set
+without test rows a quarter is held out, stratified, anew for every seed.
+
+    python examples/benchmark_features.py --data FOLDER [--quick] [--sets mnist segment]
+        [--codes 3] [--only neighbors UMAP] [--seeds 3] [--json FILE] [--chart FILE]
+    python examples/benchmark_features.py --data FOLDER --novelty
+    python examples/benchmark_features.py --data FOLDER --labels
+
+`--novelty` measures detectors on FOLDER/anomaly instead: half of the normal rows to learn from,
+AUC over the rest and the outliers. `--labels` measures `Supervised` on MNIST. FOLDER holds .npz
+files with X_train, y_train, X_test, y_test or X, y; without it the tables that scikit-learn
+bundles are measured. UMAP and PyOD need the extra `bench`.
 """
 
 import argparse
 import json
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
 from sklearn.datasets import load_breast_cancer, load_digits, load_wine
-from sklearn.decomposition import PCA
+from sklearn.decomposition import PCA, KernelPCA
+from sklearn.ensemble import IsolationForest
+from sklearn.manifold import trustworthiness
+from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import train_test_split
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC, LinearSVC
 
-from aefeatures import AutoencoderTransformer
+from aefeatures import AutoencoderTransformer, NeighborPreserving, Supervised
+
+SUBSAMPLE = {"covtype": 20_000}
+BUNDLED = {"digits": load_digits, "wine": load_wine, "breast cancer": load_breast_cancer}
+SVM_ROWS = 10_000
 
 
-def summary(values):
-    return f"{np.median(values):.4f} ({min(values):.4f} to {max(values):.4f})"
+class KernelPCASubsample(KernelPCA):
+    """Learned from 2,000 rows: its matrix has a number for each pair."""
+
+    def fit(self, X, y=None):
+        rows = np.random.default_rng(0).permutation(len(X))[:2_000]
+        return super().fit(X[rows])
+
+    def fit_transform(self, X, y=None):
+        return self.fit(X).transform(X)
 
 
-def measure_images(path, n_seeds):
-    with np.load(path) as data:
-        X, X_test = (data[name].reshape(len(data[name]), -1) for name in ("X_train", "X_test"))
-        y, y_test = data["y_train"], data["y_test"]
-    results = {"KNN(15)": [], "test MSE": [], "fit seconds": []}
-    for seed in range(n_seeds):
-        transformer = AutoencoderTransformer(random_state=seed)
+class PyODCodes:
+    """The codes of PyOD's autoencoder, with the default's widths."""
+
+    def __init__(self, n_components):
+        from pyod.models.auto_encoder import AutoEncoder
+
+        widths = [128, 64, 12, n_components]
+        self.detector = AutoEncoder(hidden_neuron_list=widths, batch_size=64, verbose=0)
+
+    def fit_transform(self, X):
+        self.detector.fit(X)
+        return self.transform(X)
+
+    def transform(self, X):
+        import torch
+
+        X = (X - self.detector.X_mean) / self.detector.X_std
+        with torch.inference_mode():
+            rows = torch.from_numpy(np.float32(X)).to(self.detector.device)
+            return self.detector.model.eval().encoder(rows).cpu().numpy()
+
+
+def umap(n_components):
+    from umap import UMAP
+
+    return UMAP(n_components=n_components)
+
+
+def preset(name):
+    return lambda n, seed: AutoencoderTransformer.from_preset(
+        name, n_components=n, random_state=seed
+    )
+
+
+# Each takes the number of codes and a seed.
+CONTESTANTS = {
+    "raw": None,
+    "PCA": lambda n, seed: PCA(n, random_state=seed),
+    "KernelPCA": lambda n, _: KernelPCASubsample(n, kernel="rbf"),
+    "UMAP": lambda n, _: umap(n),
+    "PyOD": lambda n, _: PyODCodes(n),
+    "default": lambda n, seed: AutoencoderTransformer(n, random_state=seed),
+    "neighbors": preset("neighbors"),
+    "tabular": preset("tabular"),
+    "images": preset("images"),
+}
+OURS = ("default", "neighbors", "tabular", "images")
+
+
+def load(name, folder, seed):
+    """Training rows, test rows and their labels; whether they are images."""
+    if name in BUNDLED:
+        X, y = BUNDLED[name](return_X_y=True)
+    else:
+        with np.load(folder / f"{name}.npz") as data:
+            if "X_train" in data:
+                parts = [data[part] for part in ("X_train", "X_test", "y_train", "y_test")]
+                flat = [part.reshape(len(part), -1) for part in parts[:2]]
+                return *flat, *parts[2:], parts[0].ndim == 3
+            X, y = data["X"], data["y"]
+    if name in SUBSAMPLE:
+        rows = np.random.default_rng(seed).choice(len(X), SUBSAMPLE[name], replace=False)
+        X, y = X[rows], y[rows]
+    return *train_test_split(X, y, test_size=0.25, random_state=seed, stratify=y), False
+
+
+def few_labels(Z, y, Z_test, y_test):
+    scores = []
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        rows = [np.flatnonzero(y == label) for label in np.unique(y)]
+        rows = np.concatenate([rng.choice(r, min(10, len(r)), replace=False) for r in rows])
+        knn = KNeighborsClassifier(min(5, len(rows))).fit(Z[rows], y[rows])
+        scores.append(knn.score(Z_test, y_test))
+    return float(np.median(scores))
+
+
+def measure(contestant, n_components, seed, X, X_test, y, y_test, peers):
+    """Every figure of one contestant; `peers` are the two matrices that peers get."""
+    rows, rows_test = (X, X_test) if contestant in OURS else peers
+    figures = {}
+    if contestant == "raw":
+        Z, Z_test = rows, rows_test
+    else:
+        transformer = CONTESTANTS[contestant](n_components, seed)
         start = time.perf_counter()
-        codes = transformer.fit(X).transform(X)
-        results["fit seconds"].append(time.perf_counter() - start)
-        knn = KNeighborsClassifier(15).fit(codes, y)
-        results["KNN(15)"].append(knn.score(transformer.transform(X_test), y_test))
-        error = (X_test - transformer.reconstruct(X_test)) / 255
-        results["test MSE"].append(float((error**2).mean()))
+        Z = transformer.fit_transform(rows)
+        figures["fit"] = time.perf_counter() - start
+        start = time.perf_counter()
+        Z_test = transformer.transform(rows_test)
+        figures["new"] = time.perf_counter() - start
+        restored = None
+        if contestant in OURS:
+            restored = transformer.reconstruct(X_test)
+        elif contestant == "PCA":
+            restored = transformer.inverse_transform(Z_test)
+        if restored is not None:
+            scale = peers[2] if contestant in OURS else 1.0
+            target = X_test if contestant in OURS else rows_test
+            figures["MSE"] = float((((target - restored) / scale) ** 2).mean())
+    for k in (1, 5, 15):
+        knn = KNeighborsClassifier(k).fit(Z, y)
+        figures[f"KNN({k})"] = knn.score(Z_test, y_test)
+    figures["few labels"] = few_labels(Z, y, Z_test, y_test)
+    part = np.random.default_rng(seed).permutation(len(y))[:SVM_ROWS]
+    for name, svm in {"linear": LinearSVC(max_iter=2000), "RBF": SVC()}.items():
+        pipeline = make_pipeline(StandardScaler(), svm).fit(Z[part], y[part])
+        figures[name] = pipeline.score(Z_test, y_test)
+    if contestant != "raw":
+        figures["trust"] = trustworthiness(peers[1][:2000], Z_test[:2000])
+    return figures
+
+
+def for_peers(X, X_test, is_image):
+    """What peers get, and the scale of a column."""
+    if is_image:
+        return np.float32(X / 255), np.float32(X_test / 255), 255.0
+    scaler = StandardScaler().fit(X)
+    return np.float32(scaler.transform(X)), np.float32(scaler.transform(X_test)), scaler.scale_
+
+
+COLUMNS = [
+    "KNN(1)",
+    "KNN(5)",
+    "KNN(15)",
+    "linear",
+    "RBF",
+    "few labels",
+    "trust",
+    "MSE",
+    "fit",
+    "new",
+]
+
+
+def report(title, figures):
+    print(f"\n{title}\n{'':<12}" + "".join(f"{column:>12}" for column in COLUMNS))
+    for contestant, runs in figures.items():
+        cells = []
+        for column in COLUMNS:
+            values = [run[column] for run in runs if column in run]
+            digits = 1 if column in ("fit", "new") else 4
+            cells.append(f"{np.median(values):.{digits}f}" if values else "-")
+        print(f"{contestant:<12}" + "".join(f"{cell:>12}" for cell in cells), flush=True)
+
+
+def measure_sets(args):
+    names = args.sets or (
+        [*BUNDLED, *sorted(path.stem for path in args.data.glob("*.npz"))] if args.data else BUNDLED
+    )
+    if "UMAP" in args.only:  # compiled on first use
+        umap(3).fit(np.random.default_rng(0).random((500, 5)))
+    results = {}
+    for name in names:
+        for n_components in args.codes:
+            figures = {contestant: [] for contestant in args.only}
+            for seed in range(args.seeds):
+                X, X_test, y, y_test, is_image = load(name, args.data, seed)
+                peers = for_peers(X, X_test, is_image)
+                for contestant in args.only:
+                    if contestant == "images" and not is_image:
+                        continue
+                    if contestant == "PCA" and n_components > min(X.shape):
+                        continue
+                    figures[contestant].append(
+                        measure(contestant, n_components, seed, X, X_test, y, y_test, peers)
+                    )
+            title = f"{name}, {n_components} codes, {len(X)} + {len(X_test)} rows x {X.shape[1]}"
+            results[title] = {key: runs for key, runs in figures.items() if runs}
+            report(title, results[title])
     return results
 
 
-def measure_table(X, y, n_seeds):
-    results = {"AutoencoderTransformer": [], "PCA raw": [], "PCA standardised": []}
-    features = {
-        "AutoencoderTransformer": lambda seed: AutoencoderTransformer(random_state=seed),
-        "PCA raw": lambda seed: PCA(3, random_state=seed),
-        "PCA standardised": lambda seed: make_pipeline(StandardScaler(), PCA(3, random_state=seed)),
+def measure_novelty(args):
+    """AUC of detectors over the sets of FOLDER/anomaly."""
+
+    def pca_error(X):
+        pca = make_pipeline(StandardScaler(), PCA(min(3, X.shape[1] - 1))).fit(X)
+        scaler, model = pca[0], pca[1]
+
+        def score(Z):
+            Z = scaler.transform(Z)
+            return -((Z - model.inverse_transform(model.transform(Z))) ** 2).mean(axis=1)
+
+        return score
+
+    def ours(**params):
+        def fit(X):
+            warnings.simplefilter("ignore")  # more codes than columns
+            return AutoencoderTransformer(random_state=0, **params).fit(X).score_samples
+
+        return fit
+
+    detectors = {
+        "PCA(3)": pca_error,
+        "IsolationForest": lambda X: IsolationForest(random_state=0).fit(X).score_samples,
+        "default": ours(),
+        "denoising": ours(regularizer="denoising"),
+        "contractive": ours(regularizer="contractive"),
+        "variational": ours(regularizer="variational"),
+        "1 code": ours(n_components=1),
+        "tabular": lambda X: (
+            AutoencoderTransformer.from_preset("tabular", random_state=0).fit(X).score_samples
+        ),
     }
-    for seed in range(n_seeds):
-        X_train, X_test, y_train, y_test = train_test_split(
-            X, y, test_size=0.25, random_state=seed, stratify=y
-        )
-        for name, make in features.items():
-            pipeline = make_pipeline(make(seed), KNeighborsClassifier(5))
-            results[name].append(pipeline.fit(X_train, y_train).score(X_test, y_test))
+    results = {name: {} for name in detectors}
+    print(f"{'':<20}" + "".join(f"{name:>16}" for name in detectors))
+    for path in sorted((args.data / "anomaly").glob("*.npz"))[: 3 if args.quick else None]:
+        with np.load(path) as data:
+            X, y = data["X"], data["y"]
+        normal = np.random.default_rng(0).permutation(np.flatnonzero(y == 0))
+        half = normal[: len(normal) // 2]
+        rest = np.setdiff1d(np.arange(len(y)), half)
+        for name, fit in detectors.items():
+            score = fit(X[half])
+            results[name][path.stem] = roc_auc_score(y[rest], -score(X[rest]))
+        aucs = "".join(f"{results[name][path.stem]:>16.3f}" for name in detectors)
+        print(f"{path.stem:<20}{aucs}", flush=True)
+    means = "".join(f"{np.mean(list(results[name].values())):>16.3f}" for name in detectors)
+    print(f"{'mean':<20}{means}")
     return results
 
 
-def tables(folder):
-    digits, digits_y = load_digits(return_X_y=True)
-    yield "digits", digits, digits_y
-    yield "digits, uint8", digits.astype(np.uint8), digits_y
-    yield "digits, 12 bits in uint16", np.rint(digits * 4095 / 16).astype(np.uint16), digits_y
-    yield "wine", *load_wine(return_X_y=True)
-    yield "breast cancer", *load_breast_cancer(return_X_y=True)
-    for name in ("segment", "spambase"):
-        if folder and (folder / f"{name}.npz").exists():
-            with np.load(folder / f"{name}.npz") as data:
-                yield name, data["X"], data["y"]
+def measure_labels(args):
+    """KNN(15) on MNIST's test rows with all labels, with 1,000, and with none."""
+    X, X_test, y, y_test, _ = load("mnist", args.data, 0)
+    results = {}
+    for name, n_labels, regularizer in (
+        ("Supervised, all labels", len(y), Supervised()),
+        ("NeighborPreserving, no labels", 0, NeighborPreserving()),
+        ("both, 1,000 labels", 1_000, [NeighborPreserving(), Supervised()]),
+    ):
+        results[name] = []
+        for seed in range(args.seeds):
+            labels = y.astype(int)
+            labels[np.random.default_rng(seed).permutation(len(y))[n_labels:]] = -1
+            transformer = AutoencoderTransformer.from_preset(
+                "neighbors", regularizer=regularizer, random_state=seed
+            )
+            codes = transformer.fit(X, labels).transform(X)
+            knn = KNeighborsClassifier(15).fit(codes, y)
+            results[name].append(knn.score(transformer.transform(X_test), y_test))
+        print(f"{name:<32}{np.median(results[name]):.4f} {np.round(results[name], 4)}", flush=True)
+    return results
+
+
+def save_chart(results, path):
+    import matplotlib as mpl
+
+    mpl.use("agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(
+        len(results), 1, figsize=(8, 0.6 + 1.9 * len(results)), layout="constrained", squeeze=False
+    )
+    for ax, (title, figures) in zip(axes[:, 0], results.items(), strict=True):
+        names = list(figures)[::-1]
+        for offset, column in ((0.2, "KNN(5)"), (-0.2, "few labels")):
+            values = [np.median([run[column] for run in figures[name]]) for name in names]
+            bars = ax.barh(np.arange(len(names)) + offset, values, 0.38, label=column)
+            ax.bar_label(bars, fmt="%.3f", padding=2, fontsize=7)
+        ax.set_yticks(np.arange(len(names)), names, fontsize=8)
+        ax.set_xlim(0, 1.1)
+        ax.set_title(title, loc="left", fontsize=9)
+        ax.spines[["top", "right"]].set_visible(False)
+    axes[0, 0].legend(fontsize=8, loc="lower right")
+    axes[-1, 0].set_xlabel("accuracy on held-out rows (median over seeds)")
+    figure.savefig(path, dpi=100)
 
 
 def main():
@@ -84,24 +338,27 @@ def main():
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", type=Path)
-    parser.add_argument("--quick", action="store_true", help="one seed on images, two on tables")
+    parser.add_argument("--sets", nargs="+")
+    parser.add_argument("--codes", type=int, nargs="+", default=[2, 3, 10, 32])
+    parser.add_argument("--only", nargs="+", choices=CONTESTANTS, default=list(CONTESTANTS))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--novelty", action="store_true")
+    parser.add_argument("--labels", action="store_true")
+    parser.add_argument("--quick", action="store_true", help="3 codes, one seed, no optional peers")
     parser.add_argument("--json", type=Path, help="where to write every single figure")
+    parser.add_argument("--chart", type=Path)
     args = parser.parse_args()
-
-    results = {}
-    for name, X, y in tables(args.data):
-        results[name] = measure_table(X, y, 2 if args.quick else 10)
-        print(f"{name}: KNN(5) on a held-out quarter of {len(X)} rows", flush=True)
-        for contestant, values in results[name].items():
-            print(f"    {contestant:<24}{summary(values)}", flush=True)
-    for name in ("mnist", "fashion_mnist"):
-        if args.data and (args.data / f"{name}.npz").exists():
-            results[name] = measure_images(args.data / f"{name}.npz", 1 if args.quick else 5)
-            print(f"{name}: 3 codes by default")
-            for quantity, values in results[name].items():
-                print(f"    {quantity:<24}{summary(values)}", flush=True)
+    if args.quick:
+        args.codes, args.seeds = [3], 1
+        args.only = [name for name in args.only if name not in ("UMAP", "PyOD")]
+    if (args.novelty or args.labels) and not args.data:
+        parser.error("--novelty and --labels need --data")
+    run = measure_novelty if args.novelty else measure_labels if args.labels else measure_sets
+    results = run(args)
     if args.json:
         args.json.write_text(json.dumps(results, indent=1), encoding="utf-8")
+    if args.chart and run is measure_sets:
+        save_chart(results, args.chart)
 
 
 if __name__ == "__main__":

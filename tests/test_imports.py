@@ -15,6 +15,8 @@ LAYERS = [
     "_scaling",
     "_losses",
     "_networks",
+    "_neighbors",
+    "_regularizers",
     "_gradients",
     "_optimizer",
     "_device",

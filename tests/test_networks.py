@@ -1,22 +1,33 @@
 import itertools
+import pickle
 
+import numpy as np
 import pytest
 import torch
+from sklearn.base import clone
 from torch import nn
 
-from aefeatures._networks import ACTIVATIONS, NORMALIZATIONS, BatchNorm, dense_network
+from aefeatures import AutoencoderTransformer, ConvNetwork
+from aefeatures._networks import (
+    ACTIVATIONS,
+    NORMALIZATIONS,
+    BatchNorm,
+    BuildSpec,
+    Cost,
+    DenseNetwork,
+    cost_per_row,
+    resolve_image_shape,
+)
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*learned nothing")
 
 
-def network(**changes):
-    settings = {
-        "hidden_layer_sizes": (128, 64, 12),
-        "activation": "relu",
-        "normalization": None,
-        "bounded": True,
-        "dtype": torch.float32,
-        "generator": torch.Generator().manual_seed(0),
-    }
-    return dense_network(784, 3, **{**settings, **changes})
+def spec(bounded=True, seed=0):
+    return BuildSpec(bounded, torch.float32, torch.Generator().manual_seed(seed))
+
+
+def network(bounded=True, seed=0, **params):
+    return DenseNetwork(**params).build(784, 3, spec=spec(bounded, seed))
 
 
 def test_default_network_is_the_lectures():
@@ -58,10 +69,10 @@ def test_signal_neither_dies_nor_explodes(activation, normalization):
 
 def test_weights_come_from_the_generator_alone():
     state = torch.get_rng_state()
-    first = network(generator=torch.Generator().manual_seed(5))[0][0].weight
+    first = network(seed=5)[0][0].weight
     torch.rand(3)
-    second = network(generator=torch.Generator().manual_seed(5))[0][0].weight
-    other = network(generator=torch.Generator().manual_seed(6))[0][0].weight
+    second = network(seed=5)[0][0].weight
+    other = network(seed=6)[0][0].weight
     torch.set_rng_state(state)
     assert torch.equal(first, second)
     assert not torch.equal(first, other)
@@ -75,3 +86,137 @@ def test_batch_normalization_of_one_row_uses_running_statistics():
     trained = layer(row)
     assert torch.equal(layer.running_mean, mean)
     torch.testing.assert_close(trained, layer.eval()(row))
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 7, 5), (2, 1, 9), (1, 3, 3)])
+@pytest.mark.parametrize("normalization", [None, "layer", "batch"])
+@pytest.mark.parametrize("kernel_size", [3, 5])
+def test_convolutions_of_any_size(shape, normalization, kernel_size):
+    n_features = int(np.prod(shape))
+    network = ConvNetwork(shape, (4, 6, 8), kernel_size, normalization=normalization)
+    X = np.random.default_rng(0).random((9, n_features))
+    # The last batch has one row.
+    transformer = AutoencoderTransformer(2, network=network, max_epochs=2, batch_size=4)
+    codes = transformer.fit(X).transform(X)
+    assert codes.shape == (9, 2)
+    assert transformer.reconstruct(X).shape == X.shape
+
+
+def test_columns_are_laid_out_channel_by_channel():
+    encoder, _ = ConvNetwork((2, 4, 4), (3,)).build(32, 2, spec=spec())
+    image = torch.arange(32.0).view(2, 4, 4)
+    assert torch.equal(encoder[0](image.reshape(1, -1))[0], image)
+
+
+@pytest.mark.parametrize(
+    ("n_features", "image_shape", "expected"),
+    [
+        (64, None, (1, 8, 8)),
+        (48, None, (3, 4, 4)),
+        (12, (3, 4), (1, 3, 4)),
+        (24, [2, 3, 4], (2, 3, 4)),
+    ],
+)
+def test_image_shapes(n_features, image_shape, expected):
+    assert resolve_image_shape(image_shape, n_features) == expected
+
+
+@pytest.mark.parametrize(
+    ("image_shape", "message"),
+    [
+        (None, "60 columns are neither a square image nor three square channels"),
+        ((1, 28, 28), r"image_shape=\(1, 28, 28\) has 784 entries, but X has 60 columns"),
+        (
+            (60,),
+            r"image_shape must be \(channels, height, width\) or \(height, width\), got \(60,\)",
+        ),
+    ],
+)
+def test_image_shapes_that_do_not_fit_are_refused(image_shape, message):
+    transformer = AutoencoderTransformer(network=ConvNetwork(image_shape))
+    with pytest.raises(ValueError, match=message):
+        transformer.fit(np.zeros((5, 60)))
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        (ConvNetwork(channels=(0,)), "channels must hold integers of at least 1"),
+        (ConvNetwork(kernel_size=2), "kernel_size must be odd, got 2"),
+        (ConvNetwork(activation="swish"), "activation must be one of relu, .*got 'swish'"),
+        (DenseNetwork(normalization="group"), "normalization must be one of layer, batch"),
+    ],
+)
+def test_bad_parameters_of_networks_are_refused(network, message):
+    with pytest.raises(ValueError, match=message):
+        AutoencoderTransformer(network=network).fit(np.random.default_rng(0).random((5, 64)))
+
+
+def test_a_dense_network_is_the_default(digits):
+    X = digits[0]
+    params = {"max_epochs": 1, "random_state": 0}
+    default = AutoencoderTransformer(**params).fit_transform(X)
+    explicit = AutoencoderTransformer(network=DenseNetwork(), **params).fit_transform(X)
+    np.testing.assert_array_equal(default, explicit)
+
+
+def linear_pair(n_features, n_components):
+    return nn.Linear(n_features, n_components), nn.Linear(n_components, n_features)
+
+
+def test_a_callable_gives_any_modules(digits):
+    X = digits[0]
+    transformer = AutoencoderTransformer(network=linear_pair, max_epochs=3, random_state=0)
+    state = torch.get_rng_state()
+    codes = transformer.fit_transform(X)
+    assert torch.equal(torch.get_rng_state(), state)
+    np.testing.assert_array_equal(codes, clone(transformer).fit_transform(X))
+    restored = pickle.loads(pickle.dumps(transformer))
+    np.testing.assert_array_equal(codes, restored.transform(X))
+
+
+def test_a_users_modules_are_not_changed(digits):
+    pair = linear_pair(64, 3)
+    before = [p.detach().clone() for part in pair for p in part.parameters()]
+    AutoencoderTransformer(network=lambda *_: pair, max_epochs=1).fit(digits[0])
+    for p, q in zip(before, [p for part in pair for p in part.parameters()], strict=True):
+        assert torch.equal(p, q)
+
+
+@pytest.mark.parametrize(
+    ("network", "error", "message"),
+    [
+        (lambda n, k: nn.Linear(n, k), TypeError, "two modules, .*Linear"),
+        (lambda n, k: (1, 2), TypeError, "two modules, .*int.*int"),
+        (
+            lambda n, k: linear_pair(n, k + 1),
+            ValueError,
+            r"encoder of network must turn rows of 64 columns into rows of 3: .* \(2, 4\)",
+        ),
+        (
+            lambda n, k: (nn.Linear(n, k), nn.Linear(k, 9)),
+            ValueError,
+            r"decoder of network must turn rows of 3 columns into rows of 64: .* \(2, 9\)",
+        ),
+    ],
+)
+def test_callables_that_give_something_else_are_refused(digits, network, error, message):
+    with pytest.raises(error, match=message):
+        AutoencoderTransformer(network=network).fit(digits[0])
+
+
+def test_training_goes_on_only_with_the_same_network(digits):
+    transformer = AutoencoderTransformer(network=DenseNetwork((8,)), max_epochs=1)
+    transformer.partial_fit(digits[0]).set_params(network__hidden_layer_sizes=(9,))
+    with pytest.raises(ValueError, match="network changed since the last fit"):
+        transformer.partial_fit(digits[0])
+
+
+def test_cost_counts_products_and_the_widest_layer():
+    dense = nn.Sequential(*network())
+    weights = sum(p.numel() for p in dense.parameters() if p.dim() == 2)
+    assert cost_per_row(dense, 784) == Cost(784, weights)
+    convolution = nn.Sequential(nn.Unflatten(1, (1, 8, 8)), nn.Conv2d(1, 5, 3, 2, 1))
+    back = nn.Sequential(convolution, nn.ConvTranspose2d(5, 7, 3, 2, 1, output_padding=1))
+    assert cost_per_row(convolution, 64) == Cost(80, 45 * 16)
+    assert cost_per_row(back, 64) == Cost(7 * 64, 45 * 16 + 315 * 16)

@@ -3,21 +3,13 @@ import copy
 import pytest
 import torch
 
-from aefeatures._networks import dense_network
+from aefeatures._networks import BuildSpec, DenseNetwork
 from aefeatures._optimizer import Adam
 
 
 def model():
-    parts = dense_network(
-        6,
-        2,
-        hidden_layer_sizes=(4,),
-        activation="tanh",
-        normalization=None,
-        bounded=False,
-        dtype=torch.float64,
-        generator=torch.Generator().manual_seed(0),
-    )
+    spec = BuildSpec(False, torch.float64, torch.Generator().manual_seed(0))
+    parts = DenseNetwork((4,), "tanh").build(6, 2, spec=spec)
     return torch.nn.Sequential(*parts)
 
 

@@ -13,7 +13,7 @@ import torch
 import aefeatures._training
 from aefeatures._batches import Batches
 from aefeatures._losses import LOSSES
-from aefeatures._networks import dense_network
+from aefeatures._networks import BuildSpec, DenseNetwork
 from aefeatures._training import SCHEDULES, EarlyStopping, diagnose, evaluate, train
 
 
@@ -29,16 +29,8 @@ def make(X, batch_size=64, rows=None):
 
 
 def network(n_features=64):
-    parts = dense_network(
-        n_features,
-        3,
-        hidden_layer_sizes=(32,),
-        activation="relu",
-        normalization=None,
-        bounded=True,
-        dtype=torch.float32,
-        generator=torch.Generator().manual_seed(0),
-    )
+    spec = BuildSpec(True, torch.float32, torch.Generator().manual_seed(0))
+    parts = DenseNetwork((32,)).build(n_features, 3, spec=spec)
     return torch.nn.Sequential(*parts)
 
 

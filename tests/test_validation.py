@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from aefeatures import AutoencoderTransformer
-from aefeatures._validation import check_widths, resolve_max_epochs
+from aefeatures import AutoencoderTransformer, NeighborPreserving, Sparse
+from aefeatures._validation import resolve_max_epochs
 
 X = np.random.default_rng(0).normal(size=(20, 6))
 
@@ -15,19 +15,26 @@ def quick(**params):
     ("n_rows", "epochs"), [(60_000, 10), (19_200, 10), (1_437, 134), (64, 3_000), (1, 3_000)]
 )
 def test_auto_epochs(n_rows, epochs):
-    assert resolve_max_epochs("auto", n_rows) == epochs
-    assert resolve_max_epochs(7, n_rows) == 7
+    assert resolve_max_epochs("auto", n_rows, 64, []) == epochs
+    assert resolve_max_epochs(7, n_rows, 64, []) == 7
+
+
+def test_auto_epochs_of_small_data_and_of_regularizers():
+    assert resolve_max_epochs("auto", 100, 256, []) == resolve_max_epochs("auto", 256, 64, [])
+    assert resolve_max_epochs("auto", 60_000, 64, [Sparse(), NeighborPreserving()]) == 20
+    assert resolve_max_epochs("auto", 60_000, 64, [Sparse()]) == 10
 
 
 @pytest.mark.parametrize("widths", [(0,), (8, -1), (8.5,), ("a",)])
 def test_widths_must_be_positive_integers(widths):
     with pytest.raises(ValueError, match="hidden_layer_sizes must hold integers of at least 1"):
-        check_widths(widths)
+        quick(hidden_layer_sizes=widths).fit(X)
 
 
-def test_widths_of_many_kinds():
-    assert check_widths(8) == check_widths([8]) == check_widths(np.array([8])) == [8]
-    assert check_widths(()) == []
+@pytest.mark.parametrize("widths", [8, [8], (8,), np.array([8])])
+def test_widths_of_many_kinds(widths):
+    encoder = quick(hidden_layer_sizes=widths).fit(X).encoder_
+    assert [layer.out_features for layer in encoder[::2]] == [8, 3]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,751 @@
+"""What a training can be asked for beside the reconstruction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from sklearn.base import BaseEstimator
+from sklearn.utils.multiclass import type_of_target
+from sklearn.utils.validation import column_or_1d
+from torch import nn
+from torch.autograd.function import once_differentiable
+
+from aefeatures._batches import Batches
+from aefeatures._losses import RowLoss
+from aefeatures._neighbors import neighbor_graph
+
+
+@dataclass
+class TrainingData:
+    """What a regularizer may look at before the training.
+
+    Attributes
+    ----------
+    batches : Batches
+        The training rows in the network's range: `n_rows`, `n_features`, `chunks()` and
+        `take(positions)`.
+    y : ndarray of shape (n_rows,) or None
+        What `fit` was given, for the training rows.
+    means : tensor of shape (n_features,)
+        Column means in the network's range, on the device and in the precision of the training.
+    n_components : int
+        Size of the code.
+    rng : numpy.random.Generator
+        To draw from; seeded by `random_state`.
+    head : torch.nn.Module or None
+        The `head` of the last training, where this one goes on from it.
+    """
+
+    batches: Batches
+    y: np.ndarray | None
+    means: torch.Tensor
+    n_components: int
+    rng: np.random.Generator
+    head: nn.Module | None = None
+
+
+@dataclass
+class Batch:
+    """One step of the training, as a regularizer sees it.
+
+    Attributes
+    ----------
+    rows : tensor of shape (n, n_features)
+        As they are, in the network's range; NaN where a value is missing.
+    index : ndarray of int, shape (n,)
+        The rows' positions among the training rows.
+    encoder, decoder : torch.nn.Module
+    generator : torch.Generator
+        On the device of the rows; seeded by `random_state`.
+    rng : numpy.random.Generator
+    take : callable
+        ``take(positions)`` gives other training rows.
+    inputs : tensor of shape (n, n_features)
+        What was encoded: the rows after every `corrupt`.
+    codes : tensor of shape (n, n_components)
+    partner_codes : tensor of shape (m, n_components) or None
+        Codes of the rows that `partners` asked for.
+    reconstruction : tensor of shape (n, n_features)
+    """
+
+    rows: torch.Tensor
+    index: np.ndarray
+    encoder: nn.Module
+    decoder: nn.Module
+    generator: torch.Generator
+    rng: np.random.Generator
+    take: Callable[[np.ndarray], torch.Tensor]
+    inputs: torch.Tensor = field(default_factory=lambda: torch.empty(0))
+    codes: torch.Tensor = field(default_factory=lambda: torch.empty(0))
+    partner_codes: torch.Tensor | None = None
+    reconstruction: torch.Tensor = field(default_factory=lambda: torch.empty(0))
+
+
+class Regularizer(BaseEstimator):
+    """Base class of what shapes the codes beside the reconstruction loss.
+
+    A subclass overrides one or more of the methods below. Its parameters are stored in
+    `__init__` and nothing else is kept on it: what a training needs beside them is made in
+    `prepare`.
+
+    See Also
+    --------
+    Denoising, Sparse, Contractive, Variational, NeighborPreserving, Supervised
+
+    Examples
+    --------
+    Codes that lie near the origin:
+
+    >>> from sklearn.datasets import load_digits
+    >>> from aefeatures import AutoencoderTransformer, Regularizer
+    >>> class Centred(Regularizer):
+    ...     def __init__(self, weight=0.1):
+    ...         self.weight = weight
+    ...
+    ...     def penalty(self, batch):
+    ...         return self.weight * batch.codes.square().mean()
+    >>> X, _ = load_digits(return_X_y=True)
+    >>> transformer = AutoencoderTransformer(regularizer=Centred(), max_epochs=5, random_state=0)
+    >>> bool(abs(transformer.fit_transform(X)).mean() < 1)
+    True
+    """
+
+    #: Whether `fit` needs y.
+    requires_y = False
+
+    #: The fewest epochs that `max_epochs="auto"` stands for.
+    min_epochs = 10
+
+    #: A module that is trained along with the network, made in `prepare`.
+    head: nn.Module | None = None
+
+    def prepare(self, data: TrainingData) -> Regularizer:
+        """Return the regularizer that takes part in one training; by default this one.
+
+        Called once in every `fit` and `partial_fit`, before the first step.
+
+        Parameters
+        ----------
+        data : TrainingData
+
+        Returns
+        -------
+        regularizer : Regularizer
+        """
+        return self
+
+    def corrupt(self, inputs: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """Return what the encoder gets in place of `inputs`; the loss compares with the rows.
+
+        Parameters
+        ----------
+        inputs : tensor of shape (n, n_features)
+            Not to be changed.
+        batch : Batch
+            With `rows` and `index`, but no codes yet.
+
+        Returns
+        -------
+        inputs : tensor of shape (n, n_features)
+        """
+        return inputs
+
+    def partners(self, batch: Batch) -> np.ndarray | None:
+        """Return positions of other training rows to be encoded along with the batch.
+
+        Parameters
+        ----------
+        batch : Batch
+            With `rows` and `index`, but no codes yet.
+
+        Returns
+        -------
+        positions : ndarray of int, shape (m,), or None
+            Their codes arrive in `penalty` as `batch.partner_codes`.
+        """
+        return None
+
+    def perturb(self, codes: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """Return what the decoder gets in place of the codes.
+
+        Parameters
+        ----------
+        codes : tensor of shape (n, n_components)
+            Not to be changed in place.
+        batch : Batch
+            With `inputs`.
+
+        Returns
+        -------
+        codes : tensor of shape (n, n_components)
+        """
+        return codes
+
+    def penalty(self, batch: Batch) -> torch.Tensor | float:
+        """Return what is added to the mean reconstruction loss of the batch.
+
+        Parameters
+        ----------
+        batch : Batch
+
+        Returns
+        -------
+        penalty : tensor of shape () or float
+        """
+        return 0.0
+
+
+class Denoising(Regularizer):
+    """Encode corrupted rows and reconstruct the clean ones [1]_.
+
+    What survives the corruption is what columns tell about each other. For tables with
+    redundant columns, for robust features, and with many codes, where a plain
+    autoencoder may learn to copy.
+
+    Parameters
+    ----------
+    noise : {"masking", "gaussian"}, default="masking"
+        "masking" sets entries to 0 in the network's range: to the column's mean under
+        scaling "standard", to black in a picture. "gaussian" adds normal noise.
+    amount : float, default=0.25
+        The part of all entries that is masked, in [0, 1); or the noise's standard deviation in the
+        network's range.
+
+    References
+    ----------
+    .. [1] P. Vincent, H. Larochelle, Y. Bengio and P.-A. Manzagol. Extracting and composing
+       robust features with denoising autoencoders. ICML 2008.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from aefeatures import AutoencoderTransformer, Denoising
+    >>> X, _ = load_digits(return_X_y=True)
+    >>> transformer = AutoencoderTransformer(10, regularizer=Denoising(amount=0.3), max_epochs=2)
+    >>> transformer.fit_transform(X).shape
+    (1797, 10)
+    """
+
+    def __init__(self, noise: str = "masking", amount: float = 0.25) -> None:
+        self.noise = noise
+        self.amount = amount
+
+    def prepare(self, data: TrainingData) -> Regularizer:
+        """Check the parameters."""
+        if self.noise not in ("masking", "gaussian"):
+            raise ValueError(f"noise must be 'masking' or 'gaussian', got {self.noise!r}.")
+        _check_number(self, "amount", upper=1.0 if self.noise == "masking" else np.inf)
+        return self
+
+    def corrupt(self, inputs: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """Mask or shift the inputs; missing values stay missing."""
+        noise = torch.empty_like(inputs)
+        if self.noise == "gaussian":
+            return inputs + noise.normal_(0, self.amount, generator=batch.generator)
+        masked = noise.uniform_(generator=batch.generator) < self.amount
+        return inputs.masked_fill(masked & ~inputs.isnan(), 0)
+
+
+class Sparse(Regularizer):
+    """Keep the mean activation of every code small [1]_.
+
+    The activation of a code z is ``1 / (1 + exp(-z))``. Over the rows of a batch its mean
+    rho_j is held near `target` by ``weight * sum over j of KL(target || rho_j)``, with the
+    divergence of two Bernoulli variables. For more codes than a picture needs, of which a
+    row uses a few.
+
+    Parameters
+    ----------
+    weight : float, default=0.1
+    target : float, default=0.05
+        In (0, 1).
+
+    References
+    ----------
+    .. [1] A. Ng. Sparse autoencoder. CS294A lecture notes, Stanford University, 2011.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.datasets import load_digits
+    >>> from aefeatures import AutoencoderTransformer, Sparse
+    >>> X, _ = load_digits(return_X_y=True)
+    >>> transformer = AutoencoderTransformer(32, regularizer=Sparse(), max_epochs=20)
+    >>> activations = 1 / (1 + np.exp(-transformer.fit_transform(X)))
+    >>> bool(activations.mean() < 0.15)
+    True
+    """
+
+    def __init__(self, weight: float = 0.1, target: float = 0.05) -> None:
+        self.weight = weight
+        self.target = target
+
+    def prepare(self, data: TrainingData) -> Regularizer:
+        """Check the parameters."""
+        _check_number(self, "weight")
+        if not 0 < self.target < 1:
+            raise ValueError(f"target must be in (0, 1), got {self.target!r}.")
+        return self
+
+    def penalty(self, batch: Batch) -> torch.Tensor:
+        """Return the weighted divergence of the batch."""
+        mean = batch.codes.sigmoid().mean(dim=0).clamp(1e-6, 1 - 1e-6)
+        rho = self.target
+        divergence = rho * (rho / mean).log() + (1 - rho) * ((1 - rho) / (1 - mean)).log()
+        return self.weight * divergence.sum()
+
+
+class Contractive(Regularizer):
+    """Make the codes insensitive to small changes of the input [1]_.
+
+    Adds ``weight`` times the squared Frobenius norm of the encoder's Jacobian, averaged
+    over the rows, in the network's range. For noisy measurements. The Jacobian takes one more
+    backward pass for every code.
+
+    Parameters
+    ----------
+    weight : float, default=1e-3
+
+    References
+    ----------
+    .. [1] S. Rifai, P. Vincent, X. Muller, X. Glorot and Y. Bengio. Contractive auto-encoders:
+       explicit invariance during feature extraction. ICML 2011.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from aefeatures import AutoencoderTransformer
+    >>> X, _ = load_digits(return_X_y=True)
+    >>> transformer = AutoencoderTransformer(regularizer="contractive", max_epochs=2)
+    >>> transformer.fit_transform(X).shape
+    (1797, 3)
+    """
+
+    def __init__(self, weight: float = 1e-3) -> None:
+        self.weight = weight
+
+    def prepare(self, data: TrainingData) -> Regularizer:
+        """Check the parameters."""
+        _check_number(self, "weight")
+        return self
+
+    def penalty(self, batch: Batch) -> torch.Tensor:
+        """Return the weighted squared norm of the batch's Jacobians."""
+        inputs = batch.inputs.detach().requires_grad_()
+        codes = batch.encoder(inputs)
+        squared = codes.new_zeros(())
+        for j in range(codes.shape[1]):
+            (row_gradients,) = torch.autograd.grad(codes[:, j].sum(), inputs, create_graph=True)
+            squared = squared + row_gradients.square().sum()
+        return self.weight * squared / len(inputs)
+
+
+class Variational(Regularizer):
+    """Make the codes a distribution that can be sampled from: a variational autoencoder [1]_.
+
+    The encoder's output is the mean m of a normal distribution of the code; a linear
+    layer on it, for the training alone, gives the logarithm of its variance v. The decoder gets a
+    sample of it, and ``beta / n_features`` times the Kullback-Leibler divergence to the
+    standard normal distribution, ``sum over j of (m_j**2 + v_j - log(v_j) - 1) / 2``, is added to
+    the loss (which is a mean over columns). With `loss="bce"` and beta=1 this is the
+    evidence lower bound, with beta > 1 the beta-VAE [2]_. `transform` gives the mean.
+
+    Parameters
+    ----------
+    beta : float, default=1.0
+
+    References
+    ----------
+    .. [1] D. P. Kingma and M. Welling. Auto-encoding variational Bayes. ICLR 2014.
+    .. [2] I. Higgins et al. beta-VAE: learning basic visual concepts with a constrained
+       variational framework. ICLR 2017.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from aefeatures import AutoencoderTransformer
+    >>> X, _ = load_digits(return_X_y=True)
+    >>> transformer = AutoencoderTransformer(regularizer="variational", max_epochs=2)
+    >>> transformer.fit_transform(X).shape
+    (1797, 3)
+    """
+
+    def __init__(self, beta: float = 1.0) -> None:
+        self.beta = beta
+
+    def prepare(self, data: TrainingData) -> Regularizer:
+        """Make the layer that gives the variances; they start at 1 for every row."""
+        _check_number(self, "beta")
+        prepared = Variational(self.beta)
+        prepared.head = data.head or _linear_head(data, data.n_components)
+        return prepared
+
+    def perturb(self, codes: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """Draw from each row's distribution."""
+        noise = torch.empty_like(codes).normal_(generator=batch.generator)
+        return codes + noise * (self._log_variance(codes) / 2).exp()
+
+    def penalty(self, batch: Batch) -> torch.Tensor:
+        """Return the weighted divergence from the standard normal distribution."""
+        log_variance = self._log_variance(batch.codes)
+        divergence = (batch.codes.square() + log_variance.exp() - log_variance - 1).sum(dim=1) / 2
+        return self.beta / batch.rows.shape[1] * divergence.mean()
+
+    def _log_variance(self, codes: torch.Tensor) -> torch.Tensor:
+        assert self.head is not None
+        # Beyond these a float32 variance and its logarithm are no use.
+        log_variance: torch.Tensor = self.head(codes).clamp(-20, 20)
+        return log_variance
+
+
+class NeighborPreserving(Regularizer):
+    """Keep rows that are neighbours in X neighbours among the codes.
+
+    In every step each row i comes with one of its nearest neighbours j, drawn at random. Their
+    codes are pulled together, and pushed from the codes of all other rows and neighbours k
+    in the batch: ``-log(s_ij / (s_ij + sum over k of s_ik))``, with the similarity
+    ``s = 1 / (1 + squared distance of the codes)`` of t-SNE, averaged over rows and neighbours,
+    times `weight` [1]_, [2]_. Makes the codes good for KNN and SVM, and a picture of
+    them show the groups in the data.
+
+    Parameters
+    ----------
+    n_neighbors : int, default=10
+        Fewer, 5, suit tables with many small groups.
+    weight : float, default=0.05
+
+    Notes
+    -----
+    The neighbours are those by Euclidean distance between rows in the network's range, of more
+    than 50 columns between their first 50 principal components. They are found exactly up
+    to 100,000 rows (and on CUDA), by pynndescent beyond. The graph lives for one training.
+
+    References
+    ----------
+    .. [1] S. Damrich, J. N. Böhm, F. A. Hamprecht and D. Kobak. From t-SNE to UMAP with
+       contrastive learning. ICLR 2023.
+    .. [2] T. Sainburg, L. McInnes and T. Q. Gentner. Parametric UMAP embeddings for
+       representation and semisupervised learning. Neural Computation 33, 2021.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from aefeatures import AutoencoderTransformer, NeighborPreserving
+    >>> X, _ = load_digits(return_X_y=True)
+    >>> transformer = AutoencoderTransformer(regularizer=NeighborPreserving(5), max_epochs=2)
+    >>> transformer.fit_transform(X).shape
+    (1797, 3)
+    """
+
+    min_epochs = 20
+
+    def __init__(self, n_neighbors: int = 10, weight: float = 0.05) -> None:
+        self.n_neighbors = n_neighbors
+        self.weight = weight
+
+    def prepare(self, data: TrainingData) -> Regularizer:
+        """Find the neighbours."""
+        _check_number(self, "weight")
+        _check_number(self, "n_neighbors", lower=1)
+        prepared = NeighborPreserving(self.n_neighbors, self.weight)
+        prepared._graph = neighbor_graph(data.batches, data.means, self.n_neighbors, data.rng)
+        return prepared
+
+    def partners(self, batch: Batch) -> np.ndarray:
+        """Return a random neighbour of each row."""
+        chosen = batch.rng.integers(self._graph.shape[1], size=len(batch.index))
+        neighbors: np.ndarray = self._graph[batch.index, chosen].astype(np.intp)
+        return neighbors
+
+    def penalty(self, batch: Batch) -> torch.Tensor:
+        """Return the weighted contrastive loss of the batch."""
+        loss: torch.Tensor = ContrastiveLoss.apply(batch.codes, batch.partner_codes)
+        return self.weight * loss
+
+
+class ContrastiveLoss(torch.autograd.Function):
+    """The loss of `NeighborPreserving`, its gradient written out.
+
+    It works in place on one matrix of the similarities of all pairs; autograd's dozen of such
+    matrices took longer than the products of the network.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, codes: torch.Tensor, partners: torch.Tensor) -> torch.Tensor:
+        """Return the mean loss of all rows and partners, tensors of shape (n, n_components)."""
+        ends = torch.cat([codes, partners])
+        squares = ends.square().sum(dim=1)
+        similarity = torch.addmm(squares + 1, ends, ends.t(), alpha=-2)
+        similarity += squares[:, None]
+        similarity.clamp_(min=1).reciprocal_()
+        distance = 1 + (codes - partners).square().sum(dim=1).repeat(2)
+        # All but the row itself and its partner push.
+        pushes = (similarity.sum(dim=1) - similarity.diagonal() - 1 / distance).clamp(min=0)
+        ctx.save_for_backward(ends, similarity, distance, pushes)
+        return torch.log1p(distance * pushes).mean()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the gradients of codes and partners."""
+        ends, similarity, distance, pushes = ctx.saved_tensors
+        n = len(ends) // 2
+        scale = gradient / (len(ends) * (1 + distance * pushes))
+        # Of a pair's similarity s = 1 / (1 + d), with d the squared distance, ds/dd = -s**2; it
+        # pushes at both ends.
+        own = torch.arange(n, device=ends.device)
+        forces = similarity.square_().fill_diagonal_(0)
+        forces[own, own + n] = 0
+        forces[own + n, own] = 0
+        weights = scale * distance
+        forces *= weights[:, None] + weights
+        result = 2 * torch.addmm(forces.sum(dim=1, keepdim=True) * -ends, forces, ends)
+        pulls = scale * pushes
+        between = 2 * (pulls[:n] + pulls[n:])[:, None] * (ends[:n] - ends[n:])
+        result[:n] += between
+        result[n:] -= between
+        return result[:n], result[n:]
+
+
+class Supervised(Regularizer):
+    """Let labels, where there are some, tell the codes what matters.
+
+    Adds `weight` times the loss of a linear model on the codes that is trained along:
+    cross-entropy for classes, squared error for numbers (standardized).
+
+    Parameters
+    ----------
+    weight : float, default=1.0
+    unlabeled : object, default="auto"
+        What marks a row of y as unlabelled. "auto": NaN among numbers, and -1 among at least
+        two other integer classes. None: every row is labelled.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from aefeatures import AutoencoderTransformer
+    >>> X, y = load_digits(return_X_y=True)
+    >>> y[100:] = -1
+    >>> transformer = AutoencoderTransformer(regularizer="supervised", max_epochs=2)
+    >>> transformer.fit_transform(X, y).shape
+    (1797, 3)
+    """
+
+    requires_y = True
+
+    def __init__(self, weight: float = 1.0, unlabeled: Any = "auto") -> None:
+        self.weight = weight
+        self.unlabeled = unlabeled
+
+    def prepare(self, data: TrainingData) -> Regularizer:
+        """Check y, and make the linear model that predicts it."""
+        _check_number(self, "weight")
+        y = column_or_1d(data.y, warn=True)
+        labelled = _is_labelled(y, self.unlabeled)
+        if not labelled.any():
+            raise ValueError("No row of y is labelled.")
+        known = y[labelled]
+        head: Any = data.head or _supervised_head(data, known)
+        prepared = Supervised(self.weight, self.unlabeled)
+        prepared.head = head
+        targets = np.zeros(len(y), dtype=np.float64 if head.classes is None else np.int64)
+        if head.classes is None:
+            targets[labelled] = (known.astype(np.float64) - head.mean) / head.spread
+        else:
+            unseen = np.setdiff1d(known, head.classes)
+            if len(unseen):
+                raise ValueError(
+                    f"y has the classes {unseen.tolist()}, which the first call did not have: "
+                    f"{head.classes.tolist()}."
+                )
+            targets[labelled] = np.searchsorted(head.classes, known)
+        device = data.means.device
+        prepared._labelled = torch.from_numpy(labelled).to(device)
+        prepared._targets = torch.from_numpy(targets).to(device)
+        return prepared
+
+    def penalty(self, batch: Batch) -> torch.Tensor:
+        """Return the weighted loss of the labelled rows, per row of the batch."""
+        head: Any = self.head
+        index = torch.from_numpy(batch.index).to(self._targets.device)
+        predicted, targets = head(batch.codes), self._targets[index]
+        if head.classes is None:
+            rows = (predicted[:, 0] - targets.to(predicted)).square()
+        else:
+            rows = F.cross_entropy(predicted, targets, reduction="none")
+        return self.weight * (rows * self._labelled[index]).mean()
+
+
+def _is_labelled(y: np.ndarray, unlabeled: Any) -> np.ndarray:
+    """Which rows of y are labelled; see `Supervised`."""
+    if unlabeled is None:
+        return np.ones(len(y), dtype=bool)
+    if not (isinstance(unlabeled, str) and unlabeled == "auto"):
+        return ~_is_missing(y) if _is_missing(np.array([unlabeled]))[0] else y != unlabeled
+    if y.dtype.kind == "i" and -1 in y:
+        n_classes = len(np.unique(y)) - 1
+        if n_classes == 1:
+            raise ValueError(
+                "y has -1 and one other value: -1 may be a class or mark unlabelled rows. Set "
+                "unlabeled=None where it is a class, unlabeled=-1 where it is a mark."
+            )
+        return y != -1
+    return ~_is_missing(y)
+
+
+def _is_missing(y: np.ndarray) -> np.ndarray:
+    missing: np.ndarray = y != y if y.dtype.kind in "fO" else np.zeros(len(y), dtype=bool)
+    return missing.astype(bool)
+
+
+def _supervised_head(data: TrainingData, known: np.ndarray) -> Any:
+    """A linear model of the labels on the codes, with what turns labels into targets."""
+    head: Any
+    if type_of_target(known) == "continuous":
+        head = _linear_head(data, 1)
+        values = known.astype(np.float64)
+        head.classes, head.mean, head.spread = None, values.mean(), values.std() or 1.0
+        return head
+    classes = np.unique(known)
+    head = _linear_head(data, len(classes))
+    head.classes = classes
+    return head
+
+
+REGULARIZERS: dict[str, type[Regularizer]] = {
+    "denoising": Denoising,
+    "sparse": Sparse,
+    "contractive": Contractive,
+    "variational": Variational,
+    "neighbors": NeighborPreserving,
+    "supervised": Supervised,
+}
+
+
+def resolve_regularizers(regularizer: Any) -> list[Regularizer]:
+    """Return the regularizers that the parameter names or holds.
+
+    Raises
+    ------
+    ValueError
+        If a name is none of `REGULARIZERS`.
+    TypeError
+        If anything is neither a name nor a `Regularizer`.
+    """
+    if regularizer is None:
+        return []
+    several = regularizer if isinstance(regularizer, (list, tuple)) else [regularizer]
+    return [_resolve(one) for one in several]
+
+
+def requires_labels(regularizer: Any) -> bool:
+    """Whether `fit` needs y; also of what `resolve_regularizers` refuses."""
+    several = regularizer if isinstance(regularizer, (list, tuple)) else [regularizer]
+    return any(
+        one == "supervised" if isinstance(one, str) else getattr(one, "requires_y", False)
+        for one in several
+    )
+
+
+def _resolve(regularizer: Any) -> Regularizer:
+    if isinstance(regularizer, Regularizer):
+        return regularizer
+    if isinstance(regularizer, str) and regularizer in REGULARIZERS:
+        return REGULARIZERS[regularizer]()
+    message = (
+        f"regularizer must be a Regularizer, one of {', '.join(map(repr, REGULARIZERS))}, or a "
+        f"list of these, got {regularizer!r}."
+    )
+    raise ValueError(message) if isinstance(regularizer, str) else TypeError(message)
+
+
+class Objective:
+    """The reconstruction loss of a batch and what regularizers add to it.
+
+    Parameters
+    ----------
+    autoencoder : nn.Sequential
+        An encoder and its decoder.
+    loss : callable
+        Loss per row.
+    regularizers : list of Regularizer
+        As `prepare` returned them.
+    batches : Batches
+    rng : np.random.Generator
+    """
+
+    def __init__(
+        self,
+        autoencoder: nn.Sequential,
+        loss: RowLoss,
+        regularizers: list[Regularizer],
+        batches: Batches,
+        rng: np.random.Generator,
+    ) -> None:
+        self.autoencoder = autoencoder
+        self.loss = loss
+        self.regularizers = regularizers
+        self._take = batches.take
+        self._rng = rng
+        self._generator = torch.Generator(batches.device)
+        if regularizers:
+            self._generator.manual_seed(int(rng.integers(np.iinfo(np.int64).max)))
+
+    def __call__(self, rows: torch.Tensor, index: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the sum of the rows' reconstruction losses, and the mean with penalties."""
+        encoder, decoder = self.autoencoder
+        batch = self._corrupted(rows, index)
+        partners = [
+            None if positions is None else self._corrupted(self._take(positions), positions)
+            for positions in (regularizer.partners(batch) for regularizer in self.regularizers)
+        ]
+        brought = [partner.inputs for partner in partners if partner is not None]
+        codes = encoder(torch.cat([batch.inputs, *brought]) if brought else batch.inputs).to(
+            rows.dtype
+        )
+        batch.codes, *partner_codes = codes.split([len(rows), *map(len, brought)])
+        passed = batch.codes
+        for regularizer in self.regularizers:
+            passed = regularizer.perturb(passed, batch)
+        batch.reconstruction = decoder(passed).to(rows.dtype)
+        summed = self.loss(batch.reconstruction, rows).sum()
+        total = summed / len(rows)
+        for regularizer, partner in zip(self.regularizers, partners, strict=True):
+            own = None if partner is None else partner_codes.pop(0)
+            total = total + regularizer.penalty(replace(batch, partner_codes=own))
+        return summed.detach(), total
+
+    def _corrupted(self, rows: torch.Tensor, index: np.ndarray) -> Batch:
+        encoder, decoder = self.autoencoder
+        batch = Batch(
+            rows, index, encoder, decoder, self._generator, self._rng, self._take, inputs=rows
+        )
+        for regularizer in self.regularizers:
+            batch.inputs = regularizer.corrupt(batch.inputs, batch)
+        return batch
+
+
+def _linear_head(data: TrainingData, n_outputs: int) -> nn.Linear:
+    """A linear layer on the codes that starts at zero."""
+    head = nn.utils.skip_init(
+        nn.Linear, data.n_components, n_outputs, device=data.means.device, dtype=data.means.dtype
+    )
+    nn.init.zeros_(head.weight)
+    nn.init.zeros_(head.bias)
+    return head
+
+
+def _check_number(
+    regularizer: Regularizer, name: str, lower: float = 0.0, upper: float = np.inf
+) -> None:
+    value = getattr(regularizer, name)
+    if not (isinstance(value, (int, float, np.number)) and lower <= value < upper):
+        raise ValueError(
+            f"{name} of {type(regularizer).__name__} must be a number in [{lower:g}, {upper:g}), "
+            f"got {value!r}."
+        )

@@ -1,0 +1,96 @@
+import builtins
+
+import numpy as np
+import pytest
+import torch
+from sklearn.neighbors import NearestNeighbors
+
+import aefeatures._neighbors
+from aefeatures._batches import Batches
+from aefeatures._neighbors import _on_device, _without_self, neighbor_graph
+
+
+def graph(X, n_neighbors=5, seed=0):
+    batches = Batches(
+        X, lambda rows: rows, batch_size=64, device=torch.device("cpu"), dtype=torch.float32
+    )
+    means = torch.from_numpy(np.nanmean(X, axis=0)).float()
+    return neighbor_graph(batches, means, n_neighbors, np.random.default_rng(seed))
+
+
+def exact(X, n_neighbors=5):
+    return NearestNeighbors(n_neighbors=n_neighbors).fit(X).kneighbors(return_distance=False)
+
+
+def overlap(a, b):
+    return np.mean([len(np.intersect1d(x, y)) / len(x) for x, y in zip(a, b, strict=True)])
+
+
+def test_few_columns_give_the_exact_neighbors():
+    X = np.random.default_rng(0).random((200, 20)).astype(np.float32)
+    found = graph(X)
+    assert found.dtype == np.int32
+    np.testing.assert_array_equal(found, exact(X))
+
+
+def test_many_columns_give_nearly_the_exact_neighbors(digits):
+    X = digits[0][:600]
+    assert X.shape[1] > aefeatures._neighbors._N_COMPONENTS
+    assert overlap(graph(X), exact(X)) > 0.9
+
+
+def test_wide_data_with_fewer_rows_than_components():
+    X = np.random.default_rng(0).random((30, 500)).astype(np.float32)
+    assert overlap(graph(X), exact(X)) > 0.99
+
+
+def test_the_device_finds_what_the_processor_finds(monkeypatch):
+    points = torch.rand(130, 10)
+    monkeypatch.setattr(aefeatures._neighbors, "_DISTANCES", 130 * 50)
+    assert overlap(_on_device(points, 5), exact(points.numpy())) > 0.99
+
+
+def test_missing_values_count_as_means():
+    X = np.random.default_rng(0).random((100, 10)).astype(np.float32)
+    X[3:40, 2] = np.nan
+    filled = np.where(np.isnan(X), np.nanmean(X, axis=0), X)
+    assert overlap(graph(X), exact(filled)) > 0.99
+
+
+def test_duplicates_and_few_rows():
+    X = np.zeros((20, 3), np.float32)
+    found = graph(X)
+    assert found.shape == (20, 5)
+    assert (found != np.arange(20)[:, None]).all()
+    assert graph(X[:4]).shape == (4, 3)
+    np.testing.assert_array_equal(graph(X[:1]), [[0]])
+
+
+def test_rows_are_taken_out_of_their_own_neighbors():
+    found = _without_self(np.array([[0, 1, 2], [2, 0, 1], [0, 1, 3]]))
+    np.testing.assert_array_equal(found, [[1, 2], [2, 0], [0, 1]])
+
+
+def test_large_data_is_searched_approximately(digits, monkeypatch):
+    pytest.importorskip("pynndescent", reason="the extra 'neighbors' is not installed")
+    monkeypatch.setattr(aefeatures._neighbors, "_EXACT_ROWS", 500)
+    X = digits[0]
+    found = graph(X)
+    assert found.shape == (len(X), 5)
+    assert (found != np.arange(len(X))[:, None]).all()
+    assert overlap(found, exact(X)) > 0.85
+    np.testing.assert_array_equal(found, graph(X))
+
+
+def test_large_data_without_pynndescent_says_what_to_install(digits, monkeypatch):
+    monkeypatch.setattr(aefeatures._neighbors, "_EXACT_ROWS", 500)
+    real = builtins.__import__
+
+    def without(name, *args, **kwargs):
+        if name == "pynndescent":
+            raise ImportError
+        return real(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(ImportError, match=r"not installed: pip install 'aefeatures\[neighbors\]'"):
+        graph(digits[0])

@@ -1,0 +1,412 @@
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from scipy import sparse
+from sklearn.base import clone
+from sklearn.model_selection import GridSearchCV
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+
+import aefeatures._regularizers
+from aefeatures import (
+    AutoencoderTransformer,
+    Contractive,
+    Denoising,
+    NeighborPreserving,
+    Regularizer,
+    Sparse,
+    Supervised,
+    Variational,
+)
+from aefeatures._regularizers import (
+    REGULARIZERS,
+    Batch,
+    Objective,
+    TrainingData,
+    _is_labelled,
+    resolve_regularizers,
+)
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*learned nothing")
+
+
+def quick(regularizer, **params):
+    return AutoencoderTransformer(
+        **{"regularizer": regularizer, "max_epochs": 2, "random_state": 0, **params}
+    )
+
+
+def batch(**fields):
+    defaults = {
+        "rows": torch.rand(50, 6),
+        "index": np.arange(50),
+        "encoder": torch.nn.Linear(6, 2),
+        "decoder": torch.nn.Linear(2, 6),
+        "generator": torch.Generator().manual_seed(0),
+        "rng": np.random.default_rng(0),
+        "take": None,
+    }
+    return Batch(**{**defaults, **fields})
+
+
+def data(y=None, n_components=2, head=None):
+    return TrainingData(None, y, torch.zeros(6), n_components, np.random.default_rng(0), head)
+
+
+@pytest.mark.parametrize("name", sorted(REGULARIZERS))
+@pytest.mark.parametrize("kind", ["dense", "missing", "sparse"])
+def test_every_regularizer_takes_every_kind_of_data(digits, name, kind):
+    X, _, y, _ = digits
+    X = X[:300].copy()
+    if kind == "missing":
+        X[np.random.default_rng(0).random(X.shape) < 0.1] = np.nan
+    if kind == "sparse":
+        X = sparse.csr_matrix(X)
+    transformer = quick(name, early_stopping=True)
+    codes = transformer.fit(X, y[:300]).transform(X)
+    assert codes.shape == (300, 3)
+    assert np.isfinite(codes).all()
+    again = clone(transformer).fit(X, y[:300]).transform(X)
+    np.testing.assert_array_equal(codes, again)
+
+
+@pytest.mark.parametrize("name", sorted(REGULARIZERS))
+def test_every_regularizer_goes_on_in_partial_fit(digits, name):
+    X, _, y, _ = digits
+    transformer = quick(name)
+    for part in (slice(0, 100), slice(100, 101), slice(101, 400)):
+        transformer.partial_fit(X[part], y[part] % 2 if part.start != 100 else y[:1] % 2)
+    assert transformer.n_iter_ == 3
+    assert np.isfinite(transformer.transform(X)).all()
+
+
+def test_names_stand_for_defaults():
+    for name, kind in REGULARIZERS.items():
+        (regularizer,) = resolve_regularizers(name)
+        assert type(regularizer) is kind
+        assert regularizer.get_params() == kind().get_params()
+
+
+def test_lists_combine(digits):
+    X = digits[0][:300]
+    both = quick(["sparse", Denoising("gaussian", 0.5)]).fit_transform(X)
+    assert not np.array_equal(both, quick(["sparse"]).fit_transform(X))
+    assert not np.array_equal(both, quick(Denoising("gaussian", 0.5)).fit_transform(X))
+    np.testing.assert_array_equal(quick([]).fit_transform(X), quick(None).fit_transform(X))
+
+
+@pytest.mark.parametrize(
+    ("regularizer", "error", "message"),
+    [
+        ("neighbours", ValueError, "regularizer must be a Regularizer, one of 'denoising'"),
+        ([3], TypeError, "list of these, got 3"),
+        (Sparse, ValueError, "'regularizer' parameter"),
+        (Sparse(weight=-1), ValueError, r"weight of Sparse must be a number in \[0, inf\)"),
+        (Sparse(target=1), ValueError, r"target must be in \(0, 1\), got 1"),
+        (Denoising("salt"), ValueError, "noise must be 'masking' or 'gaussian', got 'salt'"),
+        (Denoising(amount=1.5), ValueError, r"amount of Denoising must be a number in \[0, 1\)"),
+        (NeighborPreserving(0), ValueError, "n_neighbors of NeighborPreserving must be a number"),
+        (Contractive("much"), ValueError, "weight of Contractive must be a number"),
+        (Variational(None), ValueError, "beta of Variational must be a number"),
+    ],
+)
+def test_bad_regularizers_are_refused(digits, regularizer, error, message):
+    with pytest.raises(error, match=message):
+        quick(regularizer).fit(digits[0][:50])
+
+
+def test_nested_parameters_can_be_searched(digits):
+    search = GridSearchCV(
+        make_pipeline(quick(Sparse()), KNeighborsClassifier()),
+        {"autoencodertransformer__regularizer__weight": [0.0, 1.0]},
+        cv=2,
+    ).fit(digits[0][:200], digits[2][:200])
+    assert len(set(search.cv_results_["mean_test_score"])) == 2
+
+
+def test_twenty_lines_make_a_regularizer(digits):
+    class Centred(Regularizer):
+        def __init__(self, weight=1.0):
+            self.weight = weight
+
+        def penalty(self, batch):
+            return self.weight * batch.codes.square().mean()
+
+    X = digits[0]
+    spread = {
+        weight: quick(Centred(weight), max_epochs=5).fit_transform(X).std() for weight in (0, 0.1)
+    }
+    assert spread[0.1] < 0.8 * spread[0]
+
+
+def test_reported_loss_is_that_of_reconstruction_alone(digits):
+    X = digits[0]
+
+    class Constant(Regularizer):
+        def penalty(self, batch):
+            return 1000.0
+
+    assert quick(Constant()).fit(X).loss_ == quick(Regularizer()).fit(X).loss_
+
+
+def test_masking_sets_the_asked_part_to_zero_and_leaves_missing_values():
+    rows = torch.ones(400, 100)
+    rows[:, 0] = torch.nan
+    corrupted = Denoising("masking", 0.3).corrupt(rows, batch(rows=rows))
+    assert corrupted[:, 0].isnan().all()
+    assert float((corrupted[:, 1:] == 0).float().mean()) == pytest.approx(0.3, abs=0.01)
+    assert set(corrupted[:, 1:].unique().tolist()) == {0.0, 1.0}
+    assert float(rows[:, 1:].min()) == 1
+
+
+def test_gaussian_noise_has_the_asked_deviation():
+    rows = torch.ones(400, 100)
+    noise = Denoising("gaussian", 0.3).corrupt(rows, batch(rows=rows)) - rows
+    assert float(noise.std()) == pytest.approx(0.3, abs=0.01)
+    assert float(noise.mean()) == pytest.approx(0, abs=0.01)
+
+
+def test_clean_rows_are_the_target_of_denoising():
+    seen = []
+
+    class Look(Regularizer):
+        def penalty(self, batch):
+            seen.append((batch.rows, batch.inputs))
+            return 0.0
+
+    X = np.random.default_rng(0).random((64, 6)) / 2 + 0.25
+    AutoencoderTransformer(regularizer=[Denoising(), Look()], max_epochs=1, scaling=None).fit(X)
+    rows, inputs = seen[0]
+    assert float((inputs == 0).float().mean()) == pytest.approx(0.25, abs=0.1)
+    assert float(rows.min()) >= 0.25
+
+
+def test_sparse_penalty_is_the_divergence_and_is_reached(digits):
+    codes = torch.randn(100, 4, dtype=torch.float64)
+    expected = sum(
+        torch.distributions.kl_divergence(
+            torch.distributions.Bernoulli(torch.tensor(0.2, dtype=torch.float64)),
+            torch.distributions.Bernoulli(codes.sigmoid().mean(dim=0)[j]),
+        )
+        for j in range(4)
+    )
+    assert float(Sparse(3.0, 0.2).penalty(batch(codes=codes))) == pytest.approx(3 * float(expected))
+    transformer = quick(Sparse(1.0, 0.1), n_components=16, max_epochs=30)
+    activations = 1 / (1 + np.exp(-transformer.fit_transform(digits[0])))
+    np.testing.assert_allclose(activations.mean(axis=0), 0.1, atol=0.03)
+
+
+def test_contractive_penalty_is_the_norm_of_the_jacobian(digits):
+    encoder = torch.nn.Sequential(torch.nn.Linear(6, 5), torch.nn.Tanh(), torch.nn.Linear(5, 2))
+    rows = torch.rand(7, 6)
+    expected = np.mean(
+        [float(torch.autograd.functional.jacobian(encoder, row).square().sum()) for row in rows]
+    )
+    penalty = Contractive(0.5).penalty(batch(encoder=encoder, inputs=rows))
+    assert float(penalty.detach()) == pytest.approx(0.5 * expected, rel=1e-5)
+    penalty.backward()
+    assert encoder[0].weight.grad.abs().max() > 0
+
+
+def test_variational_penalty_is_the_divergence_by_sampling():
+    regularizer = Variational(2.0).prepare(data())
+    with torch.no_grad():
+        regularizer.head.weight.copy_(torch.tensor([[0.3, 0.1], [-0.2, 0.5]]))
+        regularizer.head.bias.copy_(torch.tensor([-1.0, 0.4]))
+    codes = torch.randn(5, 2)
+    log_variance = regularizer.head(codes)
+    posterior = torch.distributions.Normal(codes, (log_variance / 2).exp())
+    samples = posterior.sample((200_000,))
+    log_ratio = posterior.log_prob(samples) - torch.distributions.Normal(0, 1).log_prob(samples)
+    expected = 2.0 / 6 * float(log_ratio.sum(dim=-1).mean())
+    penalty = float(regularizer.penalty(batch(codes=codes)))
+    assert penalty == pytest.approx(expected, rel=0.01)
+    part = batch()
+    drawn = torch.stack([regularizer.perturb(codes, part) for _ in range(20_000)])
+    torch.testing.assert_close(drawn.mean(dim=0), codes, atol=0.03, rtol=0)
+    torch.testing.assert_close(drawn.std(dim=0), posterior.stddev, atol=0.03, rtol=0)
+
+
+def test_variational_codes_are_the_mean_and_near_normal(digits):
+    X = digits[0]
+    transformer = quick(Variational(beta=10), max_epochs=40)
+    codes = transformer.fit_transform(X)
+    np.testing.assert_array_equal(codes, transformer.transform(X))
+    plain = quick(None, max_epochs=40).fit_transform(X)
+    assert codes.std() < 1.2
+    assert codes.std() < 0.7 * plain.std()
+
+
+def test_neighbor_penalty_is_the_contrastive_loss():
+    codes, partners = torch.randn(2, 6, 3, dtype=torch.float64).requires_grad_()
+    ends = torch.cat([codes, partners])
+    s = 1 / (1 + torch.cdist(ends, ends).square())
+    losses = []
+    for i in range(12):
+        j = (i + 6) % 12
+        others = [k for k in range(12) if k not in (i, j)]
+        losses.append(-(s[i, j] / (s[i, j] + s[i, others].sum())).log())
+    expected = 0.5 * torch.stack(losses).mean()
+    penalty = NeighborPreserving(weight=0.5).penalty(batch(codes=codes, partner_codes=partners))
+    torch.testing.assert_close(penalty, expected)
+    for by_hand, by_autograd in zip(
+        torch.autograd.grad(penalty, [codes, partners]),
+        torch.autograd.grad(expected, [codes, partners]),
+        strict=True,
+    ):
+        torch.testing.assert_close(by_hand, by_autograd)
+
+
+def test_a_single_row_and_its_partner_do_not_push():
+    codes = torch.randn(1, 3, requires_grad=True)
+    penalty = NeighborPreserving().penalty(batch(codes=codes, partner_codes=codes.detach() + 1))
+    penalty.backward()
+    assert float(penalty) == pytest.approx(0, abs=1e-6)
+    assert float(codes.grad.abs().max()) < 1e-6
+
+
+def test_partners_are_neighbors_and_are_corrupted_too(digits):
+    regularizer = NeighborPreserving()
+    regularizer._graph = np.array([[1, 2], [0, 2], [0, 1]])
+    drawn = np.array(
+        [
+            regularizer.partners(batch(index=np.arange(3), rng=np.random.default_rng(i)))
+            for i in range(30)
+        ]
+    )
+    for i in range(3):
+        assert set(drawn[:, i]) == {0, 1, 2} - {i}
+
+
+def test_neighbors_improve_the_codes(digits):
+    X, X_test, y, y_test = digits
+
+    def score(regularizer):
+        transformer = quick(regularizer, max_epochs=30, batch_size=128)
+        return make_pipeline(transformer, KNeighborsClassifier()).fit(X, y).score(X_test, y_test)
+
+    assert score("neighbors") > score(None) + 0.02
+
+
+@pytest.mark.parametrize("n_rows", [1, 2, 5, 16])
+def test_fewer_rows_than_neighbors(digits, n_rows):
+    codes = quick("neighbors").fit(digits[0][:n_rows]).transform(digits[0][:n_rows])
+    assert np.isfinite(codes).all()
+
+
+def test_the_graph_is_not_kept(digits):
+    transformer = quick("neighbors").fit(digits[0])
+    assert not hasattr(transformer.regularizer, "_graph")
+    kept = [v for v in vars(transformer).values() if isinstance(v, np.ndarray)]
+    assert all(len(v) != len(digits[0]) for v in kept)
+    assert transformer._heads == [None]
+
+
+def test_labels_shape_the_codes(digits):
+    X, X_test, y, y_test = digits
+
+    def score(regularizer, labels):
+        transformer = quick(regularizer, max_epochs=20).fit(X, labels)
+        knn = KNeighborsClassifier().fit(transformer.transform(X), y)
+        return knn.score(transformer.transform(X_test), y_test)
+
+    assert score("supervised", y) > max(score(None, None) + 0.03, 0.93)
+    assert score("supervised", y.astype(str)) == score("supervised", y)
+    assert score(Supervised(weight=0.0), y) == pytest.approx(score(None, None), abs=0.05)
+
+
+def test_unlabelled_rows_count_for_nothing():
+    codes = torch.randn(6, 2)
+    y = np.array([0, 1, -1, 2, -1, -1])
+    regularizer = Supervised().prepare(data(y))
+    with torch.no_grad():
+        regularizer.head.weight.normal_()
+    part = batch(codes=codes, index=np.arange(6))
+    expected = torch.nn.functional.cross_entropy(
+        regularizer.head(codes[[0, 1, 3]]), torch.tensor([0, 1, 2]), reduction="sum"
+    )
+    assert float(regularizer.penalty(part)) == pytest.approx(float(expected) / 6, rel=1e-5)
+
+
+def test_numbers_are_regressed_on():
+    y = np.array([0.5, 2.5, np.nan, 1.1])
+    regularizer = Supervised().prepare(data(y))
+    assert regularizer.head.classes is None
+    # The model starts at the mean, where the standardized squared error is 1.
+    penalty = regularizer.penalty(batch(codes=torch.randn(4, 2), index=np.arange(4)))
+    assert float(penalty) == pytest.approx(3 / 4, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("y", "unlabeled", "labelled"),
+    [
+        ([0, 1, -1], "auto", [1, 1, 0]),
+        ([0, 1, -1], None, [1, 1, 1]),
+        ([1, -1, 1], -1, [1, 0, 1]),
+        ([1, -1, 1], None, [1, 1, 1]),
+        ([0.5, np.nan, -1.0], "auto", [1, 0, 1]),
+        ([0.5, np.nan, 7.0], 7.0, [1, 1, 0]),
+        (["a", "b", "?"], "?", [1, 1, 0]),
+        (["a", "b", "auto"], "auto", [1, 1, 1]),
+        (np.array(["a", np.nan, "b"], dtype=object), "auto", [1, 0, 1]),
+        ([0.0, np.nan, 1.0], np.nan, [1, 0, 1]),
+    ],
+)
+def test_what_counts_as_unlabelled(y, unlabeled, labelled):
+    np.testing.assert_array_equal(_is_labelled(np.asarray(y), unlabeled), np.array(labelled, bool))
+
+
+def test_bad_labels_are_refused(digits):
+    X = digits[0][:50]
+    y = np.where(np.arange(50) % 2, 1, -1)
+    with pytest.raises(ValueError, match="Set unlabeled=None where it is a class"):
+        quick("supervised").fit(X, y)
+    quick(Supervised(unlabeled=None)).fit(X, y)
+    with pytest.raises(ValueError, match="requires y to be passed, but the target y is None"):
+        quick("supervised").fit(X)
+    with pytest.raises(ValueError, match="No row of y is labelled"):
+        quick("supervised").fit(X, np.full(50, np.nan))
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        quick("supervised").fit(X, y[:20])
+    transformer = quick(Supervised(unlabeled=None)).partial_fit(X, y)
+    with pytest.raises(ValueError, match=r"y has the classes \[5\], which the first call did not"):
+        transformer.partial_fit(X, np.full(50, 5))
+
+
+def test_tags_ask_for_labels_only_where_they_are_needed():
+    assert quick("supervised").__sklearn_tags__().target_tags.required
+    assert quick(["sparse", Supervised()]).__sklearn_tags__().target_tags.required
+    assert not quick(["sparse"]).__sklearn_tags__().target_tags.required
+
+
+def test_objective_brings_partners_of_several_regularizers():
+    class Other(Regularizer):
+        def __init__(self, offset=1):
+            self.offset = offset
+
+        def partners(self, batch):
+            return (batch.index + self.offset) % 10
+
+        def penalty(self, batch):
+            expected = batch.encoder(batch.take((batch.index + self.offset) % 10))
+            torch.testing.assert_close(batch.partner_codes, expected)
+            return batch.partner_codes.sum()
+
+    X = torch.rand(10, 6)
+    batches = SimpleNamespace(device=torch.device("cpu"), take=lambda index: X[index])
+    model = torch.nn.Sequential(torch.nn.Linear(6, 2), torch.nn.Linear(2, 6))
+    objective = Objective(
+        model,
+        aefeatures._losses.LOSSES["mse"],
+        [Other(1), Regularizer(), Other(3)],
+        batches,
+        np.random.default_rng(0),
+    )
+    index = np.array([2, 9, 4])
+    summed, total = objective(X[index], index)
+    mean = float(((model(X[index]) - X[index]) ** 2).mean())
+    assert float(summed) == pytest.approx(3 * mean, rel=1e-5)
+    brought = float(model[0](X[(index + 1) % 10]).sum() + model[0](X[(index + 3) % 10]).sum())
+    assert float(total) == pytest.approx(mean + brought, rel=1e-4)
