@@ -311,8 +311,15 @@ class AutoencoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
 
         Parameters
         ----------
-        name : {"lecture"}
-            "lecture": a constant learning rate and 10 epochs, whatever the number of rows.
+        name : {"lecture", "neighbors", "tabular", "images"}
+            - "lecture": a constant learning rate and 10 epochs, whatever the number of rows.
+            - "neighbors": codes for KNN and SVM, few of them, and where few rows are labelled.
+              A wider network with layer normalization, and `NeighborPreserving`. Chosen on
+              MNIST and Fashion-MNIST, looked at on satimage, covtype, segment and spambase.
+            - "tabular": the same for tables: standardized columns, fewer neighbours that
+              weigh more, a smaller network. Chosen on satimage, covtype, segment and spambase.
+            - "images": a `ConvNetwork` for square images, for a good reconstruction; other
+              shapes by ``network__image_shape``. Chosen on MNIST with 32 codes.
         **params
             Parameters that override those of the preset.
 

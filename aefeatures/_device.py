@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import copy
+import ctypes
+import functools
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 from weakref import WeakKeyDictionary
@@ -198,15 +201,58 @@ class TrainingThread:
 
 @contextmanager
 def _flush_to_zero() -> Iterator[None]:
-    """Flush denormal numbers to zero in the calling thread, and put its mode back."""
-    # New threads inherit the mode: the workers are started before it changes.
-    torch.ones(100_000, device="cpu").neg_()
-    flushes = np.float32(1e-45) * np.float32(1) == 0
+    """Flush denormal numbers to zero in the calling thread and its workers; put both back."""
+    here, workers = _flush_modes()
     torch.set_flush_denormal(True)
+    _give_mode_to_workers()
     try:
         yield
     finally:
-        torch.set_flush_denormal(bool(flushes))
+        torch.set_flush_denormal(workers)
+        _give_mode_to_workers()
+        torch.set_flush_denormal(here)
+
+
+def _flush_modes() -> tuple[bool, bool]:
+    """Whether the calling thread and the last of its workers flush denormal numbers to zero."""
+    # So many that every worker gets some; the first part is the calling thread's.
+    numbers = torch.full((100_000 * torch.get_num_threads(),), 1e-40, device="cpu").neg_()
+    return float(numbers[0]) == 0, float(numbers[-1]) == 0
+
+
+def _give_mode_to_workers() -> None:
+    """Set the floating-point mode of the calling thread in its OpenMP workers.
+
+    PyTorch has no call for this, so its OpenMP library is asked to run C's `fesetenv` in each
+    of them. Where that library is another, the workers keep their mode.
+    """
+    library = _openmp_library()
+    if library is None:
+        return
+    mode = ctypes.create_string_buffer(256)  # larger than any fenv_t
+    c = ctypes.CDLL(None)
+    c.fegetenv(mode)
+    n_threads = torch.get_num_threads()
+    library.GOMP_parallel(ctypes.cast(c.fesetenv, ctypes.c_void_p), mode, n_threads, 0)
+
+
+@functools.cache
+def _openmp_library() -> ctypes.CDLL | None:
+    """PyTorch's copy of GNU's OpenMP library, as its builds for Linux have it."""
+    try:
+        (path,) = (Path(torch.__file__).parent / "lib").glob("libgomp*.so*")
+        library = ctypes.CDLL(str(path))
+        library.GOMP_parallel.argtypes = [
+            ctypes.c_void_p,
+            ctypes.c_void_p,
+            ctypes.c_uint,
+            ctypes.c_uint,
+        ]
+        library.GOMP_parallel.restype = None
+        _ = ctypes.CDLL(None).fegetenv, ctypes.CDLL(None).fesetenv
+    except (ValueError, OSError, AttributeError, TypeError):
+        return None
+    return library
 
 
 def _prepare_thread() -> None:

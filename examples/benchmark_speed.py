@@ -396,7 +396,7 @@ def main():
         report_transform(transforms)
         for batch_size in [64] if args.quick else args.batch_sizes:
             title = f"{len(images['uint8']):,} x 784 images, batch {batch_size}, 10 epochs"
-            measure(image_data(args.data, 256), batch_size, 1, chosen, 1)
+            measure(image_data(args.data, 2 * batch_size), batch_size, 1, chosen, 1)
             results[title] = measure(images, batch_size, 10, chosen, n_rounds)
             report(title, results[title])
     if args.json:

@@ -16,6 +16,7 @@ pytestmark = [
         AutoencoderTransformer(max_epochs=2),
         AutoencoderTransformer(max_epochs=2, early_stopping=True),
         AutoencoderTransformer(max_epochs=2, normalization="batch", precision="float64"),
+        AutoencoderTransformer(max_epochs=2, regularizer=["supervised", "neighbors"]),
     ]
 )
 def test_scikit_learn_contract(estimator, check):

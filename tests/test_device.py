@@ -1,6 +1,7 @@
 import os
 import pickle
 import signal
+import sys
 import threading
 import time
 
@@ -121,6 +122,20 @@ def test_large_steps_compute_in_the_callers_thread_if_it_is_the_main_one():
     caller.start()
     caller.join()
     assert seen == [1]
+
+
+def flushed_part():
+    """The part of denormal numbers that an operation on all threads flushes to zero."""
+    return float((torch.full((1_000_000,), 1e-40).mul(0.5) == 0).float().mean())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="PyTorch has GNU's OpenMP on Linux alone")
+def test_large_steps_flush_denormals_in_all_threads():
+    assert torch.get_num_threads() > 1
+    before = flushed_part()
+    with TrainingThread(10**12) as thread:
+        assert thread.run(flushed_part) == 1
+        assert flushed_part() == before == 0
 
 
 @pytest.mark.parametrize("work", [SMALL, LARGE])
