@@ -103,10 +103,10 @@ class AutoencoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
     normalization : {"layer", "batch"} or None, default=None
         What stands between each hidden layer and its activation.
     network : DenseNetwork, ConvNetwork, callable or None, default=None
-        Builds encoder and decoder. None is a `DenseNetwork` of the three parameters above. A
-        callable `(n_features, n_components) -> (encoder, decoder)` returns two modules that turn
-        rows of the one width into rows of the other, in the network's range (see `scaling`);
-        copies of them are trained.
+        Builds encoder and decoder. None is a `DenseNetwork` of the three parameters above, which
+        are not used otherwise. A callable `(n_features, n_components) -> (encoder, decoder)`
+        returns two modules that turn rows of the one width into rows of the other, in the
+        network's range (see `scaling`); copies of them are trained.
     scaling : {"auto", "standard", "feature", "global"} or None, default="auto"
         The affine map from X to the network's range, learned in `fit` and undone in
         `inverse_transform`.
@@ -182,7 +182,8 @@ class AutoencoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
     loss_ : float
         Training loss in the last epoch.
     loss_curve_ : list of float
-        Training loss per epoch, in the network's range, measured while the weights change.
+        Training loss per epoch, in the network's range, measured while the weights change; of the
+        reconstruction alone, without what a regularizer adds.
     validation_loss_curve_ : list of float or None
         Loss on the validation rows after each epoch; None without `early_stopping`.
     best_loss_ : float
@@ -653,7 +654,7 @@ class AutoencoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         network = self.network
         built_from: dict[str, Any] = {
             "n_components": int(self.n_components),
-            "hidden_layer_sizes": str(self.hidden_layer_sizes),
+            "hidden_layer_sizes": str(np.atleast_1d(self.hidden_layer_sizes).tolist()),
             "activation": self.activation,
             "normalization": self.normalization,
             "network": repr(network.get_params()) if isinstance(network, Network) else network,

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
 
 import numpy as np
 import torch
-from torch import autocast, nn
+from torch import nn
 
 from aefeatures._losses import LOSSES
 from aefeatures._regularizers import Objective
@@ -19,9 +18,7 @@ GradientStep = Callable[[torch.Tensor, np.ndarray], torch.Tensor]
 aten = torch.ops.aten
 
 
-def gradient_step(
-    objective: Objective, gradient: torch.Tensor, *, mixed: bool = False
-) -> GradientStep:
+def gradient_step(objective: Objective, gradient: torch.Tensor) -> GradientStep:
     """Return the fastest way to the gradient of `objective`.
 
     Parameters
@@ -29,11 +26,9 @@ def gradient_step(
     objective : Objective
         Of a network whose parameters' `grad` are views of `gradient`.
     gradient : tensor of shape (n_parameters,)
-    mixed : bool
-        Whether products of matrices are computed in bfloat16.
     """
     if (
-        not mixed
+        not objective.mixed
         and not objective.regularizers
         and objective.loss is LOSSES["mse"]
         and DenseGradient.covers(objective.autoencoder)
@@ -42,8 +37,7 @@ def gradient_step(
 
     def by_autograd(rows: torch.Tensor, index: np.ndarray) -> torch.Tensor:
         gradient.zero_()
-        with autocast(rows.device.type, dtype=torch.bfloat16) if mixed else nullcontext():
-            summed, total = objective(rows, index)
+        summed, total = objective(rows, index)
         total.backward()
         return summed
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch.nn.functional as F
 from sklearn.base import BaseEstimator
 from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import column_or_1d
-from torch import nn
+from torch import autocast, nn
 from torch.autograd.function import once_differentiable
 
 from aefeatures._batches import Batches
@@ -677,6 +678,8 @@ class Objective:
         As `prepare` returned them.
     batches : Batches
     rng : np.random.Generator
+    mixed : bool
+        Whether the network's products of matrices are computed in bfloat16.
     """
 
     def __init__(
@@ -686,10 +689,13 @@ class Objective:
         regularizers: list[Regularizer],
         batches: Batches,
         rng: np.random.Generator,
+        *,
+        mixed: bool = False,
     ) -> None:
         self.autoencoder = autoencoder
         self.loss = loss
         self.regularizers = regularizers
+        self.mixed = mixed
         self._take = batches.take
         self._rng = rng
         self._generator = torch.Generator(batches.device)
@@ -705,20 +711,25 @@ class Objective:
             for positions in (regularizer.partners(batch) for regularizer in self.regularizers)
         ]
         brought = [partner.inputs for partner in partners if partner is not None]
-        codes = encoder(torch.cat([batch.inputs, *brought]) if brought else batch.inputs).to(
-            rows.dtype
-        )
+        inputs = torch.cat([batch.inputs, *brought]) if brought else batch.inputs
+        with self._products(rows):
+            codes = encoder(inputs).to(rows.dtype)
         batch.codes, *partner_codes = codes.split([len(rows), *map(len, brought)])
         passed = batch.codes
         for regularizer in self.regularizers:
             passed = regularizer.perturb(passed, batch)
-        batch.reconstruction = decoder(passed).to(rows.dtype)
+        with self._products(rows):
+            batch.reconstruction = decoder(passed).to(rows.dtype)
         summed = self.loss(batch.reconstruction, rows).sum()
         total = summed / len(rows)
         for regularizer, partner in zip(self.regularizers, partners, strict=True):
             own = None if partner is None else partner_codes.pop(0)
             total = total + regularizer.penalty(replace(batch, partner_codes=own))
         return summed.detach(), total
+
+    def _products(self, rows: torch.Tensor) -> AbstractContextManager[object]:
+        mixed = self.mixed
+        return autocast(rows.device.type, dtype=torch.bfloat16) if mixed else nullcontext()
 
     def _corrupted(self, rows: torch.Tensor, index: np.ndarray) -> Batch:
         encoder, decoder = self.autoencoder

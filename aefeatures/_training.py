@@ -117,8 +117,8 @@ def train(
     heads = [regularizer.head for regularizer in regularizers if regularizer.head is not None]
     trained = nn.ModuleList([autoencoder, *heads])
     optimizer = Adam(trained, weight_decay=weight_decay, state=optimizer_state)
-    objective = Objective(autoencoder, loss, list(regularizers), batches, rng)
-    step_gradient = gradient_step(objective, optimizer.gradient, mixed=mixed)
+    objective = Objective(autoencoder, loss, list(regularizers), batches, rng, mixed=mixed)
+    step_gradient = gradient_step(objective, optimizer.gradient)
     rate = SCHEDULES[schedule]
     total_steps = max_epochs * len(batches)
     result = TrainingResult()

@@ -27,6 +27,13 @@ def test_digits_pipeline(tmp_path):
     assert (tmp_path / "digits.png").stat().st_size > 20_000
 
 
+def test_few_labels():
+    out = run("few_labels")
+    svc = {line[:20].strip(): float(line.split()[-1]) for line in out.splitlines()[2:]}
+    assert svc["aefeatures, 3 codes"] > svc["PCA, 3 components"] + 0.1
+    assert svc["aefeatures, 3 codes"] > svc["64 columns"] - 0.02
+
+
 @pytest.mark.parametrize("source", ["npz", "torchvision"])
 def test_mnist_features(tmp_path, digits, mnist_root, source):
     if source == "npz":
@@ -56,7 +63,7 @@ def test_mnist_features_says_how_to_get_the_data(tmp_path):
 @pytest.mark.parametrize(
     ("name", "args"),
     [
-        ("benchmark_features", ["--quick"]),
+        ("benchmark_features", ["--quick", "--sets", "digits", "wine"]),
         ("benchmark_missing", ["--quick"]),
         ("benchmark_memory", ["--quick"]),
         ("benchmark_speed", ["--quick", "--only", "bare loop", "MLPRegressor", "products"]),

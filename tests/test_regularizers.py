@@ -410,3 +410,15 @@ def test_objective_brings_partners_of_several_regularizers():
     assert float(summed) == pytest.approx(3 * mean, rel=1e-5)
     brought = float(model[0](X[(index + 1) % 10]).sum() + model[0](X[(index + 3) % 10]).sum())
     assert float(total) == pytest.approx(mean + brought, rel=1e-4)
+
+
+def test_only_the_networks_products_are_in_bfloat16(digits):
+    seen = []
+
+    class Look(Regularizer):
+        def penalty(self, batch):
+            seen.append((batch.codes.dtype, (batch.codes @ batch.codes.T).dtype))
+            return 0.0
+
+    quick([Look(), "neighbors"], precision="bfloat16", max_epochs=1).fit(digits[0][:64])
+    assert seen == [(torch.float32, torch.float32)]
