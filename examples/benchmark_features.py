@@ -141,8 +141,8 @@ def few_labels(Z, y, Z_test, y_test):
 
 
 def measure(contestant, n_components, seed, X, X_test, y, y_test, peers):
-    """Every figure of one contestant; `peers` are the two matrices that peers get."""
-    rows, rows_test = (X, X_test) if contestant in OURS else peers
+    """Every figure of one contestant; `peers` is what `for_peers` gave."""
+    rows, rows_test = (X, X_test) if contestant in OURS else peers[:2]
     figures = {}
     if contestant == "raw":
         Z, Z_test = rows, rows_test
