@@ -70,7 +70,9 @@ class PyODCodes:
         from pyod.models.auto_encoder import AutoEncoder
 
         widths = [128, 64, 12, n_components]
-        self.detector = AutoEncoder(hidden_neuron_list=widths, batch_size=64, verbose=0)
+        self.detector = AutoEncoder(
+            hidden_neuron_list=widths, batch_size=64, preprocessing=False, verbose=0
+        )
 
     def fit_transform(self, X):
         self.detector.fit(X)
@@ -79,9 +81,8 @@ class PyODCodes:
     def transform(self, X):
         import torch
 
-        X = (X - self.detector.X_mean) / self.detector.X_std
         with torch.inference_mode():
-            rows = torch.from_numpy(np.float32(X)).to(self.detector.device)
+            rows = torch.from_numpy(X).to(self.detector.device)
             return self.detector.model.eval().encoder(rows).cpu().numpy()
 
 
