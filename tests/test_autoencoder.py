@@ -100,8 +100,31 @@ def test_preset_lecture():
         "max_epochs": 10,
         "n_components": 2,
     }
-    with pytest.raises(ValueError, match=r"Unknown preset 'lectures'\. Presets: lecture"):
+    with pytest.raises(ValueError, match=r"Unknown preset 'lectures'\. Presets: images, lecture"):
         AutoencoderTransformer.from_preset("lectures")
+
+
+@pytest.mark.parametrize("name", ["images", "lecture", "neighbors", "tabular"])
+def test_presets_train_and_share_nothing(digits, name):
+    transformer = AutoencoderTransformer.from_preset(name, max_epochs=5, random_state=0)
+    assert transformer.fit_transform(digits[0]).shape == (len(digits[0]), 3)
+    other = AutoencoderTransformer.from_preset(name)
+    for parameter in ("regularizer", "network"):
+        value = getattr(transformer, parameter)
+        assert value is None or value is not getattr(other, parameter)
+
+
+def test_neighbors_preset_serves_few_labels(digits):
+    X, X_test, y, y_test = digits
+    few = np.concatenate([np.flatnonzero(y == label)[:5] for label in range(10)])
+
+    def score(transformer):
+        transformer.fit(X)
+        knn = KNeighborsClassifier(3).fit(transformer.transform(X[few]), y[few])
+        return knn.score(transformer.transform(X_test), y_test)
+
+    neighbors = score(AutoencoderTransformer.from_preset("neighbors", random_state=0))
+    assert neighbors > score(AutoencoderTransformer(random_state=0)) + 0.05
 
 
 def test_lectures_loop_is_a_plain_for_loop(digits):

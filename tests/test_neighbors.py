@@ -71,8 +71,8 @@ def test_rows_are_taken_out_of_their_own_neighbors():
     np.testing.assert_array_equal(found, [[1, 2], [2, 0], [0, 1]])
 
 
+@pytest.mark.slow  # numba compiles
 def test_large_data_is_searched_approximately(digits, monkeypatch):
-    pytest.importorskip("pynndescent", reason="the extra 'neighbors' is not installed")
     monkeypatch.setattr(aefeatures._neighbors, "_EXACT_ROWS", 500)
     X = digits[0]
     found = graph(X)

@@ -210,11 +210,11 @@ def test_contractive_penalty_is_the_norm_of_the_jacobian(digits):
     assert encoder[0].weight.grad.abs().max() > 0
 
 
+@torch.no_grad()
 def test_variational_penalty_is_the_divergence_by_sampling():
     regularizer = Variational(2.0).prepare(data())
-    with torch.no_grad():
-        regularizer.head.weight.copy_(torch.tensor([[0.3, 0.1], [-0.2, 0.5]]))
-        regularizer.head.bias.copy_(torch.tensor([-1.0, 0.4]))
+    regularizer.head.weight.copy_(torch.tensor([[0.3, 0.1], [-0.2, 0.5]]))
+    regularizer.head.bias.copy_(torch.tensor([-1.0, 0.4]))
     codes = torch.randn(5, 2)
     log_variance = regularizer.head(codes)
     posterior = torch.distributions.Normal(codes, (log_variance / 2).exp())
