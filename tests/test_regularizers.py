@@ -29,7 +29,10 @@ from aefeatures._regularizers import (
     resolve_regularizers,
 )
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*learned nothing")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*learned nothing"),
+    pytest.mark.filterwarnings("ignore:Converting a tensor with requires_grad=True to a scalar"),
+]
 
 
 def quick(regularizer, **params):
