@@ -29,6 +29,7 @@ from aefeatures._networks import (
     Autoencoder,
     BuildSpec,
     ConvNetwork,
+    Cost,
     Decoder,
     DenseNetwork,
     Encoder,
@@ -253,9 +254,10 @@ class AutoencoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
     _fitted_loss: str | RowLoss
     _seed: int
     _rng: np.random.Generator
-    _heads: list[nn.Module | None]  # what the regularizers trained along
+    # Kinds of the last training's regularizers and what they trained along.
+    _heads: list[tuple[type[Regularizer], nn.Module | None]]
     _optimizer_state: AdamState | None
-    _widest: int
+    _cost: Cost
 
     def __init__(
         self,
@@ -481,7 +483,7 @@ class AutoencoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
             lambda rows: encoder(self._filled(self._scaled(rows), rows)),
             X,
             self._n_features_out,
-            width=self._widest,
+            width=self._cost.width,
         )
 
     def inverse_transform(self, Z: Any) -> np.ndarray:
@@ -502,7 +504,7 @@ class AutoencoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
             lambda codes: self._scaling.inverse(decoder(to_tensor(codes, self.device_))),
             Z,
             self.n_features_in_,
-            width=self._widest,
+            width=self._cost.width,
         )
 
     def reconstruct(self, X: Any) -> np.ndarray:
@@ -631,7 +633,7 @@ class AutoencoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
             scaled = self._scaled(rows)
             return function(scaled, decoder(encoder(self._filled(scaled, rows))))
 
-        return map_chunks(on_chunk, X, n_columns, width=self._widest)
+        return map_chunks(on_chunk, X, n_columns, width=self._cost.width)
 
     def _scaled(self, rows: Rows) -> torch.Tensor:
         return self._scaling(to_tensor(rows, self.device_))
@@ -698,7 +700,7 @@ class AutoencoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         n_features, n_components = X.shape[1], built_from["n_components"]
         self.encoder_, self.decoder_ = build_network(network, n_features, n_components, spec=spec)
         network = nn.Sequential(self.encoder_, self.decoder_)
-        self._widest = cost_per_row(network, n_features).width
+        self._cost = cost_per_row(network, n_features)
         self._heads = []
         self._optimizer_state = None
         self._learns_missing = False
@@ -744,6 +746,9 @@ class AutoencoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
             encoder = nn.Sequential(fill, encoder)
         autoencoder = nn.Sequential(encoder, decoder).to(self.device_)
         regularizers = self._prepare_regularizers(y, batches)
+        kinds = [type(regularizer) for regularizer in regularizers]
+        if kinds != [kind for kind, _ in self._heads]:
+            settings["optimizer_state"] = None  # its moments are of other parameters
         result = train(
             autoencoder,
             batches,
@@ -753,18 +758,20 @@ class AutoencoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
             rng=self._rng,
             mixed=self.precision == "bfloat16",
             regularizers=regularizers,
+            work=self._cost.multiply_adds * batches.batch_size,
             verbose=self.verbose,
             **settings,
         )
-        self._heads = [regularizer.head for regularizer in regularizers]
+        self._heads = [(type(regularizer), regularizer.head) for regularizer in regularizers]
         return autoencoder, loss, result
 
     def _prepare_regularizers(self, y: np.ndarray | None, batches: Batches) -> list[Regularizer]:
         regularizers = resolve_regularizers(self.regularizer)
         means = self._fill.values.detach().to(self.device_)
         # Training goes on with the heads of the last call, where it asked for the same.
-        heads = copy.deepcopy(self._heads)
-        heads = heads if len(heads) == len(regularizers) else [None] * len(regularizers)
+        heads: list[nn.Module | None] = [None] * len(regularizers)
+        if [type(regularizer) for regularizer in regularizers] == [kind for kind, _ in self._heads]:
+            heads = [copy.deepcopy(head) for _, head in self._heads]
         return [
             regularizer.prepare(
                 TrainingData(batches, y, means, self._n_features_out, self._rng, head)

@@ -96,9 +96,7 @@ class DenseNetwork(Network):
 
     def build(self, n_features: int, n_components: int, *, spec: BuildSpec) -> Pair:
         """Return encoder and decoder."""
-        _check_name("activation", self.activation, ACTIVATIONS)
-        if self.normalization is not None:
-            _check_name("normalization", self.normalization, NORMALIZATIONS)
+        _check_layers(self.activation, self.normalization)
         widths = [n_features, *_widths("hidden_layer_sizes", self.hidden_layer_sizes), n_components]
 
         def layers(widths: Sequence[int]) -> list[nn.Module]:
@@ -166,9 +164,7 @@ class ConvNetwork(Network):
 
     def build(self, n_features: int, n_components: int, *, spec: BuildSpec) -> Pair:
         """Return encoder and decoder."""
-        _check_name("activation", self.activation, ACTIVATIONS)
-        if self.normalization is not None:
-            _check_name("normalization", self.normalization, NORMALIZATIONS)
+        _check_layers(self.activation, self.normalization)
         if self.kernel_size % 2 != 1:
             raise ValueError(f"kernel_size must be odd, got {self.kernel_size}.")
         image_channels, height, width = resolve_image_shape(self.image_shape, n_features)
@@ -336,9 +332,14 @@ def _widths(name: str, sizes: int | Sequence[int]) -> list[int]:
     return widths
 
 
-def _check_name(parameter: str, name: str, table: dict[str, Any]) -> None:
-    if name not in table:
-        raise ValueError(f"{parameter} must be one of {', '.join(table)}, got {name!r}.")
+def _check_layers(activation: str, normalization: str | None) -> None:
+    for parameter, name, legal in (
+        ("activation", activation, [*ACTIVATIONS]),
+        ("normalization", normalization, [None, *NORMALIZATIONS]),
+    ):
+        if name not in legal:
+            names = ", ".join(map(str, legal))
+            raise ValueError(f"{parameter} must be one of {names}, got {name!r}.")
 
 
 def _gain(activation: str | None) -> float:

@@ -12,7 +12,6 @@ import torch
 import torch.nn.functional as F
 from sklearn.base import BaseEstimator
 from sklearn.utils.multiclass import type_of_target
-from sklearn.utils.validation import column_or_1d
 from torch import autocast, nn
 from torch.autograd.function import once_differentiable
 
@@ -546,7 +545,7 @@ class Supervised(Regularizer):
     def prepare(self, data: TrainingData) -> Regularizer:
         """Check y, and make the linear model that predicts it."""
         _check_number(self, "weight")
-        y = column_or_1d(data.y, warn=True)
+        y = np.asarray(data.y)
         labelled = _is_labelled(y, self.unlabeled)
         if not labelled.any():
             raise ValueError("No row of y is labelled.")

@@ -16,7 +16,6 @@ from aefeatures._batches import Batches
 from aefeatures._device import TrainingThread
 from aefeatures._gradients import gradient_step
 from aefeatures._losses import RowLoss
-from aefeatures._networks import cost_per_row
 from aefeatures._optimizer import Adam, AdamState
 from aefeatures._regularizers import Objective, Regularizer
 
@@ -86,6 +85,7 @@ def train(
     optimizer_state: AdamState | None = None,
     mixed: bool = False,
     regularizers: Sequence[Regularizer] = (),
+    work: int = 0,
     verbose: int = 0,
 ) -> TrainingResult:
     """Train `autoencoder`, an encoder and its decoder, in place.
@@ -102,6 +102,8 @@ def train(
         Whether products of matrices are computed in bfloat16.
     regularizers : sequence of Regularizer
         As `prepare` returned them. Their heads are trained along.
+    work : int
+        Multiply-adds of a step, by which `TrainingThread` chooses where it computes.
 
     Raises
     ------
@@ -143,7 +145,6 @@ def train(
             evaluate(autoencoder, early_stopping.validation, loss) if early_stopping else None
         )
 
-    work = cost_per_row(autoencoder, batches.n_features).multiply_adds * batches.batch_size
     with TrainingThread(work) as thread:
         try:
             for epoch in range(1, max_epochs + 1):

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from scipy import sparse
 from sklearn.base import _fit_context as fit_context
-from sklearn.utils import get_tags
+from sklearn.utils import assert_all_finite, get_tags
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import (
     check_array,
@@ -81,8 +81,7 @@ def check_rows_and_labels(
         )
     rows = check_rows(estimator, X, reset=reset)
     y = column_or_1d(y, warn=True)
-    if y.dtype.kind == "f" and np.isinf(y).any():
-        raise ValueError(f"Input y contains infinity or a value too large for {y.dtype!r}.")
+    assert_all_finite(y, allow_nan=True, input_name="y")
     check_consistent_length(rows, y)
     return rows, y
 

@@ -85,6 +85,15 @@ def test_every_regularizer_goes_on_in_partial_fit(digits, name):
     assert np.isfinite(transformer.transform(X)).all()
 
 
+def test_regularizers_may_change_between_calls(digits):
+    X, _, y, _ = digits
+    transformer = quick(None)
+    for regularizer in (None, "variational", "supervised", ["sparse", "supervised"], "sparse"):
+        transformer.set_params(regularizer=regularizer).partial_fit(X[:200], y[:200])
+    assert transformer.n_iter_ == 5
+    assert np.isfinite(transformer.transform(X)).all()
+
+
 def test_names_stand_for_defaults():
     for name, kind in REGULARIZERS.items():
         (regularizer,) = resolve_regularizers(name)
@@ -304,7 +313,7 @@ def test_the_graph_is_not_kept(digits):
     assert not hasattr(transformer.regularizer, "_graph")
     kept = [v for v in vars(transformer).values() if isinstance(v, np.ndarray)]
     assert all(len(v) != len(digits[0]) for v in kept)
-    assert transformer._heads == [None]
+    assert transformer._heads == [(NeighborPreserving, None)]
 
 
 def test_labels_shape_the_codes(digits):
