@@ -74,7 +74,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         **_WIDE,
         "hidden_layer_sizes": (256, 128, 64),
         "scaling": "standard",
-        "regularizer": NeighborPreserving(n_neighbors=5, weight=0.2),
+        "regularizer": NeighborPreserving(),
         "learning_rate": 7e-3,
     },
     "images": {"network": ConvNetwork(), "learning_rate": 7e-3, "batch_size": 128},
@@ -141,7 +141,7 @@ class AutoencoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
     max_epochs : int or "auto", default="auto"
         Passes over the rows. "auto" means ``max(10, ceil(192_000 / n_rows))``, where fewer rows
         than 64 or `batch_size` count as so many: 10 on data of 60,000 rows, and on small data
-        about 3,000 steps at batches of 64. With `NeighborPreserving` at least 20.
+        about 3,000 steps at batches of 64. With `NeighborPreserving` at least 20 and at most 200.
     early_stopping : bool, default=False
         Whether to set `validation_fraction` of the rows aside, stop when the loss on them
         no longer falls, and keep the weights at which it was lowest.

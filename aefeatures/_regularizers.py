@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -18,6 +19,9 @@ from torch.autograd.function import once_differentiable
 from aefeatures._batches import Batches
 from aefeatures._losses import RowLoss
 from aefeatures._neighbors import neighbor_graph
+
+# Rows by which a variance is judged.
+_SAMPLE_ROWS = 2_000
 
 
 @dataclass
@@ -118,8 +122,9 @@ class Regularizer(BaseEstimator):
     #: Whether `fit` needs y.
     requires_y = False
 
-    #: The fewest epochs that `max_epochs="auto"` stands for.
+    #: The fewest and the most epochs that `max_epochs="auto"` stands for.
     min_epochs = 10
+    max_epochs: float = math.inf
 
     #: A module that is trained along with the network, made in `prepare`.
     head: nn.Module | None = None
@@ -415,9 +420,10 @@ class NeighborPreserving(Regularizer):
 
     Parameters
     ----------
-    n_neighbors : int, default=10
-        Fewer, 5, suit tables with many small groups.
-    weight : float, default=0.05
+    n_neighbors : int, default=5
+    weight : float, default=0.5
+        In units of the columns' mean variance in the network's range, which is the squared error
+        of predicting their means: the same number suits pixels and standardized columns.
 
     Notes
     -----
@@ -443,8 +449,9 @@ class NeighborPreserving(Regularizer):
     """
 
     min_epochs = 20
+    max_epochs = 200  # a few rows, pulled together time and again, only get learned by heart
 
-    def __init__(self, n_neighbors: int = 10, weight: float = 0.05) -> None:
+    def __init__(self, n_neighbors: int = 5, weight: float = 0.5) -> None:
         self.n_neighbors = n_neighbors
         self.weight = weight
 
@@ -454,6 +461,8 @@ class NeighborPreserving(Regularizer):
         _check_number(self, "n_neighbors", lower=1)
         prepared = NeighborPreserving(self.n_neighbors, self.weight)
         prepared._graph = neighbor_graph(data.batches, data.means, self.n_neighbors, data.rng)
+        differences = data.batches.sample(_SAMPLE_ROWS) - data.means
+        prepared._scale = self.weight * float(differences.square().nanmean().nan_to_num())
         return prepared
 
     def partners(self, batch: Batch) -> np.ndarray:
@@ -465,7 +474,7 @@ class NeighborPreserving(Regularizer):
     def penalty(self, batch: Batch) -> torch.Tensor:
         """Return the weighted contrastive loss of the batch."""
         loss: torch.Tensor = ContrastiveLoss.apply(batch.codes, batch.partner_codes)
-        return self.weight * loss
+        return self._scale * loss
 
 
 class ContrastiveLoss(torch.autograd.Function):

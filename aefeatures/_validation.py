@@ -166,5 +166,7 @@ def resolve_max_epochs(
     if max_epochs != "auto":
         return int(max_epochs)
     fewest = max([Regularizer.min_epochs, *(each.min_epochs for each in regularizers)])
+    most = min([Regularizer.max_epochs, *(each.max_epochs for each in regularizers)])
     # Of data smaller than a batch an epoch is one step.
-    return max(fewest, math.ceil(_AUTO_ROWS / max(n_rows, _AUTO_BATCH, batch_size)))
+    steps_worth = math.ceil(_AUTO_ROWS / max(n_rows, _AUTO_BATCH, batch_size))
+    return max(fewest, int(min(most, steps_worth)))

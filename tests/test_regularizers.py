@@ -261,7 +261,9 @@ def test_neighbor_penalty_is_the_contrastive_loss():
         others = [k for k in range(12) if k not in (i, j)]
         losses.append(-(s[i, j] / (s[i, j] + s[i, others].sum())).log())
     expected = 0.5 * torch.stack(losses).mean()
-    penalty = NeighborPreserving(weight=0.5).penalty(batch(codes=codes, partner_codes=partners))
+    regularizer = NeighborPreserving()
+    regularizer._scale = 0.5
+    penalty = regularizer.penalty(batch(codes=codes, partner_codes=partners))
     torch.testing.assert_close(penalty, expected)
     for by_hand, by_autograd in zip(
         torch.autograd.grad(penalty, [codes, partners]),
@@ -273,7 +275,9 @@ def test_neighbor_penalty_is_the_contrastive_loss():
 
 def test_a_single_row_and_its_partner_do_not_push():
     codes = torch.randn(1, 3, requires_grad=True)
-    penalty = NeighborPreserving().penalty(batch(codes=codes, partner_codes=codes.detach() + 1))
+    regularizer = NeighborPreserving()
+    regularizer._scale = 0.5
+    penalty = regularizer.penalty(batch(codes=codes, partner_codes=codes.detach() + 1))
     penalty.backward()
     assert float(penalty.detach()) == pytest.approx(0, abs=1e-6)
     assert float(codes.grad.abs().max()) < 1e-6
@@ -300,6 +304,20 @@ def test_neighbors_improve_the_codes(digits):
         return make_pipeline(transformer, KNeighborsClassifier()).fit(X, y).score(X_test, y_test)
 
     assert score("neighbors") > score(None) + 0.02
+
+
+def test_the_weight_of_neighbors_follows_the_units_of_the_columns(digits):
+    X = digits[0].astype(np.float64)
+    X_missing = np.where(np.random.default_rng(0).random(X.shape) < 0.1, np.nan, X)
+
+    def scale(X):
+        transformer = quick("neighbors", scaling=None, max_epochs=1).fit(X)
+        (regularizer,) = transformer._prepare_regularizers(None, transformer._make_batches(X))
+        return regularizer._scale
+
+    assert scale(X) == pytest.approx(0.5 * X.var(axis=0).mean(), rel=1e-4)
+    assert scale(X / 16) == pytest.approx(scale(X) / 256, rel=1e-4)
+    assert scale(X_missing) == pytest.approx(scale(X), rel=0.02)
 
 
 @pytest.mark.parametrize("n_rows", [1, 2, 5, 16])
