@@ -1,0 +1,80 @@
+"""Configuration of the documentation; `make docs` builds it."""
+
+import os
+import sys
+from pathlib import Path
+
+os.environ["MPLBACKEND"] = "agg"
+sys.path.insert(0, str(Path(__file__).parent))
+
+import aefeatures
+
+project = "aefeatures"
+author = "The aefeatures developers"
+copyright = "the aefeatures developers"
+version = release = aefeatures.__version__
+
+extensions = [
+    "myst_parser",
+    "numpydoc",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.mathjax",
+    "sphinx_gallery.gen_gallery",
+]
+exclude_patterns = ["_build"]
+templates_path = ["_templates"]
+suppress_warnings = ["config.cache"]  # sphinx-gallery's sorters cannot be pickled
+default_role = "py:obj"
+myst_enable_extensions = ["colon_fence"]
+myst_heading_anchors = 3
+
+# numpydoc: attributes and methods are listed on the page of their class.
+numpydoc_show_class_members = False
+autodoc_typehints = "none"
+autosummary_generate = True
+
+sphinx_gallery_conf = {
+    "examples_dirs": "../examples",
+    "gallery_dirs": "gallery",
+    "filename_pattern": r"/plot_",
+    "ignore_pattern": r"/(?!plot_)[^/]*\.py$",
+    "within_subsection_order": "FileNameSortKey",
+    "download_all_examples": False,
+    "abort_on_example_error": True,
+    "remove_config_comments": True,
+    "show_memory": False,
+    "image_scrapers": ("matplotlib",),
+}
+
+html_theme = "pydata_sphinx_theme"
+html_title = "aefeatures"
+html_show_sourcelink = False
+html_theme_options = {
+    "navigation_with_keys": False,
+    "secondary_sidebar_items": ["page-toc"],
+    "footer_start": ["copyright"],
+    "footer_end": [],
+}
+html_sidebars = {"index": [], "tutorial": [], "benchmarks": [], "design": [], "coming_from": []}
+html_static_path = []
+html_extra_path = ["_build/extra"]
+
+
+def write_latent_map(app):
+    """Write the map of digits that the page on it shows."""
+    from sklearn.datasets import load_digits
+
+    from aefeatures import AutoencoderTransformer, write_latent_map
+
+    path = Path(app.srcdir) / "_build" / "extra" / "digits.html"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        X, y = load_digits(return_X_y=True)
+        transformer = AutoencoderTransformer.from_preset("neighbors", random_state=0).fit(X)
+        write_latent_map(transformer, X, y, path=path, image_shape=(8, 8))
+
+
+def setup(app):
+    """Make what the pages embed, before they are built."""
+    app.connect("builder-inited", write_latent_map)

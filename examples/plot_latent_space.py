@@ -1,0 +1,51 @@
+"""
+A latent space in three dimensions
+==================================
+
+Three numbers a row can be looked at. With `NeighborPreserving`, which the preset "neighbors"
+brings, rows that are alike have codes that are alike: classes become clouds that can be told
+apart by eye, without a label having been seen.
+"""
+
+# %%
+# Plain and neighbour-preserving codes
+# ------------------------------------
+import matplotlib.pyplot as plt
+from sklearn.datasets import load_digits
+
+from aefeatures import AutoencoderTransformer, LatentSpaceDisplay
+
+X, y = load_digits(return_X_y=True)
+plain = AutoencoderTransformer(random_state=0).fit(X)
+neighbors = AutoencoderTransformer.from_preset("neighbors", random_state=0).fit(X)
+
+figure, axes = plt.subplots(
+    1, 2, figsize=(9, 4.5), layout="constrained", subplot_kw={"projection": "3d"}
+)
+for ax, transformer, title in zip(
+    axes, (plain, neighbors), ("AutoencoderTransformer()", 'preset "neighbors"'), strict=True
+):
+    last = ax is axes[-1]
+    LatentSpaceDisplay.from_estimator(
+        transformer, X, y, ax=ax, trim=0.01, legend=last, target_name="digit", s=6
+    )
+    ax.set_title(title)
+
+# %%
+# Two numbers, and the way between digits
+# ---------------------------------------
+# Between two codes the decoder draws pictures that were in no data set.
+import numpy as np
+
+from aefeatures import ReconstructionDisplay
+
+flat = AutoencoderTransformer.from_preset("neighbors", n_components=2, random_state=0).fit(X)
+LatentSpaceDisplay.from_estimator(flat, X, y, trim=0.005, target_name="digit")
+
+# %%
+start, end = flat.transform(X[[0, 1]])
+steps = np.linspace(0, 1, 8)[:, None]
+path = flat.inverse_transform((1 - steps) * start + steps * end)
+ReconstructionDisplay(
+    path, flat.reconstruct(path), image_shape=(8, 8), snapshot_names=["encoded\nagain"]
+).plot()

@@ -1,0 +1,49 @@
+"""
+Pictures after every epoch
+==========================
+
+The way a lecture shows an autoencoder: five images are kept aside, and after each epoch they are
+looked at beside what the network makes of them. `ReconstructionMonitor` keeps those pictures as
+a callback of scikit-learn (1.9 or later), `ReconstructionDisplay` draws them, and
+`LossCurveDisplay` shows the loss that fell meanwhile.
+"""
+
+# %%
+# Keep five images in view
+# ------------------------
+from sklearn.datasets import load_digits
+
+from aefeatures import (
+    AutoencoderTransformer,
+    LossCurveDisplay,
+    ReconstructionDisplay,
+    ReconstructionMonitor,
+)
+
+X, y = load_digits(return_X_y=True)
+X_view, X_train = X[:5], X[5:]
+monitor = ReconstructionMonitor(X_view)
+transformer = AutoencoderTransformer(max_epochs=40, random_state=0)
+transformer.set_callbacks(monitor).fit(X_train)
+
+# %%
+# The originals, and what the network made of them as it learned. At first it gives back the mean of
+# all digits; then the round ones part from the straight ones.
+monitor.display(image_shape=(8, 8)).plot()
+
+# %%
+# The loss of every epoch
+# -----------------------
+LossCurveDisplay.from_estimator(transformer)
+
+# %%
+# The same by hand
+# ----------------
+# `partial_fit` trains for one epoch, so that a loop does what the callback does; also before
+# scikit-learn 1.9.
+by_hand = AutoencoderTransformer(random_state=0)
+pictures = []
+for _ in range(5):
+    by_hand.partial_fit(X_train)
+    pictures.append(by_hand.reconstruct(X_view))
+ReconstructionDisplay(X_view, pictures, image_shape=(8, 8)).plot()
