@@ -1,6 +1,12 @@
 """Learned features for scikit-learn pipelines, from an autoencoder."""
 
 from aefeatures._autoencoder import AutoencoderTransformer
+from aefeatures._displays import (
+    LatentSpaceDisplay,
+    LossCurveDisplay,
+    ReconstructionDisplay,
+    ReconstructionMonitor,
+)
 from aefeatures._networks import ConvNetwork, DenseNetwork
 from aefeatures._regularizers import (
     Contractive,
@@ -21,7 +27,11 @@ __all__ = [
     "Contractive",
     "DenseNetwork",
     "Denoising",
+    "LatentSpaceDisplay",
+    "LossCurveDisplay",
     "NeighborPreserving",
+    "ReconstructionDisplay",
+    "ReconstructionMonitor",
     "Regularizer",
     "Sparse",
     "Supervised",

@@ -28,7 +28,16 @@ from aefeatures._regularizers import Regularizer
 from aefeatures._scaling import SCALINGS, Scaling
 from aefeatures._training import SCHEDULES
 
+try:
+    from sklearn.callback import CallbackSupportMixin
+except ImportError:  # scikit-learn before 1.9
+
+    class CallbackSupportMixin:  # type: ignore[no-redef]
+        """Stands in for what older versions lack."""
+
+
 __all__ = [
+    "CallbackSupportMixin",
     "PARAMETER_CONSTRAINTS",
     "check_codes",
     "check_loss_range",
