@@ -1,13 +1,9 @@
 """Learned features for scikit-learn pipelines, from an autoencoder."""
 
 from aefeatures._autoencoder import AutoencoderTransformer
-from aefeatures._displays import (
-    LatentSpaceDisplay,
-    LossCurveDisplay,
-    ReconstructionDisplay,
-    ReconstructionMonitor,
-)
+from aefeatures._displays import LatentSpaceDisplay, LossCurveDisplay
 from aefeatures._networks import ConvNetwork, DenseNetwork
+from aefeatures._reconstructions import ReconstructionDisplay, ReconstructionMonitor
 from aefeatures._regularizers import (
     Contractive,
     Denoising,

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from scipy import sparse
 from sklearn.base import _fit_context as fit_context
+from sklearn.model_selection._search import BaseSearchCV
 from sklearn.utils import assert_all_finite, get_tags
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import (
@@ -39,6 +40,7 @@ except ImportError:  # scikit-learn before 1.9
 __all__ = [
     "CallbackSupportMixin",
     "PARAMETER_CONSTRAINTS",
+    "BaseSearchCV",
     "check_codes",
     "check_loss_range",
     "check_rows",

@@ -12,6 +12,8 @@ from sklearn.model_selection import train_test_split
 
 from aefeatures import AutoencoderTransformer
 
+os.environ.setdefault("MPLBACKEND", "agg")  # draws without a display
+
 
 @pytest.fixture(scope="session")
 def digits():

@@ -27,6 +27,7 @@ LAYERS = [
     "_vision",
     "_autoencoder",
     "_displays",
+    "_reconstructions",
     "__init__",
 ]
 
