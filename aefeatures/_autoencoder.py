@@ -62,6 +62,7 @@ from aefeatures._validation import (
 )
 
 _MODULES = ("encoder_", "decoder_", "_scaling", "_fill")
+_OF_RUNNING_FIT = ("_callback_fit_ctx", "_skl_callbacks_to_teardown")
 
 _WIDE: dict[str, Any] = {"activation": "gelu", "normalization": "layer", "batch_size": 256}
 
@@ -841,6 +842,8 @@ class AutoencoderTransformer(
 
     def __getstate__(self) -> dict[str, Any]:
         state: dict[str, Any] = super().__getstate__()
+        # What a fit under way leaves to scikit-learn: a callback may save `fitted_estimator`.
+        state = {name: state[name] for name in state if name not in _OF_RUNNING_FIT}
         if "encoder_" not in state:
             return state
         modules = {name: to_arrays(state[name]) for name in _MODULES}
