@@ -259,7 +259,7 @@ class LatentSpaceDisplay:
         if n == 3:
             style = {"depthshade": False, **style}
             # Else its labels stand out of the figure: its layout does not know of them.
-            ax.set_box_aspect(None, zoom=0.9)
+            ax.set_box_aspect(None, zoom=1.0)
             ax.tick_params(labelsize="x-small", pad=-2)
             for axis in (ax.xaxis, ax.yaxis, ax.zaxis):
                 axis.labelpad = -4

@@ -20,15 +20,20 @@ Printed are medians with their range, and the median over the rounds of each con
 time divided by ours of the same round.
 
     python examples/benchmark_speed.py --data mnist.npz [--quick] [--json FILE] [--chart FILE]
+    OMP_NUM_THREADS=1 python examples/benchmark_speed.py --data mnist.npz --progress
+
+The second measures nothing but what progress and callbacks cost, on every fifth image.
 
 Needs the extra `bench`. `--data` is a .npz with `X_train` of images.
 """
 
 import argparse
 import contextlib
+import io
 import itertools
 import json
 import platform
+import sys
 import time
 import warnings
 from pathlib import Path
@@ -339,6 +344,74 @@ def table_data():
     }
 
 
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+class Idle:
+    """A callback that does nothing."""
+
+    def setup(self, estimator, context):
+        pass
+
+    def on_fit_task_begin(self, estimator, context):
+        pass
+
+    def on_fit_task_end(self, estimator, context):
+        pass
+
+    def teardown(self, estimator, context):
+        pass
+
+
+class Asking(Idle):
+    """A callback that asks for the estimator as it is after each epoch."""
+
+    def on_fit_task_end(self, estimator, context, *, fitted_estimator=None):
+        pass
+
+
+def measure_progress(X, n_rounds):
+    """Seconds of processor time of fits with and without progress and callbacks, round by round.
+
+    Processor time, since wall time would measure what else the machine does.
+    """
+
+    def fit(verbose=0, stream=None, callback=None):
+        transformer = AutoencoderTransformer(max_epochs=10, random_state=0, verbose=verbose)
+        if callback is not None:
+            transformer.set_callbacks(callback)
+        start = time.process_time()
+        with contextlib.redirect_stdout(stream or sys.stdout):
+            transformer.fit(X)
+        return time.process_time() - start
+
+    variants = {
+        "silent": fit,
+        "silent again": fit,
+        "verbose=1, terminal": lambda: fit(1, Terminal()),
+        "verbose=1, log": lambda: fit(1, io.StringIO()),
+    }
+    if hasattr(AutoencoderTransformer, "set_callbacks"):
+        variants["a callback that does nothing"] = lambda: fit(callback=Idle())
+        variants["a callback that asks for weights"] = lambda: fit(callback=Asking())
+    fit()
+    times = {name: [] for name in variants}
+    for i in range(n_rounds):
+        names = list(variants)
+        for name in names[i % len(names) :] + names[: i % len(names)]:
+            times[name].append(variants[name]())
+    return times
+
+
+def report_progress(times):
+    silent = np.array(times["silent"])
+    print(f"\n{len(silent)} rounds; a silent fit takes {np.median(silent):.2f} s")
+    for name in list(times)[1:]:
+        print(f"{name:<34}{np.median(np.array(times[name]) / silent) - 1:+8.2%}")
+
+
 def save_chart(results, path):
     import matplotlib as mpl
 
@@ -370,9 +443,12 @@ def main():
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[64, 512, 4096])
     parser.add_argument("--only", nargs="+", choices=CONTESTANTS, help="beside aefeatures")
     parser.add_argument("--quick", action="store_true", help="6,000 rows, one round, batch 64")
+    parser.add_argument("--progress", action="store_true", help="only the cost of progress")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--chart", type=Path)
     args = parser.parse_args()
+    if args.progress and not args.data:
+        parser.error("--progress needs --data")
     warnings.simplefilter("ignore")  # peers' convergence and deprecation warnings
 
     chosen = [name for name in CONTESTANTS if name in ("aefeatures", *(args.only or CONTESTANTS))]
@@ -382,6 +458,14 @@ def main():
         f"Python {platform.python_version()}, torch {torch.__version__}, "
         f"scikit-learn {sklearn.__version__}, numpy {np.__version__}; {n_rounds} rounds"
     )
+    if args.progress:
+        with np.load(args.data) as data:
+            X = data["X_train"][::5].reshape(-1, data["X_train"][0].size)
+        times = measure_progress(X, 1 if args.quick else args.rounds)
+        report_progress(times)
+        if args.json:
+            args.json.write_text(json.dumps(times, indent=1), encoding="utf-8")
+        return
     results = {}
     table = table_data()
     epochs = 20 if args.quick else 128  # 24 steps each: about 3,000
