@@ -47,7 +47,7 @@ class Recording:
         self.X, self.y = X, y
         if context.task_name == "epoch":
             self.acts.append(self.act(fitted_estimator))
-            return self.acts[-1] == "stop"
+            return isinstance(self.acts[-1], str) and self.acts[-1] == "stop"
         return None
 
     def teardown(self, estimator, context):
@@ -100,6 +100,15 @@ def test_callbacks_change_no_bit(digits, params):
     np.testing.assert_array_equal(watched.transform(digits[1]), alone.transform(digits[1]))
     # Nothing is left but what the user set.
     assert set(vars(watched)) - set(vars(alone)) == {"_skl_callbacks"}
+
+
+@needs_callbacks
+def test_fitted_estimator_knows_what_was_learned_for_missing_values(digits):
+    X = digits[0].copy()
+    X[::5, 20] = np.nan
+    callback = Recording(lambda estimator: estimator.reconstruct(X[:20]))
+    transformer = quick().set_callbacks(callback).fit(X)
+    np.testing.assert_array_equal(callback.acts[-1], transformer.reconstruct(X[:20]))
 
 
 @needs_callbacks
