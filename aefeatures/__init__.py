@@ -1,7 +1,9 @@
 """Learned features for scikit-learn pipelines, from an autoencoder."""
 
 from aefeatures._autoencoder import AutoencoderTransformer
+from aefeatures._displays import LatentSpaceDisplay, LossCurveDisplay
 from aefeatures._networks import ConvNetwork, DenseNetwork
+from aefeatures._reconstructions import ReconstructionDisplay, ReconstructionMonitor
 from aefeatures._regularizers import (
     Contractive,
     Denoising,
@@ -21,7 +23,11 @@ __all__ = [
     "Contractive",
     "DenseNetwork",
     "Denoising",
+    "LatentSpaceDisplay",
+    "LossCurveDisplay",
     "NeighborPreserving",
+    "ReconstructionDisplay",
+    "ReconstructionMonitor",
     "Regularizer",
     "Sparse",
     "Supervised",

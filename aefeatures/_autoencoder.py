@@ -23,6 +23,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from aefeatures._batches import Batches, Rows, has_missing, map_chunks, to_tensor, work_dtype
+from aefeatures._callbacks import FitTask
 from aefeatures._device import PRECISIONS, from_arrays, place, resolve_device, to_arrays
 from aefeatures._losses import RowLoss, leave_out_missing, resolve_loss
 from aefeatures._networks import (
@@ -39,6 +40,7 @@ from aefeatures._networks import (
     cost_per_row,
 )
 from aefeatures._optimizer import AdamState
+from aefeatures._progress import Progress
 from aefeatures._regularizers import (
     NeighborPreserving,
     Regularizer,
@@ -47,9 +49,10 @@ from aefeatures._regularizers import (
     resolve_regularizers,
 )
 from aefeatures._scaling import Scaling, learn_scaling
-from aefeatures._training import EarlyStopping, TrainingResult, diagnose, train
+from aefeatures._training import EarlyStopping, TrainingResult, Watcher, diagnose, train
 from aefeatures._validation import (
     PARAMETER_CONSTRAINTS,
+    CallbackSupportMixin,
     check_codes,
     check_loss_range,
     check_rows,
@@ -59,6 +62,7 @@ from aefeatures._validation import (
 )
 
 _MODULES = ("encoder_", "decoder_", "_scaling", "_fill")
+_OF_RUNNING_FIT = ("_callback_fit_ctx", "_skl_callbacks_to_teardown")
 
 _WIDE: dict[str, Any] = {"activation": "gelu", "normalization": "layer", "batch_size": 256}
 
@@ -81,7 +85,9 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
-class AutoencoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+class AutoencoderTransformer(
+    CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
+):
     """Features learned by an autoencoder.
 
     An autoencoder is a network trained to give back its input through a narrow middle, the
@@ -163,7 +169,8 @@ class AutoencoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         Determines the first weights, the order of rows and the validation rows. The
         same int gives the same codes on the same machine and number of threads.
     verbose : int, default=0
-        0 is silent, 1 prints a line per epoch.
+        0 is silent; 1 shows losses, rows per second and the time left, in one line that moves in
+        a terminal and in Jupyter, else in at most a line a second.
 
     Attributes
     ----------
@@ -205,6 +212,11 @@ class AutoencoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
     the network in its place is a number per column: the column's mean or, where the training
     data misses any value, one that is learned with the weights. Sparse matrices are
     made dense a few batches at a time, and give what the dense matrix gives.
+
+    Callbacks of scikit-learn 1.9 or later (``transformer.set_callbacks(...)``) are called in `fit`,
+    not in `partial_fit`: for the whole and for each epoch, after which one that returns True
+    ends the training. Their `fitted_estimator` has the weights of that epoch. Where y is None they
+    get X as y.
 
     Training does not take `sample_weight`: that weights equal repeated rows, as
     scikit-learn asks, cannot hold for an optimizer of batches.
@@ -380,6 +392,7 @@ class AutoencoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
             columns, or all rows have the same code.
         """
         resume = self.warm_start and hasattr(self, "encoder_")
+        task = FitTask(self, X, y)
         with self._unchanged_on_error():
             X, y = check_rows_and_labels(self, X, y, reset=not resume)
             self._start(X, resume)
@@ -397,16 +410,19 @@ class AutoencoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
                 self.batch_size,
                 resolve_regularizers(self.regularizer),
             )
+            task.begin(self.max_epochs_)
             autoencoder, loss, result = self._train(
                 X,
                 y,
                 batches,
+                task,
                 max_epochs=self.max_epochs_,
                 schedule=self.learning_rate_schedule,
                 early_stopping=early_stopping,
             )
             nothing_learned = diagnose(autoencoder, batches, loss)
             self._store(autoencoder, result)
+            task.end()
         if nothing_learned:
             warnings.warn(
                 f"{type(self).__name__} learned nothing: {nothing_learned}. Change max_epochs "
@@ -459,7 +475,7 @@ class AutoencoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
             self._start(X, resume)
             batches = self._make_batches(X)
             autoencoder, _, result = self._train(
-                X, y, batches, max_epochs=1, optimizer_state=self._optimizer_state
+                X, y, batches, None, max_epochs=1, optimizer_state=self._optimizer_state
             )
             self._store(autoencoder, result)
             self._optimizer_state = result.optimizer_state
@@ -521,8 +537,7 @@ class AutoencoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         X_reconstructed : ndarray of shape (n_samples, n_features)
             In X's units, in the dtype of `transform`.
         """
-        X = self._check_fitted_rows(X)
-        return self._map_reconstructed(X, lambda _, r: self._scaling.inverse(r), X.shape[1])
+        return self._reconstruct(self._check_fitted_rows(X))
 
     def score_samples(self, X: Any, per_feature: bool = False) -> np.ndarray:
         """Return minus the reconstruction error of the rows of X: higher is more normal.
@@ -618,6 +633,9 @@ class AutoencoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
 
     def _placed(self, module: nn.Module, dtype: np.dtype) -> nn.Module:
         return place(module, self.device_, work_dtype(dtype, self.device_))
+
+    def _reconstruct(self, X: Rows) -> np.ndarray:
+        return self._map_reconstructed(X, lambda _, r: self._scaling.inverse(r), X.shape[1])
 
     def _map_reconstructed(
         self,
@@ -733,7 +751,12 @@ class AutoencoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         )
 
     def _train(
-        self, X: Rows, y: np.ndarray | None, batches: Batches, **settings: Any
+        self,
+        X: Rows,
+        y: np.ndarray | None,
+        batches: Batches,
+        task: FitTask | None,
+        **settings: Any,
     ) -> tuple[nn.Sequential, RowLoss, TrainingResult]:
         """Train a copy of the network on the device; return it, the loss it was trained with."""
         fill, encoder, decoder = copy.deepcopy((self._fill, self.encoder_, self.decoder_))
@@ -749,6 +772,11 @@ class AutoencoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         kinds = [type(regularizer) for regularizer in regularizers]
         if kinds != [kind for kind, _ in self._heads]:
             settings["optimizer_state"] = None  # its moments are of other parameters
+        watchers: list[Watcher] = []
+        if self.verbose:
+            watchers.append(Progress(settings["max_epochs"], batches.n_rows))
+        if task is not None:
+            watchers += task.watchers(lambda result: self._as_fitted(autoencoder, result))
         result = train(
             autoencoder,
             batches,
@@ -759,7 +787,7 @@ class AutoencoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
             mixed=self.precision == "bfloat16",
             regularizers=regularizers,
             work=self._cost.multiply_adds * batches.batch_size,
-            verbose=self.verbose,
+            watchers=watchers,
             **settings,
         )
         self._heads = [(type(regularizer), regularizer.head) for regularizer in regularizers]
@@ -794,6 +822,13 @@ class AutoencoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         )
         self.best_loss_ = min(self.validation_loss_curve_ or self.loss_curve_)
 
+    def _as_fitted(self, autoencoder: nn.Sequential, result: TrainingResult) -> dict[str, Any]:
+        """The attributes that a fit would leave if it were over, with copies of the weights."""
+        fitted = object.__new__(type(self))
+        fitted.__dict__.update(self.__dict__)
+        fitted._store(copy.deepcopy(autoencoder), result)
+        return fitted.__dict__
+
     @contextmanager
     def _unchanged_on_error(self) -> Iterator[None]:
         before = self.__dict__.copy()
@@ -807,6 +842,8 @@ class AutoencoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
 
     def __getstate__(self) -> dict[str, Any]:
         state: dict[str, Any] = super().__getstate__()
+        # What a fit under way leaves to scikit-learn: a callback may save `fitted_estimator`.
+        state = {name: state[name] for name in state if name not in _OF_RUNNING_FIT}
         if "encoder_" not in state:
             return state
         modules = {name: to_arrays(state[name]) for name in _MODULES}

@@ -6,6 +6,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -71,6 +72,26 @@ class TrainingResult:
     optimizer_state: AdamState | None = None
 
 
+class Watcher:
+    """What is told how a training goes. This one does nothing with it."""
+
+    def begin_epoch(self) -> None:
+        """An epoch begins."""
+
+    def step(self, n_rows: int, summed_loss: torch.Tensor) -> None:
+        """A batch of `n_rows` is done; called in the training thread.
+
+        `summed_loss` is that of the epoch's rows so far, on the device, and goes on to change.
+        """
+
+    def end_epoch(self, result: TrainingResult) -> bool:
+        """An epoch is over; returns whether the training shall stop."""
+        return False
+
+    def close(self) -> None:
+        """The training is over, also by an error or an interrupt."""
+
+
 def train(
     autoencoder: nn.Sequential,
     batches: Batches,
@@ -86,7 +107,7 @@ def train(
     mixed: bool = False,
     regularizers: Sequence[Regularizer] = (),
     work: int = 0,
-    verbose: int = 0,
+    watchers: Sequence[Watcher] = (),
 ) -> TrainingResult:
     """Train `autoencoder`, an encoder and its decoder, in place.
 
@@ -104,6 +125,8 @@ def train(
         As `prepare` returned them. Their heads are trained along.
     work : int
         Multiply-adds of a step, by which `TrainingThread` chooses where it computes.
+    watchers : sequence of Watcher
+        Any of them may end the training after an epoch. An error of theirs is raised.
 
     Raises
     ------
@@ -139,15 +162,21 @@ def train(
             summed += step_gradient(rows, index)
             optimizer.step(learning_rate * rate.factor(step / total_steps))
             step += 1
+            for watcher in watchers:
+                watcher.step(len(rows), summed)
         result.n_steps = step
         trained.eval()
         return float(summed) / batches.n_rows, (
             evaluate(autoencoder, early_stopping.validation, loss) if early_stopping else None
         )
 
-    with TrainingThread(work) as thread:
+    with TrainingThread(work) as thread, ExitStack() as watching:
+        for watcher in watchers:
+            watching.callback(watcher.close)
         try:
             for epoch in range(1, max_epochs + 1):
+                for watcher in watchers:
+                    watcher.begin_epoch()
                 try:
                     train_loss, validation_loss = thread.run(run_epoch)
                 except torch.cuda.OutOfMemoryError as error:
@@ -163,15 +192,15 @@ def train(
                 result.loss_curve.append(train_loss)
                 if validation_loss is not None:
                     result.validation_loss_curve.append(validation_loss)
-                if verbose:
-                    print(_progress_line(epoch, max_epochs, train_loss, validation_loss))
                 past_peak = result.n_steps > rate.peak * total_steps
                 waited = 0 if improved or not past_peak else waited + 1
-                if early_stopping and waited >= early_stopping.patience:
+                stops = [watcher.end_epoch(result) for watcher in watchers]
+                if any(stops) or (early_stopping and waited >= early_stopping.patience):
                     break
         except KeyboardInterrupt:
             if _is_second_interrupt() or not result.loss_curve:
                 raise
+            watching.close()
             best.restore()
             warnings.warn(
                 f"Training interrupted by user in epoch {len(result.loss_curve) + 1} of "
@@ -256,8 +285,3 @@ def _diverged(loss: float, epoch: int, learning_rate: float) -> FloatingPointErr
         f"learning_rate={learning_rate:g}. Lower learning_rate, or let scaling='standard' "
         "bring X into a small range; a loss of your own must be finite for every row."
     )
-
-
-def _progress_line(epoch: int, max_epochs: int, loss: float, validation_loss: float | None) -> str:
-    line = f"[Epoch {epoch}/{max_epochs}] loss {loss:.6g}"
-    return line if validation_loss is None else f"{line}, validation loss {validation_loss:.6g}"

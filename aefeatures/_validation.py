@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from scipy import sparse
 from sklearn.base import _fit_context as fit_context
+from sklearn.model_selection._search import BaseSearchCV
 from sklearn.utils import assert_all_finite, get_tags
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import (
@@ -28,8 +29,18 @@ from aefeatures._regularizers import Regularizer
 from aefeatures._scaling import SCALINGS, Scaling
 from aefeatures._training import SCHEDULES
 
+try:
+    from sklearn.callback import CallbackSupportMixin
+except ImportError:  # scikit-learn before 1.9
+
+    class CallbackSupportMixin:  # type: ignore[no-redef]
+        """Stands in for what older versions lack."""
+
+
 __all__ = [
+    "CallbackSupportMixin",
     "PARAMETER_CONSTRAINTS",
+    "BaseSearchCV",
     "check_codes",
     "check_loss_range",
     "check_rows",

@@ -20,15 +20,20 @@ Printed are medians with their range, and the median over the rounds of each con
 time divided by ours of the same round.
 
     python examples/benchmark_speed.py --data mnist.npz [--quick] [--json FILE] [--chart FILE]
+    OMP_NUM_THREADS=1 python examples/benchmark_speed.py --data mnist.npz --progress
+
+The second measures nothing but what progress and callbacks cost, on every fifth image.
 
 Needs the extra `bench`. `--data` is a .npz with `X_train` of images.
 """
 
 import argparse
 import contextlib
+import io
 import itertools
 import json
 import platform
+import sys
 import time
 import warnings
 from pathlib import Path
@@ -44,6 +49,8 @@ from sklearn.neural_network import MLPRegressor
 from torch import nn
 
 from aefeatures import AutoencoderTransformer
+from aefeatures._callbacks import _EpochTasks
+from aefeatures._progress import Progress
 
 WIDTHS = (128, 64, 12, 3)
 LEARNING_RATE = 5e-3
@@ -339,6 +346,93 @@ def table_data():
     }
 
 
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+class Idle:
+    """A callback that does nothing."""
+
+    def setup(self, estimator, context):
+        pass
+
+    def on_fit_task_begin(self, estimator, context):
+        pass
+
+    def on_fit_task_end(self, estimator, context):
+        pass
+
+    def teardown(self, estimator, context):
+        pass
+
+
+class Asking(Idle):
+    """A callback that asks for the estimator as it is after each epoch."""
+
+    def on_fit_task_end(self, estimator, context, *, fitted_estimator=None):
+        pass
+
+
+@contextlib.contextmanager
+def time_inside(methods):
+    """Sum up, in a list of one number, the processor time of calls of `methods`."""
+    spent = [0.0]
+
+    def timed(method):
+        def call(*args):
+            start = time.thread_time()
+            result = method(*args)
+            spent[0] += time.thread_time() - start
+            return result
+
+        return call
+
+    with contextlib.ExitStack() as stack:
+        for owner, name in methods:
+            stack.enter_context(mock.patch.object(owner, name, timed(getattr(owner, name))))
+        yield spent
+
+
+def measure_progress(X, n_rounds):
+    """Seconds of processor time of fits, and how many of them went into progress and callbacks.
+
+    To compare whole fits would not do: on a busy machine, two silent ones differ by more.
+    """
+    methods = [
+        *((Progress, name) for name in ("step", "end_epoch", "close")),
+        *((_EpochTasks, name) for name in ("begin_epoch", "end_epoch")),
+    ]
+
+    def fit(verbose=0, stream=None, callback=None):
+        transformer = AutoencoderTransformer(max_epochs=10, random_state=0, verbose=verbose)
+        if callback is not None:
+            transformer.set_callbacks(callback)
+        with time_inside(methods) as spent, contextlib.redirect_stdout(stream or sys.stdout):
+            start = time.process_time()
+            transformer.fit(X)
+            return spent[0], time.process_time() - start
+
+    variants = {
+        "silent": fit,
+        "verbose=1, terminal": lambda: fit(1, Terminal()),
+        "verbose=1, log": lambda: fit(1, io.StringIO()),
+    }
+    if hasattr(AutoencoderTransformer, "set_callbacks"):
+        variants["a callback that does nothing"] = lambda: fit(callback=Idle())
+        variants["a callback that asks for weights"] = lambda: fit(callback=Asking())
+    fit()
+    rounds = [{name: run() for name, run in variants.items()} for _ in range(n_rounds)]
+    return {name: [times[name] for times in rounds] for name in variants}
+
+
+def report_progress(results):
+    print(f"\n{'median of':<34}{'inside':>10}{'fit':>9}{'share':>9}")
+    for name, times in results.items():
+        inside, fit = np.median(times, axis=0)
+        print(f"{name:<34}{inside * 1e3:>7.2f} ms{fit:>7.2f} s{inside / fit:>9.2%}")
+
+
 def save_chart(results, path):
     import matplotlib as mpl
 
@@ -370,9 +464,12 @@ def main():
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[64, 512, 4096])
     parser.add_argument("--only", nargs="+", choices=CONTESTANTS, help="beside aefeatures")
     parser.add_argument("--quick", action="store_true", help="6,000 rows, one round, batch 64")
+    parser.add_argument("--progress", action="store_true", help="only the cost of progress")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--chart", type=Path)
     args = parser.parse_args()
+    if args.progress and not args.data:
+        parser.error("--progress needs --data")
     warnings.simplefilter("ignore")  # peers' convergence and deprecation warnings
 
     chosen = [name for name in CONTESTANTS if name in ("aefeatures", *(args.only or CONTESTANTS))]
@@ -382,6 +479,14 @@ def main():
         f"Python {platform.python_version()}, torch {torch.__version__}, "
         f"scikit-learn {sklearn.__version__}, numpy {np.__version__}; {n_rounds} rounds"
     )
+    if args.progress:
+        with np.load(args.data) as data:
+            X = data["X_train"][::5].reshape(-1, data["X_train"][0].size)
+        times = measure_progress(X, 1 if args.quick else args.rounds)
+        report_progress(times)
+        if args.json:
+            args.json.write_text(json.dumps(times, indent=1), encoding="utf-8")
+        return
     results = {}
     table = table_data()
     epochs = 20 if args.quick else 128  # 24 steps each: about 3,000

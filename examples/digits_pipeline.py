@@ -16,7 +16,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.svm import SVC
 
-from aefeatures import AutoencoderTransformer
+from aefeatures import AutoencoderTransformer, LatentSpaceDisplay, ReconstructionDisplay
 
 
 def save_picture(transformer, X, y, path):
@@ -25,31 +25,18 @@ def save_picture(transformer, X, y, path):
     mpl.use("agg")
     import matplotlib.pyplot as plt
 
-    figure = plt.figure(figsize=(11, 5), layout="constrained")
-    left, right = figure.subfigures(1, 2, width_ratios=[1, 1])
-    chosen = [np.flatnonzero(y == digit)[0] for digit in range(10)]
-    originals, reconstructions = X[chosen], transformer.reconstruct(X[chosen])
-    rows = [originals[:5], reconstructions[:5], originals[5:], reconstructions[5:]]
-    labels = ["original", "from 3 numbers"] * 2
-    axes = left.subplots(4, 5)
-    for row_axes, pictures, label in zip(axes, rows, labels, strict=True):
-        row_axes[0].set_ylabel(label)
-        for ax, picture in zip(row_axes, pictures, strict=True):
-            ax.imshow(picture.reshape(8, 8), cmap="gray", vmin=0, vmax=16)
-            ax.set(xticks=[], yticks=[])
-    left.suptitle("Test digits over their reconstructions")
-
-    ax = right.add_subplot(projection="3d")
-    codes = transformer.transform(X)
-    low, high = np.percentile(codes, [1, 99], axis=0)
-    inner = ((codes >= low) & (codes <= high)).all(axis=1)  # a few far codes would shrink the rest
-    points = ax.scatter(
-        *codes[inner].T, c=y[inner], cmap="tab10", vmin=-0.5, vmax=9.5, s=12, depthshade=False
+    figure = plt.figure(figsize=(8, 6.4), layout="constrained")
+    top, bottom = figure.subfigures(2, 1, height_ratios=[1, 2.3])
+    one_of_each = [np.flatnonzero(y == digit)[0] for digit in range(10)]
+    ReconstructionDisplay.from_estimator(
+        transformer, X[one_of_each], image_shape=(8, 8), n_samples=10, ax=top.add_subplot()
     )
-    ax.locator_params(nbins=5)
-    ax.set(xlabel="code 0", ylabel="code 1", zlabel="code 2")
-    right.colorbar(points, ax=ax, ticks=range(10), label="digit", shrink=0.7, pad=0.12)
-    right.suptitle(f"The codes of {inner.sum()} of {len(X)} (without the outermost)")
+    top.suptitle("Test digits over their reconstructions from three numbers")
+    # A few far codes would shrink the rest.
+    LatentSpaceDisplay.from_estimator(
+        transformer, X, y, target_name="digit", ax=bottom.add_subplot(projection="3d"), trim=0.01
+    )
+    bottom.suptitle("The three numbers of all test digits (without the outermost)")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
     plt.close(figure)

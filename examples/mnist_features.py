@@ -20,7 +20,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, LinearSVC
 
-from aefeatures import AutoencoderTransformer, load_images
+from aefeatures import AutoencoderTransformer, ReconstructionDisplay, load_images
 
 
 def load(args):
@@ -41,27 +41,15 @@ def load(args):
     return *train, *test
 
 
-def save_picture(pictures, path):
-    """Five originals over their reconstructions, a row pair for each epoch."""
+def save_picture(originals, snapshots, path):
+    """The originals over their reconstructions, a row pair for each epoch."""
     import matplotlib as mpl
 
     mpl.use("agg")
-    import matplotlib.pyplot as plt
-
-    n_rows = 2 * len(pictures)
-    figure, axes = plt.subplots(n_rows, 5, figsize=(4.6, 0.85 * n_rows), layout="constrained")
-    for epoch, (originals, reconstructions) in enumerate(pictures):
-        for row, images in enumerate((originals, reconstructions)):
-            row_axes = axes[2 * epoch + row]
-            label = f"epoch {epoch + 1}" if row else "original"
-            row_axes[0].set_ylabel(label, rotation=0, ha="right", va="center")
-            for ax, image in zip(row_axes, images, strict=True):
-                side = round(image.size**0.5)
-                ax.imshow(image.reshape(side, side), cmap="gray", vmin=0, vmax=255)
-                ax.set(xticks=[], yticks=[])
+    side = round(originals.shape[1] ** 0.5)
+    display = ReconstructionDisplay(originals, np.stack(snapshots), image_shape=(side, side)).plot()
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=90)
-    plt.close(figure)
+    display.figure_.savefig(path, dpi=90)
 
 
 def main():
@@ -87,9 +75,9 @@ def main():
     transformer = AutoencoderTransformer.from_preset("lecture", random_state=args.seed)
     for epoch in range(1, args.epochs + 1):
         transformer.partial_fit(X_train)
-        pictures.append((viewed, transformer.reconstruct(viewed)))
+        pictures.append(transformer.reconstruct(viewed))
         print(f"[Epoch {epoch}] loss {transformer.loss_:.5f}", flush=True)
-    save_picture(pictures, args.output)
+    save_picture(viewed, pictures, args.output)
     print(f"Pictures of every epoch: {args.output.resolve()}\n")
 
     # The same network with the default schedule, as one would train it for its codes.

@@ -72,3 +72,12 @@ def test_mnist_features_says_how_to_get_the_data(tmp_path):
 def test_benchmarks_run(name, args, tmp_path):
     run(name, *args, "--json", tmp_path / "results.json")
     assert json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
+
+
+def test_cost_of_progress_is_measured(tmp_path, digits):
+    X = (digits[0] * 15).astype(np.uint8).reshape(-1, 8, 8)
+    np.savez(tmp_path / "digits.npz", X_train=X)
+    args = ["--data", tmp_path / "digits.npz", "--progress", "--quick"]
+    out = run("benchmark_speed", *args, "--json", tmp_path / "results.json")
+    assert "verbose=1, terminal" in out
+    assert json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))["silent"]

@@ -14,7 +14,7 @@ import aefeatures._training
 from aefeatures._batches import Batches
 from aefeatures._losses import LOSSES
 from aefeatures._networks import BuildSpec, DenseNetwork
-from aefeatures._training import SCHEDULES, EarlyStopping, diagnose, evaluate, train
+from aefeatures._training import SCHEDULES, EarlyStopping, Watcher, diagnose, evaluate, train
 
 
 def make(X, batch_size=64, rows=None):
@@ -187,12 +187,53 @@ def test_sigint_ends_training_within_a_step(digits, interruptible):
     assert 0 < len(result.loss_curve) < 100_000
 
 
-def test_verbose_prints_a_line_per_epoch_and_else_nothing(digits, capsys):
-    run(network(), make(digits[0]))
-    assert capsys.readouterr() == ("", "")
-    run(network(), make(digits[0]), verbose=1)
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split("]")[0] for line in lines] == [f"[Epoch {i}/4" for i in range(1, 5)]
+class Recording(Watcher):
+    def __init__(self, stop_after=99):
+        self.calls, self.stop_after = [], stop_after
+
+    def begin_epoch(self):
+        self.calls.append("begin")
+
+    def step(self, n_rows, summed_loss):
+        self.calls.append(n_rows)
+
+    def end_epoch(self, result):
+        self.calls.append("end")
+        return len(result.loss_curve) >= self.stop_after
+
+    def close(self):
+        self.calls.append("close")
+
+
+def test_watchers_see_every_step_and_change_nothing(digits):
+    batches = make(digits[0], batch_size=500)
+    watched, alone = network(), network()
+    watchers = [Recording(), Recording()]
+    run(watched, batches, max_epochs=2, watchers=watchers)
+    run(alone, batches, max_epochs=2)
+    for watcher in watchers:
+        assert watcher.calls == ["begin", 500, 500, 347, "end"] * 2 + ["close"]
+    for p, q in zip(watched.parameters(), alone.parameters(), strict=True):
+        assert torch.equal(p, q)
+
+
+def test_any_watcher_may_stop_the_training(digits):
+    watchers = [Recording(stop_after=2), Recording()]
+    result = run(network(), make(digits[0]), watchers=watchers)
+    assert len(result.loss_curve) == 2
+    assert [watcher.calls.count("end") for watcher in watchers] == [2, 2]
+
+
+def test_watchers_are_closed_before_an_error_is_seen(digits):
+    watcher = Recording()
+    with pytest.raises(RuntimeError, match="broken"):
+        run(
+            network(),
+            make(digits[0]),
+            loss=interrupting(3, RuntimeError("broken")),
+            watchers=[watcher],
+        )
+    assert watcher.calls == ["begin", 64, 64, "close"]
 
 
 def test_diagnose(digits):

@@ -1,0 +1,359 @@
+import sys
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+from sklearn.datasets import load_diabetes, load_wine
+from sklearn.decomposition import PCA
+from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import GridSearchCV
+from sklearn.neural_network import MLPRegressor
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import MinMaxScaler, StandardScaler
+from sklearn.svm import SVC
+
+from aefeatures import (
+    AutoencoderTransformer,
+    LatentSpaceDisplay,
+    LossCurveDisplay,
+    ReconstructionDisplay,
+)
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    yield
+    plt.close("all")
+
+
+@pytest.fixture(scope="module")
+def pipeline(digits):
+    """A fitted pipeline with a scaler before and a classifier after the transformer."""
+    transformer = AutoencoderTransformer(max_epochs=3, early_stopping=True, random_state=0)
+    return make_pipeline(MinMaxScaler(), transformer, SVC()).fit(digits[0], digits[2])
+
+
+def draw(display):
+    """Lay out and paint all of it, as saving does."""
+    display.figure_.canvas.draw()
+    return display
+
+
+def points(display):
+    return sum(len(c.get_offsets()) for c in display.ax_.collections)
+
+
+def legend_texts(legend):
+    return [text.get_text() for text in legend.get_texts()]
+
+
+DISPLAYS = {
+    "reconstruction": ReconstructionDisplay.from_estimator,
+    "latent space": LatentSpaceDisplay.from_estimator,
+    "loss": lambda estimator, X, **kwargs: LossCurveDisplay.from_estimator(estimator, **kwargs),
+}
+
+
+@pytest.mark.parametrize("name", DISPLAYS)
+def test_contract_of_displays(pipeline, digits, name):
+    display = DISPLAYS[name](pipeline, digits[1])
+    assert display.ax_.figure is display.figure_
+    assert display.plot() is display
+    draw(display)
+    figure = Figure()
+    ax = figure.add_subplot(projection="3d" if name == "latent space" else None)
+    display = DISPLAYS[name](pipeline, digits[1], ax=ax)
+    assert display.ax_ is ax
+    assert display.figure_ is figure
+
+
+@pytest.mark.parametrize("name", DISPLAYS)
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        AutoencoderTransformer(),
+        make_pipeline(StandardScaler(), AutoencoderTransformer()),
+        GridSearchCV(AutoencoderTransformer(), {}),
+    ],
+    ids=["alone", "pipeline", "search"],
+)
+def test_unfitted_estimators_are_refused(digits, name, estimator):
+    with pytest.raises(NotFittedError, match="not fitted yet"):
+        DISPLAYS[name](estimator, digits[1])
+
+
+@pytest.mark.parametrize("name", DISPLAYS)
+def test_estimators_without_an_autoencoder_are_refused(digits, name):
+    estimator = make_pipeline(StandardScaler(), PCA(2)).fit(digits[0])
+    with pytest.raises(
+        TypeError, match=r"must be an AutoencoderTransformer or a Pipeline.*got Pip"
+    ):
+        DISPLAYS[name](estimator, digits[1])
+
+
+@pytest.mark.parametrize("name", DISPLAYS)
+def test_missing_matplotlib_is_told(pipeline, digits, name, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
+    with pytest.raises(ImportError, match=r"pip install 'aefeatures\[plot\]'"):
+        DISPLAYS[name](pipeline, digits[1])
+
+
+def test_rows_are_what_the_steps_before_return(pipeline, digits):
+    X = digits[1][:4]
+    display = ReconstructionDisplay.from_estimator(pipeline, X, image_shape=(8, 8))
+    scaled = pipeline[0].transform(X)
+    np.testing.assert_array_equal(display.originals, scaled)
+    np.testing.assert_array_equal(display.reconstructions, pipeline[1].reconstruct(scaled))
+    codes = LatentSpaceDisplay.from_estimator(pipeline, X).codes
+    np.testing.assert_array_equal(codes, pipeline[:-1].transform(X))
+    nested = Pipeline([("scale", make_pipeline(pipeline[0])), ("rest", pipeline[1:])])
+    codes = LatentSpaceDisplay.from_estimator(nested, X).codes
+    np.testing.assert_array_equal(codes, pipeline[:-1].transform(X))
+
+
+def test_search_shows_its_best_estimator(digits):
+    search = GridSearchCV(AutoencoderTransformer(random_state=0), {"max_epochs": [1, 2]}, cv=2)
+    search.fit(digits[0][:300])
+    display = LossCurveDisplay.from_estimator(search)
+    assert display.loss_curve == search.best_estimator_.loss_curve_
+
+
+# Reconstructions
+
+
+@pytest.mark.parametrize("image_shape", [(8, 8), (1, 8, 8)])
+def test_images_are_drawn_over_their_reconstructions(fitted, digits, image_shape):
+    X = digits[1][[0, 1]]
+    display = ReconstructionDisplay.from_estimator(fitted, X, image_shape=image_shape)
+    canvas = draw(display).ax_.images[0].get_array()
+    for i, rows in enumerate([X, fitted.reconstruct(X)]):
+        for j, row in enumerate(rows):
+            picture = canvas[i * 9 : i * 9 + 8, j * 9 : j * 9 + 8]
+            shown = np.clip((row.reshape(8, 8) - X.min()) / (X.max() - X.min()), 0, 1)
+            np.testing.assert_allclose(picture[..., 0], shown, atol=1 / 255)
+            np.testing.assert_array_equal(picture[..., 3], 1)
+    assert [t.get_text() for t in display.ax_.get_yticklabels()] == ["original", "reconstruction"]
+
+
+def test_colour_images_keep_their_colours():
+    red, green = np.zeros((2, 3, 4, 5), np.uint8)
+    red[0], green[1] = 255, 255
+    rows = np.stack([red.ravel(), green.ravel()])
+    display = ReconstructionDisplay(rows, rows, image_shape=(3, 4, 5)).plot()
+    canvas = display.ax_.images[0].get_array()
+    np.testing.assert_array_equal(canvas[2, 2], [1, 0, 0, 1])
+    np.testing.assert_array_equal(canvas[2, -2], [0, 1, 0, 1])
+
+
+def test_missing_pixels_have_a_colour_of_their_own(digits):
+    X = digits[1][:2].copy()
+    X[0, 0] = np.nan
+    display = ReconstructionDisplay(X, digits[1][:2], image_shape=(8, 8)).plot()
+    pixel = display.ax_.images[0].get_array()[0, 0]
+    assert pixel[0] > pixel[1]
+    draw(display)
+
+
+def test_snapshots_are_a_row_pair_each(fitted, digits):
+    X = digits[1][:3]
+    snapshots = np.stack([fitted.reconstruct(X) * part for part in (0.2, 0.6, 1.0)])
+    for shape, per_snapshot in [((8, 8), 2), (None, None)]:
+        display = ReconstructionDisplay(X, snapshots, image_shape=shape).plot()
+        labels = [t.get_text() for t in draw(display).ax_.get_yticklabels()]
+        if per_snapshot:
+            expected = [("original", f"epoch {i}") for i in (1, 2, 3)]
+            assert labels == [label for pair in expected for label in pair]
+        else:  # strips: an original and its snapshots for each row
+            assert labels == ["original", "epoch 1", "epoch 2", "epoch 3"] * 3
+
+
+def test_tables_are_bars_with_names_in_units_of_the_scaling():
+    X = load_wine(as_frame=True).data
+    X.columns = ["$cost$", *X.columns[1:]]
+    transformer = AutoencoderTransformer(max_epochs=5, random_state=0).fit(X)
+    seen = X.iloc[:3].copy()
+    seen.iloc[0, 2] = np.nan
+    display = ReconstructionDisplay.from_estimator(transformer, seen)
+    labels = [t.get_text() for t in draw(display).ax_.get_yticklabels()]
+    assert labels == [r"\$cost\$", *X.columns[1:]] * 2
+    scaled = (seen.to_numpy() - X.to_numpy().mean(axis=0)) / X.to_numpy().std(axis=0)
+    drawn = np.concatenate([bars.datavalues for bars in display.ax_.containers[:3]])
+    np.testing.assert_allclose(drawn, scaled[np.isfinite(scaled)], rtol=1e-6)
+
+
+def test_many_rows_are_thinned_out_evenly(fitted, digits):
+    display = ReconstructionDisplay.from_estimator(fitted, digits[1], n_samples=4)
+    np.testing.assert_array_equal(display.originals, digits[1][[0, 149, 299, 449]])
+
+
+def test_sparse_rows_and_one_row(fitted, digits):
+    sparse = pytest.importorskip("scipy.sparse").csr_array(digits[1][:1])
+    display = ReconstructionDisplay.from_estimator(fitted, sparse, image_shape=(8, 8))
+    np.testing.assert_array_equal(display.originals, digits[1][:1])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"image_shape": (7, 8)}, r"56.*64|64.*56"),
+        ({"image_shape": (2, 4, 8)}, r"1 channel \(grey\) or 3"),
+        ({"reconstructions": np.zeros((2, 64))}, r"originals, \(3, 64\).*got \(2, 64\)"),
+        ({"reconstructions": np.zeros((4, 2, 64))}, r"originals, \(3, 64\).*got \(4, 2, 64\)"),
+        ({"feature_names": ["a", "b"]}, "2 feature_names for 64 columns"),
+    ],
+)
+def test_shapes_that_do_not_fit_are_refused(digits, changes, message):
+    X = digits[1][:3]
+    display = ReconstructionDisplay(**{"originals": X, "reconstructions": X, **changes})
+    with pytest.raises(ValueError, match=message):
+        display.plot()
+
+
+def test_unknown_kind_is_refused(digits):
+    display = ReconstructionDisplay(digits[1][:3], digits[1][:3])
+    with pytest.raises(ValueError, match="'bars' or 'strips', got 'pie'"):
+        display.plot(kind="pie")
+
+
+# Codes
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_every_row_is_a_point_and_every_class_in_the_legend(fitted, digits, n):
+    codes, y = fitted.transform(digits[1])[:, :n], digits[3]
+    display = draw(LatentSpaceDisplay(codes, y=y, target_name="digit").plot())
+    assert points(display) == len(codes)
+    if n == 1:
+        names = [t.get_text() for t in display.ax_.get_yticklabels()]
+    else:
+        names = legend_texts(display.ax_.get_legend())
+        assert display.ax_.get_legend().get_title().get_text() == "digit"
+    assert names == [str(i) for i in range(10)]
+    assert display.axes_.shape == (1, 1)
+    draw(LatentSpaceDisplay(codes).plot())
+
+
+@pytest.mark.parametrize("n", [2, 3])
+def test_legend_lies_beside_the_points(fitted, digits, n):
+    codes = fitted.transform(digits[1])[:, :n]
+    display = draw(LatentSpaceDisplay(codes, y=digits[3]).plot())
+    legend = display.ax_.get_legend().get_window_extent()
+    assert legend.x0 > display.ax_.bbox.x1
+    assert legend.x1 <= display.figure_.bbox.x1
+
+
+def test_more_codes_are_a_grid_of_pairs(digits):
+    codes = np.random.default_rng(0).normal(size=(450, 8))
+    display = draw(LatentSpaceDisplay(codes, y=digits[3]).plot())
+    assert display.axes_.shape == (4, 4)
+    drawn = display.axes_ != np.array(None)
+    np.testing.assert_array_equal(drawn, np.tri(4, dtype=bool))
+    assert display.ax_.get_xlabel() == "code 0"
+    assert display.ax_.get_ylabel() == "code 4"
+    chosen = LatentSpaceDisplay(codes, components=[7, 2]).plot().ax_
+    assert (chosen.get_xlabel(), chosen.get_ylabel()) == ("code 7", "code 2")
+    figure = Figure()
+    axes = figure.subplots(1, 2)
+    display = LatentSpaceDisplay(codes, y=digits[3]).plot(ax=axes[1])
+    assert display.figure_ is figure
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 5])
+def test_numbers_have_a_colour_bar(n):
+    X, y = load_diabetes(return_X_y=True, as_frame=True)
+    display = draw(LatentSpaceDisplay(X.to_numpy()[:, :n], y=y, target_name="progression").plot())
+    labels = [ax.get_ylabel() for ax in display.figure_.axes]
+    labels += [child.get_ylabel() for ax in display.figure_.axes for child in ax.child_axes]
+    assert "progression" in labels
+
+
+def test_name_of_a_series_is_the_title(pipeline, digits):
+    y = pd.Series(digits[3], name="digit")
+    display = LatentSpaceDisplay.from_estimator(pipeline, digits[1], y)
+    assert display.ax_.get_legend().get_title().get_text() == "digit"
+
+
+@pytest.mark.parametrize(
+    ("y", "names"),
+    [
+        (["b", None, "a", "b"], ["a", "b", "missing"]),
+        ([0.0, np.nan, 1.0, 1.0], ["0", "1", "missing"]),
+        (pd.Series(["a", pd.NA, "b", "a"]), ["a", "b", "missing"]),
+        ([True, False, True, True], ["False", "True"]),
+        (["$x$", "_y", "<b>", "_y"], [r"\$x\$", "<b>", " _y"]),
+        ([1, "a", 1, "a"], ["1", "a"]),
+    ],
+)
+def test_classes_of_every_kind(y, names):
+    y = y if isinstance(y, pd.Series) else np.array(y, dtype=object)
+    display = draw(LatentSpaceDisplay(np.eye(4)[:, :2], y=y).plot())
+    assert legend_texts(display.ax_.get_legend()) == names
+    assert points(display) == 4
+
+
+def test_more_classes_than_colours_differ_by_marker():
+    y = np.arange(15)
+    display = draw(LatentSpaceDisplay(np.eye(15)[:, :2], y=y).plot())
+    handles = display.ax_.get_legend().legend_handles
+    assert len({(h.get_color(), h.get_marker()) for h in handles}) == 15
+
+
+def test_trim_leaves_out_far_codes(digits):
+    codes = np.random.default_rng(0).normal(size=(450, 2))
+    codes[7] = 1e6
+    display = LatentSpaceDisplay(codes, y=digits[3]).plot(trim=0.01)
+    assert 420 < points(display) < 450
+    assert display.ax_.get_xlim()[1] < 10
+
+
+@pytest.mark.parametrize(
+    ("params", "plot", "message"),
+    [
+        ({"y": [0, 1]}, {}, r"inconsistent numbers of samples: \[5, 2\]"),
+        ({"components": [3]}, {}, "among 0 to 2, got"),
+        ({}, {"trim": 0.5}, r"trim must be in \[0, 0.5\), got 0.5"),
+        ({}, {"ax": Figure().add_subplot()}, "3 codes need axes with projection='3d'"),
+        (
+            {"codes": np.zeros((5, 4))},
+            {"ax": Figure().add_axes((0, 0, 1, 1))},
+            "grid, which can take the place of axes made by subplots",
+        ),
+    ],
+)
+def test_bad_input_for_codes_is_refused(params, plot, message):
+    display = LatentSpaceDisplay(**{"codes": np.zeros((5, 3)), **params})
+    with pytest.raises(ValueError, match=message):
+        display.plot(**plot)
+
+
+# Losses
+
+
+def test_best_epoch_is_marked():
+    training, validation = [3.0, 2.0, 1.0, 0.5], [3.1, 1.5, 1.25, 1.8]
+    display = draw(LossCurveDisplay(training, validation_loss_curve=validation).plot())
+    assert display.best_epoch_ == 3
+    assert legend_texts(display.ax_.get_legend()) == [
+        "training",
+        "validation",
+        "lowest: 1.25 in epoch 3",
+    ]
+    assert LossCurveDisplay(training).plot().best_epoch_ == 4
+    assert LossCurveDisplay([1.0]).plot().best_epoch_ == 1
+
+
+def test_loss_curve_of_any_estimator_that_has_one(pipeline, digits):
+    display = LossCurveDisplay.from_estimator(pipeline)
+    assert display.validation_loss_curve == pipeline[1].validation_loss_curve_
+    with pytest.warns(UserWarning, match="Maximum iterations"):
+        regressor = MLPRegressor(hidden_layer_sizes=(4,), max_iter=3).fit(digits[0], digits[2])
+    assert LossCurveDisplay.from_estimator(regressor).loss_curve == regressor.loss_curve_
+
+
+def test_curves_without_epochs_or_of_different_lengths_are_refused():
+    with pytest.raises(ValueError, match="no epochs"):
+        LossCurveDisplay([]).plot()
+    with pytest.raises(ValueError, match=r"inconsistent numbers of samples: \[2, 1\]"):
+        LossCurveDisplay([1, 2], validation_loss_curve=[1]).plot()
