@@ -45,7 +45,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, LinearSVC
 
-from aefeatures import AutoencoderTransformer, NeighborPreserving, Supervised
+from aefeatures import AutoencoderTransformer, Denoising, NeighborPreserving, Supervised
 
 SUBSAMPLE = {"covtype": 20_000}
 BUNDLED = {"digits": load_digits, "wine": load_wine, "breast cancer": load_breast_cancer}
@@ -250,10 +250,13 @@ def measure_novelty(args):
 
         return score
 
-    def ours(**params):
+    def ours(name=None, **params):
+        preset = {} if name is None else AutoencoderTransformer.from_preset(name).get_params(False)
+
         def fit(X):
             warnings.simplefilter("ignore")  # more codes than columns
-            return AutoencoderTransformer(random_state=0, **params).fit(X).score_samples
+            transformer = AutoencoderTransformer(**{**preset, "random_state": 0, **params})
+            return transformer.fit(X).score_samples
 
         return fit
 
@@ -265,8 +268,9 @@ def measure_novelty(args):
         "contractive": ours(regularizer="contractive"),
         "variational": ours(regularizer="variational"),
         "1 code": ours(n_components=1),
-        "tabular": lambda X: (
-            AutoencoderTransformer.from_preset("tabular", random_state=0).fit(X).score_samples
+        "tabular": ours("tabular"),
+        "tab., noise": ours(
+            "tabular", regularizer=[NeighborPreserving(), Denoising("gaussian", amount=0.5)]
         ),
     }
     results = {name: {} for name in detectors}
