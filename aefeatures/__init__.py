@@ -1,6 +1,7 @@
 """Learned features for scikit-learn pipelines, from an autoencoder."""
 
 from aefeatures._autoencoder import AutoencoderTransformer
+from aefeatures._latent_map import write_latent_map
 from aefeatures._networks import ConvNetwork, DenseNetwork
 from aefeatures._regularizers import (
     Contractive,
@@ -27,4 +28,5 @@ __all__ = [
     "Supervised",
     "Variational",
     "load_images",
+    "write_latent_map",
 ]

@@ -24,6 +24,7 @@ LAYERS = [
     "_validation",
     "_vision",
     "_autoencoder",
+    "_latent_map",
     "__init__",
 ]
 
