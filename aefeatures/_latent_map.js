@@ -303,7 +303,7 @@
     let above = sortedErrors.findIndex((error) => error >= errors[i]);
     if (above < 0) above = nPoints;
     byId("error").textContent =
-      `${format(errors[i])} (${map.loss}), larger than of ${Math.round((100 * above) / nPoints)}% of the rows`;
+      `${format(errors[i])} (${map.loss}), larger than ${Math.round((100 * above) / nPoints)}% of rows`;
     const [row, reconstruction] = [values(i), reconstruct(i)];
     if (isImage) {
       byId("record").replaceChildren(make("div", { className: "pair" },
@@ -331,7 +331,7 @@
     setSliders(settingOf(i));
     updatePinButton();
     showPins();
-    mark();
+    draw();
   }
 
   function pathSettings(a, b) {
@@ -438,7 +438,7 @@
       byId("decoded").replaceChildren(note(columns, "those furthest from the mean"),
         table(columns, ["decoded"], ["decoded-value"], [row]));
     }
-    mark();
+    draw();
   }
 
   // ---- The plot --------------------------------------------------------------------------
@@ -476,20 +476,23 @@
   const plotlyScale = () => scaleNow().map((colour, s, all) => [s / (all.length - 1), colour]);
   const type = is3d ? "scatter3d" : "scattergl";
 
+  const places = groups.map(coordinates); // the same arrays at every drawing: Plotly compares them by identity
+  const quantities = groups.map((rows) => rows.map((i) => (target ? target[i] : 0)));
+
   function traces() {
-    const points = groups.map((rows, g) => {
+    const points = groups.map((_, g) => {
       const marker = { size, line: { width: 0 }, opacity: 1, color: COLOURS[0] };
       if (classes) {
         marker.color = colourOf(g);
         marker.symbol = symbolOf(g)[0];
       } else if (target && g === 0) {
-        marker.color = rows.map((i) => target[i]);
+        marker.color = quantities[g];
         marker.colorscale = plotlyScale();
         marker.showscale = false;
       } else if (target) {
         marker.color = MISSING_COLOUR;
       }
-      return { type, mode: "markers", ...coordinates(rows), marker, hoverinfo: "none", showlegend: false,
+      return { type, mode: "markers", ...places[g], marker, hoverinfo: "none", showlegend: false,
         visible: !classes || visible[g] };
     });
     return [...points, ...markTraces()];
@@ -501,10 +504,9 @@
       line: { color: style("--second"), width: is3d ? 5 : 2 } };
     const pinned = { type, mode: "markers+text", ...coordinates(pins), text: pins.map((_, p) => "AB"[p]),
       textposition: "top center", textfont: { color: style("--second"), size: 17 },
-      marker: { size: size + (is3d ? 5 : 8), color: "rgba(0,0,0,0)", symbol: "circle-open", line: { width: 2 } } };
-    pinned.marker.color = style("--second");
+      marker: { size: is3d ? 11 : size + 8, color: style("--second"), symbol: "circle", line: { width: 2, color: style("--card") } } };
     const probe = { type, mode: "markers", x: [], y: [],
-      marker: { size: size + (is3d ? 5 : 8), symbol: "cross", color: style("--text"), line: { width: 1, color: style("--card") } } };
+      marker: { size: is3d ? 8 : size + 8, symbol: "cross", color: style("--text"), line: { width: 1, color: style("--card") } } };
     if (is3d) probe.z = [];
     if (setting.length) {
       const point = map.sliders_are_codes ? pointOfCode(setting) : setting;
@@ -512,7 +514,8 @@
       probe.y = [nAxes === 1 ? (classes ? (classes.length - 1) / 2 : 0) : point[1]];
       if (is3d) probe.z = [point[2]];
     }
-    return [path, pinned, probe].map((trace) => ({ ...trace, hoverinfo: "skip", showlegend: false }));
+    // Empty ones would cost the first drawing the time to compile them.
+    return [path, pinned, probe].filter((trace) => trace.x.length).map((trace) => ({ ...trace, hoverinfo: "skip", showlegend: false }));
   }
 
   // A few far codes would shrink the rest to a spot.
@@ -532,8 +535,11 @@
   const nOuter = Array.from({ length: nPoints }, (_, i) => isOuter(i)).filter(Boolean).length;
   let onlyInner = nOuter > 0;
 
-  const CAMERA = { eye: { x: 1.35, y: 1.35, z: 0.85 }, center: { x: 0, y: 0, z: -0.06 }, up: { x: 0, y: 0, z: 1 } };
-  let camera = CAMERA;
+  function firstCamera() {
+    const away = plot.clientWidth < plot.clientHeight * 1.2 ? 1.75 : 1.42; // the labels fit in as well
+    return { eye: { x: away, y: away, z: 0.63 * away }, center: { x: 0, y: 0, z: -0.13 }, up: { x: 0, y: 0, z: 1 } };
+  }
+  let camera = firstCamera();
 
   function layout() {
     const axis = (k) => ({
@@ -552,19 +558,18 @@
   }
 
   // One drawing at a time, and none for what is outdated before it would start.
+  const config = { displayModeBar: false, responsive: true, scrollZoom: true, doubleClick: "reset", showTips: false };
   let drawing = Promise.resolve();
   let wanted = false;
   function draw() {
-    if (wanted) return;
+    if (wanted) return drawing;
     wanted = true;
     drawing = drawing.then(() => new Promise(requestAnimationFrame)).then(() => {
       wanted = false;
       return Plotly.react(plot, traces(), layout(), config);
     }).catch((error) => report(`The plot cannot be drawn: ${error.message}`));
+    return drawing;
   }
-  const config = { displayModeBar: false, responsive: true, scrollZoom: true, doubleClick: "reset", showTips: false };
-
-  const mark = () => draw();
 
   function toggle(c, on) {
     visible[c] = on;
@@ -594,7 +599,7 @@
       symbol.style.color = colourOf(c);
       symbol.setAttribute("aria-hidden", "true");
       const button = make("button", { type: "button", title: "Double-click: this class alone" }, symbol,
-        make("span", { className: "name", textContent: name }), make("span", { className: "quiet", textContent: groups[c].length }));
+        make("span", { className: "name", textContent: name }), make("span", { className: "quiet count", textContent: groups[c].length }));
       button.setAttribute("aria-pressed", visible[c]);
       button.addEventListener("click", () => { toggle(c, !visible[c]); draw(); });
       button.addEventListener("dblclick", () => { classes.forEach((_, other) => toggle(other, other === c)); draw(); });
@@ -609,6 +614,42 @@
 
   const rowOf = (point) => (point && point.curveNumber < groups.length ? groups[point.curveNumber][point.pointNumber] : null);
 
+  /** The row drawn nearest to a place on the screen: a finger does not hover. */
+  function pick(clientX, clientY) {
+    const box = plot.getBoundingClientRect();
+    const project = is3d ? projection3d(box) : projection2d();
+    let best = null;
+    for (let i = 0; project && i < nPoints; i++) {
+      if (!isVisible(i) || (onlyInner && isOuter(i))) continue;
+      const [x, y, depth] = project(i);
+      const distance = Math.hypot(x - (clientX - box.left), y - (clientY - box.top));
+      if (distance > 24) continue;
+      // Of those under the finger the one in front, else the nearest.
+      const rank = distance < 8 ? depth - 1e6 : distance;
+      if (best === null || rank < best.rank) best = { row: i, rank };
+    }
+    return best && best.row;
+  }
+
+  function projection2d() {
+    const { xaxis, yaxis } = plot._fullLayout;
+    return (i) => {
+      const point = pointOf(i);
+      return [xaxis._offset + xaxis.l2p(point[0]), yaxis._offset + yaxis.l2p(nAxes === 1 ? heightOf(i) : point[1]), 0];
+    };
+  }
+
+  function projection3d(box) {
+    const scene = plot._fullLayout.scene._scene;
+    const { model, view, projection } = scene.glplot.cameraParams;
+    const apply = (m, v) => [0, 1, 2, 3].map((r) => m[r] * v[0] + m[4 + r] * v[1] + m[8 + r] * v[2] + m[12 + r] * v[3]);
+    return (i) => {
+      const place = Array.from(pointOf(i), (value, axis) => value * scene.dataScale[axis]);
+      const [x, y, , w] = apply(projection, apply(view, apply(model, [...place, 1])));
+      return [(box.width * (1 + x / w)) / 2, (box.height * (1 - y / w)) / 2, w];
+    };
+  }
+
   function listen() {
     plot.on("plotly_hover", (event) => {
       hovered = rowOf(event.points[0]);
@@ -622,7 +663,10 @@
     }, true);
     window.addEventListener("pointerup", (event) => {
       const still = pressed && Math.hypot(event.clientX - pressed.x, event.clientY - pressed.y) < 5;
-      if (still && pressed.row !== null && isVisible(pressed.row)) togglePin(pressed.row);
+      if (still) {
+        const row = event.pointerType === "mouse" ? pressed.row : pick(event.clientX, event.clientY);
+        if (row !== null && isVisible(row)) togglePin(row);
+      }
       pressed = null;
     }, true);
 
@@ -649,7 +693,7 @@
       event.preventDefault();
       step(direction);
     });
-    byId("reset").addEventListener("click", () => { camera = { ...CAMERA }; draw(); });
+    byId("reset").addEventListener("click", () => { camera = firstCamera(); draw(); });
     byId("inner").addEventListener("change", () => { onlyInner = byId("inner").checked; draw(); });
     for (const [id, on] of [["all", true], ["none", false]]) {
       byId(id).addEventListener("click", () => { classes.forEach((_, c) => toggle(c, on)); draw(); });
@@ -702,14 +746,8 @@
     "In the row's number and on sliders: arrow keys.";
   makeLegend();
   makeSliders();
-  try {
-    await Plotly.newPlot(plot, traces(), layout(), config);
-    listen();
-  } catch (error) {
-    report(`The plot cannot be drawn: ${error.message}`);
-  }
   select(0);
-  showPins();
-  await drawing;
+  await draw();
+  listen();
   document.querySelector("main").removeAttribute("aria-busy");
 })();

@@ -6,7 +6,6 @@ import base64
 import hashlib
 import itertools
 import json
-import math
 import os
 import re
 import warnings
@@ -461,18 +460,19 @@ def _pack_rows(rows: np.ndarray, *, is_image: bool) -> dict[str, Any]:
     missing = np.isnan(rows)
     low, high = np.fmin.reduce(rows, axis=axis), np.fmax.reduce(rows, axis=axis)
     low, high = np.nan_to_num(low), np.nan_to_num(high)
-    dtype = np.dtype(np.uint8 if is_image else np.uint16)
+    dtype = np.uint8 if is_image else np.uint16
+    last = 255 if is_image else 65_535
     # The last step stands for a missing value, where there is one.
-    steps = np.iinfo(dtype).max - missing.any()
+    steps = last - missing.any()
     scale = np.where(high > low, (high - low) / steps, 1.0)
     with np.errstate(invalid="ignore"):
         quantized = np.rint((rows - low) / scale)
-    packed = _pack(np.where(missing, np.iinfo(dtype).max, quantized).astype(dtype))
+    packed = _pack(np.where(missing, last, quantized).astype(dtype))
     return {
         **packed,
         "offset": np.atleast_1d(low).tolist(),
         "scale": np.atleast_1d(scale).tolist(),
-        "missing": int(np.iinfo(dtype).max) if missing.any() else None,
+        "missing": last if missing.any() else None,
     }
 
 
