@@ -154,7 +154,7 @@
     return computeLayers(map.sliders_are_codes ? setting : codeOfPoint(setting));
   }
   const settingName = (k) => (map.sliders_are_codes ? `code ${k}` : axisName(k));
-  const axisName = (k) => (nComponents > 3 ? `component ${k} of the codes` : `code ${k}`);
+  const axisName = (k) => (nComponents > 3 ? `component ${k}` : `code ${k}`);
 
   // ---- Showing rows ----------------------------------------------------------------------
 
@@ -529,14 +529,14 @@
     const full = padded(at(0), at(1));
     const margin = 0.25 * (at(0.99) - at(0.01));
     const inner = padded(Math.max(at(0), at(0.01) - margin), Math.min(at(1), at(0.99) + margin));
-    return { full, inner };
+    return { full, inner: full[1] - full[0] < 1.2 * (inner[1] - inner[0]) ? full : inner };
   });
   const isOuter = (i) => ranges.some(({ inner }, axis) => pointOf(i)[axis] < inner[0] || pointOf(i)[axis] > inner[1]);
   const nOuter = Array.from({ length: nPoints }, (_, i) => isOuter(i)).filter(Boolean).length;
   let onlyInner = nOuter > 0;
 
   function firstCamera() {
-    const away = plot.clientWidth < plot.clientHeight * 1.2 ? 1.75 : 1.42; // the labels fit in as well
+    const away = plot.clientWidth < plot.clientHeight * 1.2 ? 1.68 : 1.42; // the labels fit in as well
     return { eye: { x: away, y: away, z: 0.63 * away }, center: { x: 0, y: 0, z: -0.13 }, up: { x: 0, y: 0, z: 1 } };
   }
   let camera = firstCamera();

@@ -315,6 +315,7 @@ def _describe_codes(
 ) -> dict[str, Any]:
     """Rows, codes, where they are plotted, and how the page decodes."""
     values = to_dense(check_rows(transformer, X, reset=False)).astype(np.float64)
+    limits = _extent(values) if is_image else None  # black and white
     codes = transformer.transform(X).astype(np.float32)
     n_components = codes.shape[1]
     mean, directions = np.zeros(n_components), np.eye(n_components)
@@ -326,7 +327,7 @@ def _describe_codes(
     sliders_are_codes = n_components <= (_MOST_SLIDERS if layers else 3)
     contents: dict[str, Any] = {
         "n_components": n_components,
-        "values": _pack_rows(values, is_image=is_image),
+        "values": _pack_rows(values, limits),
         "codes": _pack(codes),
         "points": _pack(points.astype(np.float32)),
         "mean": mean.tolist(),
@@ -340,9 +341,14 @@ def _describe_codes(
         decoded = transformer.inverse_transform((mean + places @ directions).astype(np.float32))
         reconstructed = transformer.reconstruct(X)
         contents["nodes"] = [axis.tolist() for axis in nodes]
-        contents["grid"] = _pack_rows(decoded, is_image=is_image)
-        contents["reconstructions"] = _pack_rows(reconstructed, is_image=is_image)
+        contents["grid"] = _pack_rows(decoded, limits)
+        contents["reconstructions"] = _pack_rows(reconstructed, limits)
     return contents
+
+
+def _extent(values: np.ndarray) -> tuple[float, float]:
+    low, high = (float(np.nan_to_num(f.reduce(values, axis=None))) for f in (np.fmin, np.fmax))
+    return low, high if high > low else low + 1
 
 
 def _principal_directions(centred: np.ndarray) -> np.ndarray:
@@ -451,25 +457,25 @@ def _pack(array: np.ndarray) -> dict[str, Any]:
     return {"data": data, "dtype": array.dtype.name, "shape": array.shape}
 
 
-def _pack_rows(rows: np.ndarray, *, is_image: bool) -> dict[str, Any]:
-    """Rows in X's units: pictures in 8 bits over one range, large tables in 16 per column."""
-    exact = not is_image and rows.size <= _EXACT_ELEMENTS
-    if exact:
+def _pack_rows(rows: np.ndarray, limits: tuple[float, float] | None) -> dict[str, Any]:
+    """Rows in X's units: pictures in 8 bits between `limits`, large tables in 16 per column."""
+    if limits is None and rows.size <= _EXACT_ELEMENTS:
         return _pack(rows.astype(np.float64))
-    axis = None if is_image else 0
     missing = np.isnan(rows)
-    low, high = np.fmin.reduce(rows, axis=axis), np.fmax.reduce(rows, axis=axis)
-    low, high = np.nan_to_num(low), np.nan_to_num(high)
-    dtype = np.uint8 if is_image else np.uint16
-    last = 255 if is_image else 65_535
+    low: Any
+    high: Any
+    if limits is None:
+        low, high = (np.nan_to_num(f.reduce(rows, axis=0)) for f in (np.fmin, np.fmax))
+        last = 65_535
+    else:
+        low, high = limits
+        last = 255
     # The last step stands for a missing value, where there is one.
     steps = last - missing.any()
-    scale = np.where(high > low, (high - low) / steps, 1.0)
-    with np.errstate(invalid="ignore"):
-        quantized = np.rint((rows - low) / scale)
-    packed = _pack(np.where(missing, last, quantized).astype(dtype))
+    scale = np.where(high > low, high - low, 1.0) / steps
+    quantized = np.where(missing, last, np.rint((rows.clip(low, high) - low) / scale))
     return {
-        **packed,
+        **_pack(quantized.astype(np.uint16 if limits is None else np.uint8)),
         "offset": np.atleast_1d(low).tolist(),
         "scale": np.atleast_1d(scale).tolist(),
         "missing": last if missing.any() else None,
