@@ -237,7 +237,11 @@
     return make("p", { className: "quiet", textContent: `${columns.length} of ${count} columns: ${which}.` });
   }
 
-  const nameCell = (j) => make("th", { scope: "row", textContent: map.feature_names[j], title: map.feature_names[j] });
+  /** Long names go on in a second line, after a mark rather than within a word. */
+  function nameCell(j) {
+    const parts = map.feature_names[j].split(/(?<=[_/.:-])(?=\w)/);
+    return make("th", { scope: "row" }, ...parts.flatMap((part, p) => (p ? [make("wbr"), part] : [part])));
+  }
 
   /** A row per column: its name, marks between the column's extremes, and the numbers. */
   function table(columns, heads, kinds, rows) {
@@ -500,13 +504,15 @@
 
   /** The path between the pins, the pins, and where the sliders stand. */
   function markTraces() {
+    // Black or white: no class has that colour.
+    const [text, card] = [style("--text"), style("--card")];
     const path = { type, mode: "lines", ...coordinates(pins.length === 2 ? pins : []),
-      line: { color: style("--second"), width: is3d ? 5 : 2 } };
+      line: { color: text, width: is3d ? 5 : 2 } };
     const pinned = { type, mode: "markers+text", ...coordinates(pins), text: pins.map((_, p) => "AB"[p]),
-      textposition: "top center", textfont: { color: style("--second"), size: 17 },
-      marker: { size: is3d ? 11 : size + 8, color: style("--second"), symbol: "circle", line: { width: 2, color: style("--card") } } };
+      textposition: "top center", textfont: { color: text, size: 17 },
+      marker: { size: is3d ? 11 : size + 8, symbol: "circle", color: text, line: { width: 2, color: card } } };
     const probe = { type, mode: "markers", x: [], y: [],
-      marker: { size: is3d ? 8 : size + 8, symbol: "cross", color: style("--text"), line: { width: 1, color: style("--card") } } };
+      marker: { size: is3d ? 8 : size + 6, symbol: "cross", color: card, line: { width: is3d ? 3 : 2, color: text } } };
     if (is3d) probe.z = [];
     if (setting.length) {
       const point = map.sliders_are_codes ? pointOfCode(setting) : setting;
@@ -536,7 +542,7 @@
   let onlyInner = nOuter > 0;
 
   function firstCamera() {
-    const away = plot.clientWidth < plot.clientHeight * 1.2 ? 1.68 : 1.42; // the labels fit in as well
+    const away = plot.clientWidth < plot.clientHeight * 1.2 ? 1.85 : 1.42; // the labels fit in as well
     return { eye: { x: away, y: away, z: 0.63 * away }, center: { x: 0, y: 0, z: -0.13 }, up: { x: 0, y: 0, z: 1 } };
   }
   let camera = firstCamera();
