@@ -542,8 +542,9 @@
   let onlyInner = nOuter > 0;
 
   function firstCamera() {
-    const away = plot.clientWidth < plot.clientHeight * 1.2 ? 1.85 : 1.42; // the labels fit in as well
-    return { eye: { x: away, y: away, z: 0.63 * away }, center: { x: 0, y: 0, z: -0.13 }, up: { x: 0, y: 0, z: 1 } };
+    const narrow = plot.clientWidth < plot.clientHeight * 1.2;
+    const [away, aside] = narrow ? [1.85, 0.1] : [1.42, 0]; // the labels fit in as well
+    return { eye: { x: away, y: away, z: 0.63 * away }, center: { x: aside, y: -aside, z: -0.13 }, up: { x: 0, y: 0, z: 1 } };
   }
   let camera = firstCamera();
 
