@@ -236,7 +236,7 @@ class _Target:
 
 
 def _describe_target(y: np.ndarray) -> _Target:
-    missing = np.array([value is None or value != value for value in y.tolist()], dtype=bool)
+    missing = np.array([_is_missing(value) for value in y.tolist()], dtype=bool)
     known = y[~missing]
     if known.dtype == object:
         known = known.astype(str)
@@ -253,6 +253,13 @@ def _describe_target(y: np.ndarray) -> _Target:
     positions = np.full(len(y), len(names))
     positions[~missing] = inverse
     return _Target([*names, "missing"] if missing.any() else names, positions)
+
+
+def _is_missing(value: Any) -> bool:
+    try:
+        return value is None or bool(value != value)
+    except TypeError:  # pandas.NA is neither true nor false
+        return True
 
 
 def _sample(n_rows: int, target: _Target | None, max_points: int) -> np.ndarray:

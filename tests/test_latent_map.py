@@ -130,11 +130,11 @@ def unpack(packed):
         (["b", "a", None], ["a", "b", "missing"]),
         ([True, False, True], ["False", "True"]),
         ([0.0, np.nan, 1.0], ["0.0", "1.0", "missing"]),
+        (pd.array([2, None, 1], dtype="Int64"), ["1", "2", "missing"]),
         (np.array([[1], [2], [3]]), ["1", "2", "3"]),
     ],
 )
 def test_classes(fitted, digits, tmp_path, y, classes):
-    y = np.array(y, dtype=object) if None in y else y
     path = write_latent_map(fitted, digits[1][:3], y, tmp_path / "page.html")
     assert contents(path)["target"]["classes"] == classes
 
