@@ -521,7 +521,8 @@
       if (is3d) probe.z = [point[2]];
     }
     // Empty ones would cost the first drawing the time to compile them.
-    return [path, pinned, probe].filter((trace) => trace.x.length).map((trace) => ({ ...trace, hoverinfo: "skip", showlegend: false }));
+    return [path, pinned, probe].filter((trace) => trace.x.length).map((trace) =>
+      ({ ...trace, hoverinfo: trace === pinned ? "none" : "skip", showlegend: false, meta: trace === pinned ? "pins" : "" }));
   }
 
   // A few far codes would shrink the rest to a spot.
@@ -619,7 +620,7 @@
   let hovered = null;
   let pressed = null;
 
-  const rowOf = (point) => (point && point.curveNumber < groups.length ? groups[point.curveNumber][point.pointNumber] : null);
+  const rowOf = (point) => (point.data.meta === "pins" ? pins[point.pointNumber] : point.curveNumber < groups.length ? groups[point.curveNumber][point.pointNumber] : null);
 
   /** The row drawn nearest to a place on the screen: a finger does not hover. */
   function pick(clientX, clientY) {
