@@ -388,6 +388,16 @@ def hover_points(page, n_points, steps=40):
     pytest.fail(f"The mouse met {len(found)} rows.")
 
 
+def hover(page, row, place):
+    """Keep the mouse at a place, as a hand does, until it is seen: a drawing may be under way."""
+    for i in range(60):
+        page.mouse.move(place[0] + i % 2, place[1])
+        page.wait_for_timeout(200)
+        if row_shown(page) == row:
+            return
+    pytest.fail(f"Row {row} is not shown.")
+
+
 def test_hover_shows_picture_reconstruction_class_and_error(show, digits_map, fitted, digits):
     page = show(digits_map)
     X, y = digits[1], digits[3]
@@ -417,8 +427,7 @@ def test_click_pins_and_two_pins_show_the_path(show, request, dimensions, fitted
     page = show(request.getfixturevalue("wine_map" if dimensions == 2 else "digits_map"))
     places = hover_points(page, 2)
     for row, place in places.items():
-        page.mouse.move(*place)
-        page.wait_for_function("row => document.getElementById('row').value == row", arg=row)
+        hover(page, row, place)
         page.mouse.down()
         page.mouse.up()
     letters = page.locator("#pins div").all_inner_texts()
@@ -461,9 +470,7 @@ def test_switching_a_class_hides_it(show, wine_map, wine):
     page.wait_for_timeout(300)
     assert row_shown(page) != row
     button.click()
-    page.wait_for_timeout(300)
-    page.mouse.move(place[0] + 1, place[1])
-    page.wait_for_function("row => document.getElementById('row').value == row", arg=row)
+    hover(page, row, place)
 
 
 def test_sliders_decode_as_inverse_transform(show, digits_map, fitted):
