@@ -298,6 +298,8 @@
 
   let current = null; // the row shown
   let pins = []; // at most two rows
+  let hovered = null; // the row under the pointer
+  let pointing = false; // whether the pointer moved in the plot since a row was chosen otherwise
   let setting = []; // of the sliders
 
   function show(i) {
@@ -321,6 +323,7 @@
   }
 
   function select(i) {
+    pointing = false;
     show(i);
     setSliders(settingOf(i));
   }
@@ -617,7 +620,6 @@
 
   // ---- Pointer and keys ------------------------------------------------------------------
 
-  let hovered = null;
   let pressed = null;
 
   const rowOf = (point) => (point.data.meta === "pins" ? pins[point.pointNumber] : point.curveNumber < groups.length ? groups[point.curveNumber][point.pointNumber] : null);
@@ -661,8 +663,11 @@
   function listen() {
     plot.on("plotly_hover", (event) => {
       hovered = rowOf(event.points[0]);
-      if (hovered !== null && hovered !== current) show(hovered);
+      // A drawing tells it again, though the pointer rests or has left.
+      if (pointing && hovered !== null && hovered !== current) show(hovered);
     });
+    plot.addEventListener("pointermove", () => { pointing = true; }, true);
+    plot.addEventListener("pointerleave", () => { pointing = false; });
     plot.on("plotly_unhover", () => { hovered = null; });
     plot.on("plotly_relayout", () => { if (is3d) camera = plot.layout.scene.camera || camera; });
     // Plotly takes the start of a drag for a click in three dimensions.
