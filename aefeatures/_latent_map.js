@@ -301,6 +301,7 @@
   let hovered = null; // the row under the pointer
   let pointing = false; // whether the pointer moved in the plot since a row was chosen otherwise
   let setting = []; // of the sliders
+  let settingRow = null; // the row that they stand at
 
   function show(i) {
     current = i;
@@ -325,7 +326,7 @@
   function select(i) {
     pointing = false;
     show(i);
-    setSliders(settingOf(i));
+    setSliders(settingOf(i), i);
   }
 
   const updatePinButton = () => {
@@ -335,7 +336,7 @@
   function togglePin(i) {
     pins = pins.includes(i) ? pins.filter((pinned) => pinned !== i) : [...pins, i].slice(-2);
     if (i !== current) show(i);
-    setSliders(settingOf(i));
+    setSliders(settingOf(i), i);
     updatePinButton();
     showPins();
     draw();
@@ -411,6 +412,7 @@
       const output = make("output", { htmlFor: input.id });
       input.addEventListener("input", () => {
         setting[k] = Number(input.value);
+        settingRow = null;
         decodeSetting();
       });
       input.addEventListener("keydown", (event) => {
@@ -426,8 +428,9 @@
     }
   }
 
-  function setSliders(values) {
+  function setSliders(values, row = null) {
     setting = Array.from(values);
+    settingRow = row;
     sliders.forEach(({ input }, k) => { input.value = setting[k]; });
     decodeSetting();
   }
@@ -524,8 +527,10 @@
       if (is3d) probe.z = [point[2]];
     }
     // Empty ones would cost the first drawing the time to compile them.
-    return [path, pinned, probe].filter((trace) => trace.x.length).map((trace) =>
-      ({ ...trace, hoverinfo: trace === pinned ? "none" : "skip", showlegend: false, meta: trace === pinned ? "pins" : "" }));
+    return [path, pinned, probe].filter((trace) => trace.x.length).map((trace) => {
+      const meta = trace === pinned ? "pins" : trace === probe ? "probe" : "path";
+      return { ...trace, meta, hoverinfo: trace === path ? "skip" : "none", showlegend: false };
+    });
   }
 
   // A few far codes would shrink the rest to a spot.
@@ -622,7 +627,12 @@
 
   let pressed = null;
 
-  const rowOf = (point) => (point.data.meta === "pins" ? pins[point.pointNumber] : point.curveNumber < groups.length ? groups[point.curveNumber][point.pointNumber] : null);
+  /** The row that a point of Plotly's stands for; the marks lie on top of rows. */
+  function rowOf(point) {
+    if (point.data.meta === "pins") return pins[point.pointNumber] ?? null;
+    if (point.data.meta === "probe") return settingRow;
+    return groups[point.curveNumber]?.[point.pointNumber] ?? null;
+  }
 
   /** The row drawn nearest to a place on the screen: a finger does not hover. */
   function pick(clientX, clientY) {
