@@ -6,7 +6,7 @@ VENV ?= .venv
 
 .PHONY: demo test test-slow lint clean
 
-demo: $(VENV)/plot
+demo: $(VENV)/demo
 	$(VENV)/bin/python examples/digits_pipeline.py
 
 test: $(VENV)/test

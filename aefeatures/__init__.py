@@ -2,6 +2,7 @@
 
 from aefeatures._autoencoder import AutoencoderTransformer
 from aefeatures._displays import LatentSpaceDisplay, LossCurveDisplay
+from aefeatures._latent_map import write_latent_map
 from aefeatures._networks import ConvNetwork, DenseNetwork
 from aefeatures._reconstructions import ReconstructionDisplay, ReconstructionMonitor
 from aefeatures._regularizers import (
@@ -33,4 +34,5 @@ __all__ = [
     "Supervised",
     "Variational",
     "load_images",
+    "write_latent_map",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any, Self
 
@@ -37,28 +38,35 @@ def import_pyplot() -> Any:
 
 def find_transformer(estimator: Any, X: Any = None) -> tuple[AutoencoderTransformer, Any]:
     """Return the fitted transformer in `estimator`, and X as the steps before it return it."""
-    found = _find(estimator, X)
-    if found is None:
-        raise TypeError(
-            "estimator must be an AutoencoderTransformer or a Pipeline that has one as a step, "
-            f"got {estimator!r}."
-        )
-    return found
+    transformer, before = find_steps(estimator)
+    if X is not None:
+        for step in before:
+            X = step.transform(X)
+    return transformer, X
 
 
-def _find(estimator: Any, X: Any) -> tuple[AutoencoderTransformer, Any] | None:
-    if isinstance(estimator, AutoencoderTransformer):
-        check_is_fitted(estimator)
-        return estimator, X
+def find_steps(estimator: Any) -> tuple[AutoencoderTransformer, list[Any]]:
+    """Return the fitted transformer in `estimator`, and the steps in front of it."""
+    before: list[Any] = []
+    for step in _flat_steps(estimator):
+        if isinstance(step, AutoencoderTransformer):
+            check_is_fitted(step)
+            return step, before
+        before.append(step)
+    raise TypeError(
+        "estimator must be an AutoencoderTransformer or a Pipeline that has one as a step, "
+        f"got {estimator!r}."
+    )
+
+
+def _flat_steps(estimator: Any) -> list[Any]:
     if isinstance(estimator, BaseSearchCV):
         check_is_fitted(estimator)
-        return _find(estimator.best_estimator_, X)
-    if isinstance(estimator, Pipeline):
-        for i, (_, step) in enumerate(estimator.steps):
-            found = _find(step, None)
-            if found is not None:
-                return found if X is None else _find(step, estimator[:i].transform(X) if i else X)
-    return None
+        return _flat_steps(estimator.best_estimator_)
+    if not isinstance(estimator, Pipeline):
+        return [estimator]
+    steps = [step for _, step in estimator.steps if step not in (None, "passthrough")]
+    return list(itertools.chain.from_iterable(map(_flat_steps, steps)))
 
 
 class LatentSpaceDisplay:
@@ -379,7 +387,7 @@ class _Colors:
         self._order = np.random.default_rng(0).permutation(n)
         if y is None:
             return
-        missing = np.array([_is_missing(value) for value in y], dtype=bool)
+        missing = np.array([is_missing(value) for value in y], dtype=bool)
         if categorical is None:
             categorical = _holds_classes(y[~missing])
         if categorical:
@@ -557,7 +565,7 @@ class LossCurveDisplay:
         return self
 
 
-def _is_missing(value: Any) -> bool:
+def is_missing(value: Any) -> bool:
     """Whether a label is None, NaN or pandas' NA, which is not even unequal to itself."""
     try:
         return value is None or bool(value != value)

@@ -12,7 +12,7 @@ import torch
 from scipy import sparse
 from sklearn.base import _fit_context as fit_context
 from sklearn.model_selection._search import BaseSearchCV
-from sklearn.utils import assert_all_finite, get_tags
+from sklearn.utils import _safe_indexing, assert_all_finite, get_tags
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import (
     check_array,
@@ -21,7 +21,7 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
-from aefeatures._batches import Rows, iterate_chunks
+from aefeatures._batches import Rows, iterate_chunks, take_rows
 from aefeatures._device import PRECISIONS
 from aefeatures._losses import LOSSES
 from aefeatures._networks import ACTIVATIONS, NORMALIZATIONS, Network
@@ -47,6 +47,7 @@ __all__ = [
     "check_rows_and_labels",
     "fit_context",
     "resolve_max_epochs",
+    "take_samples",
 ]
 
 # On small data "auto" stands for 3,000 steps at batch 64.
@@ -132,6 +133,11 @@ def _is_dataset(X: Any) -> bool:
         all(hasattr(X, name) for name in ("shape", "dtype", "chunks", "__getitem__"))
         and len(X.shape) == 2
     )
+
+
+def take_samples(X: Any, index: np.ndarray) -> Any:
+    """The rows at the increasing positions `index` of an X of any kind, in that kind."""
+    return take_rows(X, index) if _is_dataset(X) else _safe_indexing(X, index)
 
 
 def _check_dataset(estimator: Any, X: Any, *, reset: bool) -> Any:

@@ -1,7 +1,8 @@
 """Digits in ten lines: three learned features for SVC and KNN, beside three of PCA.
 
 Prints a table of test accuracies and saves one picture: original digits over their
-reconstructions, and the codes of the test digits in three dimensions.
+reconstructions, and the codes of the test digits in three dimensions. A page beside it
+shows the same to turn and point at.
 """
 
 import argparse
@@ -16,7 +17,12 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.svm import SVC
 
-from aefeatures import AutoencoderTransformer, LatentSpaceDisplay, ReconstructionDisplay
+from aefeatures import (
+    AutoencoderTransformer,
+    LatentSpaceDisplay,
+    ReconstructionDisplay,
+    write_latent_map,
+)
 
 
 def save_picture(transformer, X, y, path):
@@ -68,7 +74,11 @@ def main():
 
     autoencoder = features["AutoencoderTransformer, 3"]
     save_picture(autoencoder, X_test, y_test, args.output)
+    page = write_latent_map(
+        autoencoder, X_test, y_test, args.output.with_suffix(".html"), image_shape=(8, 8)
+    )
     print(f"\nTrained on {autoencoder.device_}. Picture: {args.output.resolve()}")
+    print(f"Latent map, to open in a browser: {page.resolve().as_uri()}")
 
 
 if __name__ == "__main__":

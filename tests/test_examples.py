@@ -25,6 +25,8 @@ def test_digits_pipeline(tmp_path):
         assert ours > accuracy["PCA,", classifier] + 0.05
     assert f"Picture: {tmp_path / 'digits.png'}" in out
     assert (tmp_path / "digits.png").stat().st_size > 20_000
+    assert f"browser: {(tmp_path / 'digits.html').as_uri()}" in out
+    assert (tmp_path / "digits.html").stat().st_size > 1_000_000
 
 
 def test_few_labels():

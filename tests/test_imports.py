@@ -28,6 +28,7 @@ LAYERS = [
     "_autoencoder",
     "_displays",
     "_reconstructions",
+    "_latent_map",
     "__init__",
 ]
 

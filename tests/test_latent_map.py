@@ -1,0 +1,676 @@
+import base64
+import json
+import re
+import shutil
+import sys
+import zlib
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import sparse
+from sklearn.compose import make_column_transformer
+from sklearn.datasets import load_wine
+from sklearn.exceptions import NotFittedError
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import MinMaxScaler, OneHotEncoder, StandardScaler
+from torch import nn
+
+from aefeatures import AutoencoderTransformer, ConvNetwork, write_latent_map
+
+pytest.importorskip("plotly", reason="needs the extra 'map'")
+
+# Most are fitted for so short that little is learned.
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+
+# WebGL by the processor: there need not be a GPU.
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-background-networking",
+    "--use-gl=angle",
+    "--use-angle=swiftshader",
+    "--enable-unsafe-swiftshader",
+]
+HOSTILE = (
+    """<img src=x onerror="window.hacked=1">'"</script><script>window.hacked=1</script>&amp;"""
+)
+
+
+@pytest.fixture(scope="module")
+def wine():
+    X, y = load_wine(return_X_y=True, as_frame=True)
+    return X, np.array(["low", "middle", "high"])[y]
+
+
+@pytest.fixture(scope="module")
+def wine_fitted(wine):
+    """Two codes, so that every point lies in the open. Not to be changed."""
+    return AutoencoderTransformer(2, max_epochs=60, random_state=0).fit(wine[0])
+
+
+@pytest.fixture(scope="module")
+def digits_map(tmp_path_factory, fitted, digits):
+    path = tmp_path_factory.mktemp("map") / "digits.html"
+    return write_latent_map(fitted, digits[1], digits[3], path, image_shape=(8, 8), max_points=30)
+
+
+@pytest.fixture(scope="module")
+def wine_map(tmp_path_factory, wine_fitted, wine):
+    path = tmp_path_factory.mktemp("map") / "wine.html"
+    return write_latent_map(wine_fitted, *wine, path, max_points=40)
+
+
+def contents(path):
+    """What the page was given."""
+    text = path.read_text(encoding="utf-8")
+    return json.loads(re.search(r'id="contents">(.*?)</script>', text)[1])
+
+
+# What is written
+
+
+def test_returns_the_path(digits_map, tmp_path, fitted, digits):
+    assert digits_map.is_file()
+    path = write_latent_map(fitted, digits[1][:3], path=str(tmp_path / "page.html"))
+    assert path == tmp_path / "page.html"
+    assert [p.name for p in tmp_path.iterdir()] == ["page.html"]
+
+
+def test_default_path_is_in_the_working_directory(fitted, digits, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_latent_map(fitted, digits[1][:3])
+    assert (tmp_path / "latent_map.html").is_file()
+
+
+def test_failure_leaves_the_page_that_was_there(fitted, digits, tmp_path):
+    path = tmp_path / "page.html"
+    path.write_text("before", encoding="utf-8")
+    with pytest.raises(ValueError, match="image_shape"):
+        write_latent_map(fitted, digits[1], path=path, image_shape=(9, 9))
+    assert path.read_text(encoding="utf-8") == "before"
+    assert [p.name for p in tmp_path.iterdir()] == ["page.html"]
+
+
+def test_page_refers_to_no_other_file(digits_map):
+    text = digits_map.read_text(encoding="utf-8")
+    markup = re.sub(r"<script.*?</script>", "", text, flags=re.DOTALL)
+    assert not re.search(r"\b(src|href)=|@import|url\(", markup)
+    assert "default-src 'none'" in markup
+
+
+def test_the_same_call_writes_the_same_page(fitted, digits, tmp_path):
+    pages = [
+        write_latent_map(fitted, digits[1], digits[3], tmp_path / name, max_points=50).read_bytes()
+        for name in ("a", "b")
+    ]
+    assert pages[0] == pages[1]
+
+
+def test_sample_keeps_the_shares_of_classes(fitted, digits, tmp_path):
+    X, y = digits[0], np.where(np.arange(len(digits[0])) < 100, "few", "many")
+    path = write_latent_map(fitted, X, y, tmp_path / "page.html", max_points=135)
+    given = contents(path)
+    assert given["n_rows"] == len(X)
+    assert given["rows"]["shape"] == [135]
+    assert given["target"]["classes"] == ["few", "many"]
+    page = unpack(given["target"]["values"])
+    assert (page == 0).sum() == pytest.approx(135 * 100 / len(X), abs=1)
+
+
+def unpack(packed):
+    data = zlib.decompress(base64.b64decode(packed["data"]))
+    return np.frombuffer(data, packed["dtype"]).reshape(packed["shape"])
+
+
+@pytest.mark.parametrize(
+    ("y", "classes"),
+    [
+        ([1, 0, 1], ["0", "1"]),
+        (["b", "a", None], ["a", "b", "missing"]),
+        ([True, False, True], ["False", "True"]),
+        ([0.0, np.nan, 1.0], ["0.0", "1.0", "missing"]),
+        (pd.array(["b", None, "a"], dtype="string"), ["a", "b", "missing"]),
+        (np.array([[1], [2], [3]]), ["1", "2", "3"]),
+    ],
+)
+def test_classes(fitted, digits, tmp_path, y, classes):
+    path = write_latent_map(fitted, digits[1][:3], y, tmp_path / "page.html")
+    assert contents(path)["target"]["classes"] == classes
+
+
+def test_many_numbers_are_a_quantity_and_many_names_have_a_rest(fitted, digits, tmp_path):
+    X = digits[1][:60]
+    y = np.arange(60.0)
+    y[3] = np.nan
+    target = contents(write_latent_map(fitted, X, y, tmp_path / "page.html"))["target"]
+    assert target["classes"] is None
+    np.testing.assert_array_equal(unpack(target["values"]), y)
+    names = [f"class {i}" for i in range(60)]
+    target = contents(write_latent_map(fitted, X, names, tmp_path / "page.html"))["target"]
+    assert len(target["classes"]) == 39
+    assert target["classes"][-1] == "22 other classes"
+
+
+@pytest.mark.parametrize("kind", ["array", "float32", "sparse", "frame", "list"])
+def test_all_kinds_of_data_give_the_same_rows(fitted, digits, tmp_path, kind):
+    X = digits[1][:20]
+    given = {
+        "array": X,
+        "float32": X.astype(np.float32),
+        "sparse": sparse.csr_matrix(X),
+        "frame": pd.DataFrame(X),
+        "list": X.tolist(),
+    }[kind]
+    page = contents(write_latent_map(fitted, given, path=tmp_path / "page.html", max_points=15))
+    np.testing.assert_array_equal(unpack(page["values"]), X[unpack(page["rows"])])
+
+
+def test_missing_values(fitted, digits, tmp_path):
+    X = digits[1][:20].copy()
+    X[3, 5] = np.nan
+    page = contents(write_latent_map(fitted, X, path=tmp_path / "page.html"))
+    np.testing.assert_array_equal(unpack(page["values"]), X)
+    page = contents(write_latent_map(fitted, X, path=tmp_path / "page.html", image_shape=(8, 8)))
+    assert (unpack(page["values"]) == page["values"]["missing"]).sum() == 1
+
+
+def test_names_of_columns(wine, wine_fitted, tmp_path):
+    X, _ = wine
+    path = tmp_path / "page.html"
+    assert contents(write_latent_map(wine_fitted, X, path=path))["feature_names"] == list(X)
+    names = [f"f{i}" for i in range(13)]
+    page = contents(write_latent_map(wine_fitted, X, path=path, feature_names=names))
+    assert page["feature_names"] == names
+
+
+def test_pipeline_shows_rows_as_the_autoencoder_sees_them(wine, tmp_path):
+    X, y = wine
+    X = X.assign(cellar=y)
+    columns = make_column_transformer(
+        (OneHotEncoder(sparse_output=False), ["cellar"]), remainder=MinMaxScaler()
+    )
+    pipeline = make_pipeline(
+        make_pipeline(columns, "passthrough"),
+        AutoencoderTransformer(max_epochs=3, random_state=0),
+        StandardScaler(),
+    ).fit(X)
+    page = contents(write_latent_map(pipeline, X, y, tmp_path / "page.html", max_points=100))
+    assert "onehotencoder__cellar_low" in page["feature_names"]
+    rows = unpack(page["rows"])
+    np.testing.assert_allclose(unpack(page["values"]), pipeline[0].transform(X)[rows])
+    np.testing.assert_allclose(
+        unpack(page["codes"]), pipeline[:2].transform(X)[rows], rtol=1e-4, atol=1e-4
+    )
+
+
+def test_other_networks_bring_a_grid(digits, tmp_path):
+    X = digits[1][:50]
+    for network in (
+        ConvNetwork(channels=(4,)),
+        lambda n, k: (nn.Linear(n, k), nn.Sequential(nn.Linear(k, n), nn.Hardtanh(-99, 99))),
+    ):
+        transformer = AutoencoderTransformer(network=network, max_epochs=2, random_state=0).fit(X)
+        page = contents(write_latent_map(transformer, X, path=tmp_path / "page.html"))
+        assert page["layers"] is None
+        assert [len(nodes) for nodes in page["nodes"]] == [17, 17, 17]
+        assert page["image_shape"] == ([1, 8, 8] if isinstance(network, ConvNetwork) else None)
+
+
+@pytest.mark.filterwarnings("ignore:n_components=20 is not below:UserWarning")
+@pytest.mark.parametrize("n_components", [1, 2, 3, 4, 20])
+def test_any_number_of_codes(wine, tmp_path, n_components):
+    transformer = AutoencoderTransformer(n_components, max_epochs=2, random_state=0).fit(wine[0])
+    page = contents(write_latent_map(transformer, wine[0], path=tmp_path / "page.html"))
+    assert page["points"]["shape"] == [178, min(n_components, 3)]
+    assert page["sliders_are_codes"] == (n_components <= 16)
+    codes = transformer.transform(wine[0])
+    points = (codes - page["mean"]) @ np.array(page["directions"]).T
+    np.testing.assert_allclose(unpack(page["points"]), points, rtol=1e-4, atol=1e-4)
+
+
+def test_one_row(fitted, digits, tmp_path):
+    page = contents(write_latent_map(fitted, digits[1][:1], ["a"], tmp_path / "page.html"))
+    assert page["points"]["shape"] == [1, 3]
+
+
+def test_names_do_not_end_the_element_they_are_in(wine_fitted, wine, tmp_path):
+    names = [f"{HOSTILE}{i}" for i in range(13)]
+    y = np.where(wine[1] == "low", HOSTILE, "\u2028</SCRIPT>")
+    path = write_latent_map(wine_fitted, wine[0], y, tmp_path / "page.html", feature_names=names)
+    text = path.read_text(encoding="utf-8")
+    assert "window.hacked=1</script>" not in text
+    page = contents(path)
+    assert page["feature_names"] == names
+    assert page["target"]["classes"] == [HOSTILE, "\u2028</SCRIPT>"]
+
+
+# Refusals
+
+
+def test_bad_input(fitted, digits, tmp_path):
+    X, y = digits[1], digits[3]
+    path = tmp_path / "page.html"
+    with pytest.raises(NotFittedError, match="not fitted"):
+        write_latent_map(AutoencoderTransformer(), X, path=path)
+    with pytest.raises(NotFittedError, match="not fitted"):
+        write_latent_map(make_pipeline(StandardScaler(), AutoencoderTransformer()), X, path=path)
+    with pytest.raises(TypeError, match=r"that has one as a step, got StandardScaler\(\)"):
+        write_latent_map(StandardScaler(), X, path=path)
+    with pytest.raises(ValueError, match=r"inconsistent numbers of samples: \[450, 449\]"):
+        write_latent_map(fitted, X, y[1:], path=path)
+    with pytest.raises(ValueError, match=r"image_shape=\(7, 9\) has 63 entries, but X has 64"):
+        write_latent_map(fitted, X, path=path, image_shape=(7, 9))
+    with pytest.raises(ValueError, match=r"\(4, 4, 4\) has 4 channels, but pictures are shown of"):
+        write_latent_map(fitted, X, path=path, image_shape=(4, 4, 4))
+    with pytest.raises(ValueError, match=r"feature_names has 2 names, but the .* sees 64 columns"):
+        write_latent_map(fitted, X, path=path, feature_names=["a", "b"])
+    with pytest.raises(ValueError, match="max_points must be at least 1, got 0"):
+        write_latent_map(fitted, X, path=path, max_points=0)
+    with pytest.raises(ValueError, match=r"folder of path=.* does not exist"):
+        write_latent_map(fitted, X, path=tmp_path / "nowhere" / "page.html")
+    with pytest.raises(ValueError, match="63 features"):
+        write_latent_map(fitted, X[:, 1:], path=path)
+    assert not path.exists()
+
+
+def test_without_plotly(fitted, digits, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "plotly.offline", None)
+    with pytest.raises(ImportError, match=r"pip install 'aefeatures\[map\]'"):
+        write_latent_map(fitted, digits[1], path=tmp_path / "page.html")
+
+
+def test_large_pages_are_pointed_out(fitted, digits, tmp_path, monkeypatch):
+    monkeypatch.setattr("aefeatures._latent_map._LARGE_PAGE_BYTES", 4_000_000)
+    with pytest.warns(UserWarning, match=r"MB large. Lower max_points \(now 20\)"):
+        write_latent_map(fitted, digits[1], path=tmp_path / "page.html", max_points=20)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", ["lecture", "neighbors"])
+def test_page_of_mnist_is_below_15_mb(mnist, tmp_path, preset):
+    transformer = AutoencoderTransformer.from_preset(preset, max_epochs=2, random_state=0)
+    transformer.fit(mnist[0][::30])
+    path = write_latent_map(
+        transformer, mnist[1], mnist[3], tmp_path / "page.html", image_shape=(28, 28)
+    )
+    assert contents(path)["rows"]["shape"] == [5000]
+    assert path.stat().st_size < 15_000_000
+
+
+# In a browser
+
+
+@pytest.fixture(scope="module")
+def browser():
+    sync_api = pytest.importorskip("playwright.sync_api", reason="needs Playwright for Python")
+    if CHROMIUM is None:
+        pytest.skip("needs the browser Chromium")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def show(browser):
+    """Open a page; at the end nothing may have failed in it, nor asked for another file."""
+    problems, requests, contexts = [], [], []
+
+    def show(path, **settings):
+        context = browser.new_context(**{"viewport": {"width": 1280, "height": 800}, **settings})
+        contexts.append(context)
+        page = context.new_page()
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on("dialog", lambda dialog: problems.append(dialog.message))
+        page.on("request", lambda request: requests.append(request.url))
+        page.goto(path.as_uri())
+        page.wait_for_selector("main:not([aria-busy])", timeout=120_000)
+        return page
+
+    yield show
+    for context in contexts:
+        context.close()
+    assert problems == []
+    assert len(requests) == len(contexts), requests
+
+
+def pixels(canvas):
+    """Grey values of a picture in the page."""
+    data = canvas.evaluate(
+        "c => [c.height, c.width, ...c.getContext('2d').getImageData(0, 0, c.width, c.height).data]"
+    )
+    return np.array(data[2:]).reshape(*data[:2], 4)[..., 0]
+
+
+def assert_shows(canvas, row, low=0, high=16):
+    """Whether a picture shows a row of digits, to the rounding of a grey value."""
+    expected = ((np.asarray(row) - low) / (high - low) * 255).clip(0, 255).reshape(8, 8)
+    np.testing.assert_allclose(pixels(canvas), expected, atol=1)
+
+
+def numbers(page, place, column):
+    """What a table in the page says, a number per row."""
+    cells = page.locator(f"{place} tbody tr td:nth-of-type({column})")
+    return np.array([float(text) for text in cells.all_inner_texts()])
+
+
+def row_shown(page):
+    return int(page.input_value("#row"))
+
+
+def hover_points(page, n_points, steps=40):
+    """Move the mouse over the plot until so many rows were shown; return row and place of each."""
+    found = {}
+    box = page.locator("#plot").bounding_box()
+    for i in range(steps):
+        for j in range(steps):
+            x = box["x"] + box["width"] * (0.15 + 0.7 * ((i * 13) % steps) / steps)
+            y = box["y"] + box["height"] * (0.15 + 0.7 * j / steps)
+            before = row_shown(page)
+            page.mouse.move(x, y)
+            page.evaluate("() => new Promise(requestAnimationFrame)")
+            page.evaluate("() => new Promise(requestAnimationFrame)")
+            crowded = any(np.hypot(x - u, y - v) < 50 for u, v in found.values())
+            if row_shown(page) == before or crowded:
+                continue
+            # It may belong to a place that the mouse has left: come back from elsewhere.
+            page.mouse.move(2, 2)
+            page.wait_for_timeout(150)
+            page.fill("#row", str(before))
+            page.press("#row", "Enter")
+            page.mouse.move(x, y)
+            page.wait_for_timeout(300)
+            if row_shown(page) != before:
+                found[row_shown(page)] = (x, y)
+                if len(found) == n_points:
+                    return found
+    pytest.fail(f"The mouse met {len(found)} rows.")
+
+
+def hover(page, row, place):
+    """Keep the mouse at a place, as a hand does, until it is seen: a drawing may be under way."""
+    for i in range(60):
+        page.mouse.move(place[0] + i % 2, place[1])
+        page.wait_for_timeout(200)
+        if row_shown(page) == row:
+            return
+    pytest.fail(f"Row {row} is not shown.")
+
+
+def test_hover_shows_picture_reconstruction_class_and_error(show, digits_map, fitted, digits):
+    page = show(digits_map)
+    X, y = digits[1], digits[3]
+    pictures = page.locator("#record canvas")
+    (row,) = hover_points(page, 1)
+    assert_shows(pictures.nth(0), X[row])
+    assert_shows(pictures.nth(1), fitted.reconstruct(X[[row]]))
+    assert page.inner_text("#class") == str(y[row])
+    error = float(page.inner_text("#error").split()[0])
+    assert error == pytest.approx(-fitted.score_samples(X[[row]])[0], rel=1e-3)
+
+
+def test_hover_shows_values_of_a_table(show, wine_map, wine_fitted, wine):
+    page = show(wine_map)
+    X = wine[0]
+    for row in hover_points(page, 2):
+        page.fill("#row", str(row))
+        page.press("#row", "Enter")
+        assert page.inner_text("#class") == wine[1][row]
+        np.testing.assert_allclose(numbers(page, "#record", 2), X.iloc[row], rtol=1e-3)
+        reconstructed = wine_fitted.reconstruct(X.iloc[[row]])[0]
+        np.testing.assert_allclose(numbers(page, "#record", 3), reconstructed, rtol=1e-3)
+
+
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_click_pins_and_two_pins_show_the_path(show, request, dimensions, fitted, digits):
+    page = show(request.getfixturevalue("wine_map" if dimensions == 2 else "digits_map"))
+    places = hover_points(page, 2)
+    for row, place in places.items():
+        hover(page, row, place)
+        page.mouse.down()
+        page.mouse.up()
+    letters = page.locator("#pins div").all_inner_texts()
+    assert [re.search(r"row (\d+)", text)[1] for text in letters] == [str(row) for row in places]
+    if dimensions == 3:
+        start, stop = fitted.transform(digits[1][list(places)])
+        steps = page.locator("#path canvas")
+        assert steps.count() == 8
+        for s in (0, 3, 7):
+            code = start + s / 7 * (stop - start)
+            assert_shows(steps.nth(s), fitted.inverse_transform(code[None]))
+    page.locator("#pins button").first.click()
+    assert page.locator("#pins div").count() == 1
+    assert page.locator("#path *").count() == 0
+
+
+@pytest.mark.slow
+def test_turning_pins_nothing(show, digits_map):
+    page = show(digits_map)
+    ((_, place),) = hover_points(page, 1).items()
+    page.mouse.move(*place)
+    page.mouse.down()
+    page.mouse.move(place[0] + 80, place[1] + 10, steps=4)
+    page.mouse.up()
+    assert page.locator("#pins div").count() == 0
+
+
+def test_switching_a_class_hides_it(show, wine_map, wine):
+    page = show(wine_map)
+    ((row, place),) = hover_points(page, 1).items()
+    name = wine[1][row]
+    button = page.locator("#legend button", has_text=name)
+    button.click()
+    assert button.get_attribute("aria-pressed") == "false"
+    page.click("#next")
+    other = row_shown(page)
+    assert wine[1][other] != name  # the rows that the buttons step through are those in sight
+    page.wait_for_timeout(300)
+    page.mouse.move(*place)
+    page.wait_for_timeout(300)
+    assert row_shown(page) != row
+    button.click()
+    hover(page, row, place)
+
+
+def test_sliders_decode_as_inverse_transform(show, digits_map, fitted):
+    page = show(digits_map)
+    decoded = page.locator("#decoded canvas")
+    before = pixels(decoded)
+    for k, presses in ((0, 7), (1, -4), (2, 9)):
+        for _ in range(abs(presses)):
+            page.press(f"#slider-{k}", "ArrowRight" if presses > 0 else "ArrowLeft")
+    codes = [[float(page.input_value(f"#slider-{k}")) for k in range(3)]]
+    assert_shows(decoded, fitted.inverse_transform(codes))
+    assert np.abs(pixels(decoded) - before).max() > 20
+    box = page.locator("#slider-0").bounding_box()
+    page.mouse.click(box["x"] + 0.8 * box["width"], box["y"] + box["height"] / 2)
+    moved = [[float(page.input_value(f"#slider-{k}")) for k in range(3)]]
+    assert moved[0][0] != codes[0][0]
+    assert_shows(decoded, fitted.inverse_transform(moved))
+
+
+@pytest.mark.parametrize(
+    ("activation", "normalization", "scaling"),
+    [
+        ("gelu", "layer", "standard"),
+        ("silu", "batch", "feature"),
+        *(
+            pytest.param(*parameters, marks=pytest.mark.slow)
+            for parameters in [
+                ("leaky_relu", None, "feature"),
+                ("elu", "layer", None),
+                ("tanh", "batch", "global"),
+                ("sigmoid", None, "standard"),
+            ]
+        ),
+    ],
+)
+def test_page_computes_every_dense_decoder(
+    show, wine, tmp_path, activation, normalization, scaling
+):
+    X = wine[0]
+    transformer = AutoencoderTransformer(
+        5,
+        hidden_layer_sizes=(16, 8),
+        activation=activation,
+        normalization=normalization,
+        scaling=scaling,
+        max_epochs=20,
+        random_state=0,
+    ).fit(X)
+    page = show(write_latent_map(transformer, X, path=tmp_path / "page.html"))
+    for k in range(5):
+        page.press(f"#slider-{k}", "PageUp" if k % 2 else "PageDown")
+    code = [[float(page.input_value(f"#slider-{k}")) for k in range(5)]]
+    np.testing.assert_allclose(
+        numbers(page, "#decoded", 2), transformer.inverse_transform(code)[0], rtol=1e-3, atol=1e-3
+    )
+
+
+def test_page_interpolates_what_it_cannot_compute(show, digits, tmp_path):
+    X = digits[1][:200]
+    transformer = AutoencoderTransformer(
+        network=ConvNetwork(channels=(8,)), max_epochs=30, random_state=0
+    ).fit(X)
+    page = show(write_latent_map(transformer, X, path=tmp_path / "page.html"))
+    assert "interpolated" in page.inner_text("#decoder-hint")
+    page.click("#pin")
+    page.fill("#row", "7")
+    page.press("#row", "Enter")
+    page.click("#pin")
+    reconstructed = transformer.reconstruct(X[[0, 7]])
+    steps = page.locator("#path canvas")
+    assert_shows(steps.nth(0), reconstructed[0])
+    assert_shows(steps.nth(7), reconstructed[1])
+    steps.nth(3).click()
+    codes = [[float(page.input_value(f"#slider-{k}")) for k in range(3)]]
+    expected = transformer.inverse_transform(codes).reshape(8, 8) / 16 * 255
+    off = np.abs(pixels(page.locator("#decoded canvas")) - expected.clip(0, 255))
+    assert off.mean() < 5
+
+
+def test_names_are_shown_as_text(show, wine_fitted, wine, tmp_path):
+    names = [f"{HOSTILE} {i}" for i in range(13)]
+    y = np.where(wine[1] == "low", HOSTILE, "<b>bold</b> <a href='javascript:hacked=1'>x</a>")
+    path = write_latent_map(wine_fitted, wine[0], y, tmp_path / "page.html", feature_names=names)
+    page = show(path)
+    hover_points(page, 1)
+    page.click("#pin")
+    page.click("#next")
+    page.click("#pin")
+    assert page.evaluate("window.hacked") is None
+    assert page.locator("main img, main a, main b").count() == 0
+    assert page.locator("#record tbody th").all_inner_texts() == names
+    assert page.locator("#path tbody th").all_inner_texts() == names
+    assert set(page.locator("#legend .name").all_inner_texts()) == set(y)
+    assert page.inner_text("#class") in set(y)
+
+
+@pytest.mark.slow
+def test_missing_values_and_quantities(show, wine_fitted, wine, tmp_path):
+    X, y = wine[0].iloc[:30].copy(), wine[0]["proline"].iloc[:30].to_numpy().copy()
+    X.iloc[0, 2] = y[1] = np.nan
+    page = show(write_latent_map(wine_fitted, X, y, tmp_path / "page.html"))
+    assert page.locator("#record tbody tr:nth-child(3) td").nth(1).inner_text() == "missing"
+    assert float(page.inner_text("#class")) == pytest.approx(y[0], rel=1e-3)
+    assert "y is missing (1)" in page.inner_text("#legend")
+
+
+@pytest.mark.slow
+def test_colours_of_pictures(show, tmp_path):
+    X = np.random.default_rng(0).integers(0, 256, (40, 48), dtype=np.uint8)
+    transformer = AutoencoderTransformer(max_epochs=3, random_state=0).fit(X)
+    path = write_latent_map(transformer, X, path=tmp_path / "page.html", image_shape=(3, 4, 4))
+    page = show(path)
+    data = page.locator("#record canvas").first.evaluate(
+        "c => Array.from(c.getContext('2d').getImageData(0, 0, 4, 4).data)"
+    )
+    colours = np.array(data).reshape(4, 4, 4)[..., :3].transpose(2, 0, 1)
+    np.testing.assert_array_equal(colours, X[0].reshape(3, 4, 4))
+
+
+@pytest.mark.slow
+def test_one_code_is_drawn_on_a_line(show, wine, tmp_path):
+    transformer = AutoencoderTransformer(1, max_epochs=40, random_state=0).fit(wine[0])
+    page = show(write_latent_map(transformer, *wine, tmp_path / "page.html", max_points=30))
+    (row,) = hover_points(page, 1)
+    assert page.inner_text("#class") == wine[1][row]
+
+
+def test_all_of_it_is_reached_by_keyboard(show, digits_map):
+    page = show(digits_map)
+    reached, outlined = [], []
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        name, outline = page.evaluate(
+            "() => [document.activeElement.id || document.activeElement.textContent,"
+            " getComputedStyle(document.activeElement).outlineStyle]"
+        )
+        reached.append(name)
+        outlined.append(outline)
+        if name == "slider-2":
+            break
+    for name in ("plot", "reset", "all", "previous", "row", "next", "pin", "slider-0", "slider-2"):
+        assert name in reached
+    assert set(outlined) == {"solid"}
+    page.focus("#plot")
+    page.keyboard.press("n")
+    assert page.locator("#pins div").count() == 0
+    page.keyboard.press("Enter")
+    assert page.locator("#pins div").count() == 1
+    page.wait_for_timeout(300)
+    before = page.locator("#plot").screenshot()
+    page.keyboard.press("ArrowLeft")
+    page.wait_for_timeout(500)
+    assert page.locator("#plot").screenshot() != before
+
+
+@pytest.mark.parametrize("kind", ["digits_map", "wine_map"])
+def test_nothing_is_wider_than_the_screen(show, request, kind):
+    page = show(request.getfixturevalue(kind))
+    page.click("#pin")
+    page.click("#next")
+    page.click("#pin")
+    for width in (1280, 700, 390):
+        page.set_viewport_size({"width": width, "height": 844})
+        page.wait_for_timeout(200)
+        assert page.evaluate("document.documentElement.scrollWidth") == width
+
+
+@pytest.mark.parametrize("kind", ["digits_map", "wine_map"])
+def test_a_finger_pins(show, request, kind):
+    page = show(
+        request.getfixturevalue(kind),
+        viewport={"width": 390, "height": 844},
+        has_touch=True,
+        is_mobile=True,
+    )
+    box = page.locator("#plot").bounding_box()
+    for i in range(100):
+        x, y = (box["width"] * (0.3 + 0.04 * (i % 10)), box["height"] * (0.3 + 0.04 * (i // 10)))
+        page.touchscreen.tap(box["x"] + x, box["y"] + y)
+        if page.locator("#pins div").count():
+            return
+    pytest.fail("No point was pinned.")
+
+
+def test_dark_and_light(show, wine_map):
+    page = show(wine_map)
+    brightness = {}
+    for scheme in ("dark", "light"):
+        page.emulate_media(color_scheme=scheme)
+        page.wait_for_timeout(500)
+        colours = page.evaluate(
+            "() => [document.body, document.querySelector('.card')].flatMap(e => "
+            "[getComputedStyle(e).backgroundColor, getComputedStyle(e).color])"
+        )
+        brightness[scheme] = [sum(map(int, re.findall(r"\d+", c)[:3])) / 765 for c in colours]
+        colour = page.evaluate("document.getElementById('plot')._fullLayout.xaxis.tickfont.color")
+        brightness[scheme].append(int(colour[1:3], 16) / 255)
+    back, text, card, card_text, ticks = np.array([*brightness.values()]).T
+    assert back[0] < 0.2 < 0.8 < back[1]
+    assert card[0] < 0.2 < 0.8 < card[1]
+    assert text[1] < 0.2 < 0.8 < text[0]
+    assert card_text[1] < 0.2 < 0.8 < card_text[0]
+    assert ticks[1] < 0.5 < ticks[0]
