@@ -4,7 +4,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 
-.PHONY: demo test test-slow lint clean
+.PHONY: demo test test-slow lint docs clean
 
 demo: $(VENV)/demo
 	$(VENV)/bin/python examples/digits_pipeline.py
@@ -20,6 +20,9 @@ lint: $(VENV)/lint
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
+docs: $(VENV)/docs
+	$(VENV)/bin/python -m sphinx -W --keep-going -b html docs docs/_build/html
+
 # An environment with one of the package's extras; the file says that it is complete.
 $(VENV)/%: pyproject.toml
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
@@ -27,4 +30,4 @@ $(VENV)/%: pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist output *.egg-info
+	rm -rf $(VENV) build dist output *.egg-info docs/_build docs/gallery docs/generated

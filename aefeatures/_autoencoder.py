@@ -179,7 +179,7 @@ class AutoencoderTransformer(
         the scaling.
     n_features_in_ : int
         Number of columns seen in `fit`.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (n_features,)
         Names of the columns seen in `fit`, where X has string names for all of them.
     n_iter_ : int
         Epochs trained.

@@ -31,6 +31,15 @@ myst_heading_anchors = 3
 
 # numpydoc: attributes and methods are listed on the page of their class.
 numpydoc_show_class_members = False
+# All of numpydoc's checks but those that ask for words where a name and a type say it all.
+numpydoc_validation_checks = {
+    "all", "ES01", "EX01", "GL01", "GL02", "PR07", "RT02", "RT03", "SA01", "SA04", "YD01",
+}  # fmt: skip
+# An attribute that its comment documents; records that list attributes in place of parameters.
+numpydoc_validation_exclude = {
+    r"\.Regularizer\.head$",
+    r"_regularizers\.(TrainingData|Batch)$",
+}
 autodoc_typehints = "none"
 autosummary_generate = True
 
@@ -44,6 +53,7 @@ sphinx_gallery_conf = {
     "abort_on_example_error": True,
     "remove_config_comments": True,
     "show_memory": False,
+    "capture_repr": (),
     "image_scrapers": ("matplotlib",),
 }
 
@@ -58,23 +68,23 @@ html_theme_options = {
 }
 html_sidebars = {"index": [], "tutorial": [], "benchmarks": [], "design": [], "coming_from": []}
 html_static_path = []
+# What is written by `write_digits_map` below.
 html_extra_path = ["_build/extra"]
+EXTRA = Path(__file__).parent / "_build" / "extra"
+EXTRA.mkdir(parents=True, exist_ok=True)
 
 
-def write_latent_map(app):
+def write_digits_map(_app):
     """Write the map of digits that the page on it shows."""
     from sklearn.datasets import load_digits
 
     from aefeatures import AutoencoderTransformer, write_latent_map
 
-    path = Path(app.srcdir) / "_build" / "extra" / "digits.html"
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        X, y = load_digits(return_X_y=True)
-        transformer = AutoencoderTransformer.from_preset("neighbors", random_state=0).fit(X)
-        write_latent_map(transformer, X, y, path=path, image_shape=(8, 8))
+    X, y = load_digits(return_X_y=True)
+    transformer = AutoencoderTransformer.from_preset("neighbors", random_state=0).fit(X)
+    write_latent_map(transformer, X, y, path=EXTRA / "digits.html", image_shape=(8, 8))
 
 
 def setup(app):
     """Make what the pages embed, before they are built."""
-    app.connect("builder-inited", write_latent_map)
+    app.connect("builder-inited", write_digits_map)

@@ -3,28 +3,26 @@ Novelty detection
 =================
 
 An autoencoder gives back well what is like its training rows. `score_samples` is minus the error
-of the reconstruction: low where a row is unlike them; with ``per_feature=True`` it says
-which columns make it so.
+of the reconstruction: low where a row is unlike them; with ``per_feature=True`` it says which
+columns make it so.
 """
 
 # %%
-# Tumours unlike benign ones
-# --------------------------
-# Learned from benign samples of the breast cancer data alone; malignant ones are the novelty.
+# A digit that was never seen
+# ---------------------------
+# Learned from all digits but the fours; among the test digits the fours are the novelty.
 import matplotlib.pyplot as plt
 import numpy as np
-from sklearn.datasets import load_breast_cancer
+from sklearn.datasets import load_digits
 from sklearn.ensemble import IsolationForest
-from sklearn.metrics import RocCurveDisplay, roc_auc_score
+from sklearn.metrics import RocCurveDisplay
 from sklearn.model_selection import train_test_split
 
-from aefeatures import AutoencoderTransformer
+from aefeatures import AutoencoderTransformer, ReconstructionDisplay
 
-data = load_breast_cancer()
-benign, malignant = data.data[data.target == 1], data.data[data.target == 0]
-X_train, X_benign = train_test_split(benign, random_state=0)
-X_test = np.concatenate([X_benign, malignant])
-is_novel = np.repeat([0, 1], [len(X_benign), len(malignant)])
+X, y = load_digits(return_X_y=True)
+X_train, X_test, y_train, y_test = train_test_split(X, y, random_state=0)
+X_train, is_novel = X_train[y_train != 4], y_test == 4
 
 detectors = {
     "AutoencoderTransformer": AutoencoderTransformer(random_state=0).fit(X_train),
@@ -34,27 +32,31 @@ figure, ax = plt.subplots(figsize=(5, 4.5), layout="constrained")
 for name, detector in detectors.items():
     novelty = -detector.score_samples(X_test)
     RocCurveDisplay.from_predictions(is_novel, novelty, name=name, ax=ax)
-    print(f"{name}: area under the curve {roc_auc_score(is_novel, novelty):.3f}")
 
 # %%
-# Which columns make a row novel
-# ------------------------------
-# The most novel row: how far each column is from its reconstruction, in standard deviations of
-# the training rows.
+# Why they are novel
+# ------------------
+# Fours come back as the digits that look most like them.
 transformer = detectors["AutoencoderTransformer"]
-row = X_test[[transformer.score_samples(X_test).argmin()]]
-distance = -transformer.score_samples(row, per_feature=True)[0] / X_train.std(axis=0)
-top = np.argsort(distance)[-8:]
-figure, ax = plt.subplots(figsize=(6, 3.5), layout="constrained")
-ax.barh(data.feature_names[top], distance[top])
-ax.set(xlabel="distance to the reconstruction, in standard deviations")
-ax.spines[["top", "right"]].set_visible(False)
+fours = X_test[is_novel][:6]
+ReconstructionDisplay.from_estimator(transformer, fours, image_shape=(8, 8), n_samples=6)
+
+# %%
+# The pixels that make each of them novel, in grey levels of difference.
+distance = -transformer.score_samples(fours, per_feature=True)
+figure, axes = plt.subplots(1, 6, figsize=(6, 1.4), layout="constrained")
+for ax, picture in zip(axes, distance, strict=True):
+    shown = ax.imshow(picture.reshape(8, 8), cmap="magma", vmin=0, vmax=16)
+    ax.set_axis_off()
+figure.colorbar(shown, ax=axes, label="difference")
 
 # %%
 # A threshold
 # -----------
-# `score_samples` has no threshold of its own: take a quantile of the training rows' scores.
-threshold = np.quantile(transformer.score_samples(X_train), 0.05)
-flagged = transformer.score_samples(X_test) < threshold
-print(f"flagged: {flagged[is_novel == 1].mean():.0%} of malignant rows", end=", ")
-print(f"{flagged[is_novel == 0].mean():.0%} of benign ones")
+# `score_samples` has no threshold of its own. Take a quantile of the scores of normal rows that
+# the training has not seen: those of the training rows are too good.
+normal = X_test[~is_novel]
+calibration, rest = normal[::2], normal[1::2]
+threshold = np.quantile(transformer.score_samples(calibration), 0.05)
+for name, rows in {"fours": X_test[is_novel], "other digits": rest}.items():
+    print(f"flagged of the {name}: {(transformer.score_samples(rows) < threshold).mean():.0%}")
