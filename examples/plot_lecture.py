@@ -29,7 +29,7 @@ transformer.set_callbacks(monitor).fit(X_train)
 # %%
 # The originals, and what the network made of them as it learned. At first it gives back the mean of
 # all digits; then the round ones part from the straight ones.
-monitor.display(image_shape=(8, 8)).plot()
+monitor.display(image_shape=(8, 8), epochs=[1, 5, 10, 20, 40])
 
 # %%
 # The loss of every epoch
