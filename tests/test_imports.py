@@ -11,6 +11,7 @@ PACKAGE = Path(aefeatures.__file__).parent
 
 # Lower modules first: each may import only from those above it in this list.
 LAYERS = [
+    "_version",
     "_batches",
     "_scaling",
     "_losses",
@@ -23,6 +24,7 @@ LAYERS = [
     "_training",
     "_validation",
     "_vision",
+    "_persistence",
     "_autoencoder",
     "__init__",
 ]
