@@ -893,6 +893,7 @@ class AutoencoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         state: dict[str, Any] = super().__getstate__()
         if "encoder_" not in state:
             return state
+        state = {name: value for name, value in state.items() if name != "device_"}
         modules = {name: to_arrays(state[name]) for name in _MODULES}
         return {**state, **modules, "_heads": [], "_optimizer_state": None}
 

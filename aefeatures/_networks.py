@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import functools
 import itertools
 import math
 from collections.abc import Sequence
@@ -382,14 +381,10 @@ def uninitialized(kind: type[nn.Module], *sizes: int, **settings: Any) -> Any:
     The constructor of `kind` would draw them from the global random state, and PyTorch's
     `skip_init` imports modules that take up to a second.
     """
-    layer = _without_reset(kind)(*sizes, **settings)
+    without_reset = type(kind.__name__, (kind,), {"reset_parameters": lambda _: None})
+    layer = without_reset(*sizes, **settings)
     layer.__class__ = kind
     return layer
-
-
-@functools.cache
-def _without_reset(kind: type[nn.Module]) -> type[nn.Module]:
-    return type(kind.__name__, (kind,), {"reset_parameters": lambda _: None})
 
 
 class FillMissing(nn.Module):

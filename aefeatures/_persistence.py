@@ -92,7 +92,7 @@ def load_model(
             estimator: Any = _rebuild(cls, document, arrays, network)
     except Exception as error:
         # Whatever a file asks for, it is the file that is wrong.
-        raise ValueError(f"{os.fspath(path)} cannot be loaded: {error}") from error
+        raise ValueError(f"{os.fspath(path)} cannot be loaded: {_reason(error)}") from error
     if not (isinstance(device, str) and device == "auto"):
         estimator.device, estimator.device_ = device, resolve_device(device)
     return estimator
@@ -335,9 +335,10 @@ def _encode(value: Any, name: str, own: Iterable[Any] = ()) -> Any:
     if isinstance(value, torch.device):
         return {"device": str(value)}
     if isinstance(value, np.random.RandomState):
-        kind, *state = value.get_state()
-        if kind == "MT19937":
-            return {"RandomState": _encode([np.asarray(state[0]).tolist(), *state[1:]], name)}
+        state = value.get_state(legacy=False)
+        if state["bit_generator"] == "MT19937":
+            keys, position = state["state"]["key"].tolist(), int(state["state"]["pos"])
+            return {"RandomState": [keys, position, state["has_gauss"], float(state["gauss"])]}
     if _OBJECTS.get(type(value).__name__) is type(value):
         parameters = value.get_params(deep=False)
         return {
@@ -429,6 +430,12 @@ def _short(value: Any) -> str:
     return text if len(text) <= 100 else f"{text[:97]}..."
 
 
+def _reason(error: Exception) -> str:
+    """The beginning of a message: PyTorch's bring stacks, others what they found in the file."""
+    line = str(error).partition("\n")[0][:300]
+    return line if type(error) is ValueError else f"{type(error).__name__}: {line}"
+
+
 # The file
 
 
@@ -481,10 +488,14 @@ def read_file(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, n
         try:
             entries = _parse(file.read(n_header))
             document = _parse(entries.pop("__metadata__")[_KEY])
-            end = max(entry["data_offsets"][1] for entry in entries.values())
+            end = max(
+                _count({"end": entry["data_offsets"][1]}, "end") for entry in entries.values()
+            )
             digest, format_ = document["digest"], _count(document, "format")
         except Exception as error:
-            raise ValueError(f"{name} is damaged: its header cannot be read ({error}).") from error
+            raise ValueError(
+                f"{name} is damaged: its header cannot be read ({_reason(error)})."
+            ) from error
         if format_ > FORMAT:
             raise ValueError(_newer(name, format_, document))
         if size != 8 + n_header + end:
@@ -497,7 +508,7 @@ def read_file(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, n
     try:
         return document, safetensors.numpy.load(data)
     except Exception as error:
-        raise ValueError(f"{name} is damaged: {error}") from error
+        raise ValueError(f"{name} is damaged: {_reason(error)}") from error
 
 
 def _digest(data: bytes, header_end: int, digest: str) -> str:
