@@ -306,6 +306,8 @@ def _feature_names(text: np.ndarray, lengths: np.ndarray, n_features: int) -> np
 def _generator(state: list[Any]) -> np.random.Generator:
     generator = np.random.default_rng(0)
     names = ("state", "inc", "has_uint32", "uinteger")
+    if len(state) != len(names):
+        raise ValueError(f"rng should hold {', '.join(names)}, got {_short(state)}.")
     numbers = dict(zip(names, state, strict=True))
     counts = {name: _count(numbers, name, 2**128) for name in names}
     generator.bit_generator.state = {**counts, "bit_generator": "PCG64", "state": counts}

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import pickle
+import re
 import struct
 import subprocess
 import sys
@@ -487,17 +488,23 @@ class Watch:
         self.seconds = self.memory = 0
 
     def load(self, path):
-        before, started = peak_memory(reset=True), time.perf_counter()
-        loaded, message = None, str(path)
-        try:
-            loaded = AutoencoderTransformer.load(path)
-        except ValueError as error:
-            message = str(error)
-        self.seconds = max(self.seconds, time.perf_counter() - started)
+        before = peak_memory(reset=True)
+        loaded, message, seconds = self.timed(path)
+        if seconds > 0.5:  # of a machine that is busy otherwise, the better of two
+            seconds = min(seconds, self.timed(path)[2])
+        self.seconds = max(self.seconds, seconds)
         self.memory = max(self.memory, peak_memory() - before)
         assert str(path) in message
         assert len(message) < 1_000
         return loaded
+
+    def timed(self, path):
+        started = time.perf_counter()
+        try:
+            loaded, message = AutoencoderTransformer.load(path), str(path)
+        except ValueError as error:
+            loaded, message = None, str(error)
+        return loaded, message, time.perf_counter() - started
 
     def check(self):
         print(f"{self.outcomes}, {self.seconds:.3f} s, {self.memory / 1e6:.1f} MB")
@@ -708,35 +715,43 @@ HOSTILE = [
 ]
 
 
+@pytest.fixture
+def forge(path, monkeypatch):
+    """Write a file of any content, its digest right, and without waiting for the disk."""
+    monkeypatch.setattr(
+        persistence, "_write_atomically", lambda _, parts: path.write_bytes(b"".join(parts))
+    )
+
+    def write(document, arrays):
+        own = {name: document[name] for name in document.keys() - {"digest", "format", "needs"}}
+        persistence.write_file(path, own, arrays)
+
+    return write
+
+
+@pytest.mark.parametrize("n_values", [3, pytest.param(len(HOSTILE), marks=pytest.mark.slow)])
 @pytest.mark.parametrize("fixture", FIXTURES, ids=lambda path: path.stem)
-def test_documents_that_ask_for_anything(path, fixture):
+def test_documents_that_ask_for_anything(path, forge, fixture, n_values):
     document, arrays = persistence.read_file(fixture)
     places = [place for place in leaves(document) if place[0] not in ("digest", "format", "needs")]
     watch = Watch()
     rng = np.random.default_rng(0)
     for place in places:
-        for value in [HOSTILE[i] for i in rng.permutation(len(HOSTILE))[:6]]:
+        for i in rng.permutation(len(HOSTILE))[:n_values]:
             forged = copy.deepcopy(document)
             parent = forged
             for key in place[:-1]:
                 parent = parent[key]
-            parent[place[-1]] = value
-            write_forged(path, forged, arrays)
+            parent[place[-1]] = HOSTILE[i]
+            forge(forged, arrays)
             loaded = watch.load(path)
             watch.outcomes["refused" if loaded is None else "equal"] += 1
     watch.check()
     assert watch.outcomes["refused"] > watch.outcomes["equal"]
 
 
-def write_forged(path, document, arrays):
-    own = {
-        key: value for key, value in document.items() if key not in ("digest", "format", "needs")
-    }
-    persistence.write_file(path, own, arrays)
-
-
 @pytest.mark.parametrize("value", HOSTILE, ids=lambda value: repr(value)[:30])
-def test_networks_that_ask_for_anything(path, value):
+def test_networks_that_ask_for_anything(path, forge, value):
     document, arrays = persistence.read_file(FIXTURES[0])
     watch = Watch()
     for place in (
@@ -753,17 +768,17 @@ def test_networks_that_ask_for_anything(path, value):
         for key in place[:-1]:
             parent = parent[key]
         parent[place[-1]] = value
-        write_forged(path, forged, arrays)
+        forge(forged, arrays)
         watch.load(path)
     for name, array in arrays.items():
         others = {**arrays, name: array.astype(np.int8), "another": np.zeros(3)}
         for forged in (
-            {**others},
+            others,
             {key: array for key, array in arrays.items() if key != name},
             {**arrays, name: array.reshape(-1, 1)},
             {**arrays, name: array[..., :0]} if array.ndim else others,
         ):
-            write_forged(path, document, forged)
+            forge(document, forged)
             assert watch.load(path) is None
     watch.check()
 
@@ -853,6 +868,11 @@ TRUSTED = {
     "torch.nn.modules.container.Sequential",
     "torch.nn.modules.linear.Linear",
 }
+
+
+def test_trusted_types_are_those_of_the_documentation():
+    text = (Path(__file__).parents[1] / "docs" / "security.md").read_text(encoding="utf-8")
+    assert set(re.findall(r'"((?:aefeatures|torch)\.[\w.]+)",', text)) == TRUSTED
 
 
 @pytest.mark.parametrize(
