@@ -184,6 +184,9 @@ def _rebuild(cls: type[E], document: dict[str, Any], arrays: dict[str, np.ndarra
     for name in _COUNTS:
         setattr(estimator, name, _count(document, name))
 
+    n_bytes = sum(array.nbytes for array in arrays.values())
+    if not 0 < n_components <= n_bytes:  # before a callable is asked for so many
+        raise ValueError(f"{n_components} components are asked for, in {n_bytes} bytes of arrays.")
     fill = FillMissing(_tensor(arrays.pop("fill.values")))
     if fill.values.dim() != 1 or fill.values.dtype != dtype:
         raise ValueError(
@@ -205,8 +208,8 @@ def _rebuild(cls: type[E], document: dict[str, Any], arrays: dict[str, np.ndarra
         deepest = max(np.size(value) for value in network.get_params().values())
         if deepest > len(arrays):  # before so many layers are made
             raise ValueError(f"{deepest} layers are asked for, {len(arrays)} arrays are there.")
-    elif not is_own or not 0 < n_components <= sum(array.nbytes for array in arrays.values()):
-        raise ValueError(f"no network of {n_components} components can be built.")
+    elif not is_own:
+        raise ValueError(f"network should be one of this library, got {_short(network)}.")
     # Of our own networks only shapes are made, until they have been compared with the arrays.
     generator = torch.Generator("cpu").manual_seed(estimator._seed)
     spec = BuildSpec(bounded, dtype, generator, device="cpu" if is_own else "meta")
@@ -290,6 +293,7 @@ def _feature_names(text: np.ndarray, lengths: np.ndarray, n_features: int) -> np
         or lengths.dtype != np.int64
         or text.dtype != np.uint8
         or (lengths < 0).any()
+        or (lengths > text.size).any()  # which also keeps their sum from overflowing
         or ends[-1] != text.size
     ):
         raise ValueError(f"the feature names are not those of {n_features} columns.")

@@ -579,6 +579,23 @@ class Bomb:
         return (os.abort, ())
 
 
+def test_names_that_overlap_are_refused(path, forge):
+    document, arrays = persistence.read_file(
+        make_models.FOLDER / "format_1_variational.safetensors"
+    )
+    size = 2**20
+    # Their sum overflows, and comes back to 0 after each three.
+    lengths = np.array([size, 2**63 - size // 2, 2**63 - size + size // 2] * 21 + [size], np.uint64)
+    assert lengths.sum() == size
+    forged = {
+        "feature_names": np.zeros(size, np.uint8),
+        "feature_name_lengths": lengths.astype(np.int64),
+    }
+    forge(document, {**arrays, **forged})
+    with pytest.raises(ValueError, match="feature names are not those of 64 columns"):
+        AutoencoderTransformer.load(path)
+
+
 def test_files_of_another_kind(path, model):
     for write in (
         lambda: path.write_bytes(b"hello, world" * 100),
