@@ -14,9 +14,8 @@ from aefeatures._regularizers import (
     Supervised,
     Variational,
 )
+from aefeatures._version import __version__ as __version__
 from aefeatures._vision import load_images
-
-__version__ = "0.1.0.dev0"
 
 __all__ = [
     "AutoencoderTransformer",

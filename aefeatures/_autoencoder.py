@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,7 +25,14 @@ from torch import nn
 
 from aefeatures._batches import Batches, Rows, has_missing, map_chunks, to_tensor, work_dtype
 from aefeatures._callbacks import FitTask
-from aefeatures._device import PRECISIONS, from_arrays, place, resolve_device, to_arrays
+from aefeatures._device import (
+    PRECISIONS,
+    from_arrays,
+    place,
+    resolve_device,
+    resolve_saved_device,
+    to_arrays,
+)
 from aefeatures._losses import RowLoss, leave_out_missing, resolve_loss
 from aefeatures._networks import (
     Autoencoder,
@@ -40,6 +48,7 @@ from aefeatures._networks import (
     cost_per_row,
 )
 from aefeatures._optimizer import AdamState
+from aefeatures._persistence import load_model, save_model
 from aefeatures._progress import Progress
 from aefeatures._regularizers import (
     NeighborPreserving,
@@ -263,6 +272,7 @@ class AutoencoderTransformer(
     _fill: Any  # a FillMissing
     _learns_missing: bool
     _built_from: dict[str, Any]  # what the network was built from, for training on
+    _network: Any  # what built it: a Network, whose parameters are its own, or a callable
     _fitted_loss: str | RowLoss
     _seed: int
     _rng: np.random.Generator
@@ -623,6 +633,79 @@ class AutoencoderTransformer(
             return Decoder(decoder, scaling)
         return Autoencoder(encoder, decoder, scaling, fill)
 
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the fitted transformer to a file that `load` reads, and that holds no code.
+
+        The file is of the safetensors format: the weights, the scaling and the record of the
+        training as arrays, and a JSON document with the parameters. It is written beside `path` and
+        put in its place when it is complete, so that what was there stays whole if anything fails.
+        Like a pickle it leaves out Adam's moments.
+
+        Parameters
+        ----------
+        path : str or path-like
+            Replaced if there is one. ".safetensors" is a fitting suffix; none is added.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            If it is not fitted.
+        ValueError
+            If a parameter is code: a `loss` or a `Regularizer` of your own. Use pickle then. A
+            `network` of your own is left out, and has to be given to `load` again.
+        OSError
+            If the file cannot be written, as on a full disk.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from sklearn.datasets import load_digits
+        >>> from aefeatures import AutoencoderTransformer
+        >>> X, _ = load_digits(return_X_y=True)
+        >>> transformer = AutoencoderTransformer(max_epochs=1, random_state=0).fit(X)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     transformer.save(Path(folder, "digits.safetensors"))
+        ...     loaded = AutoencoderTransformer.load(Path(folder, "digits.safetensors"))
+        >>> bool((loaded.transform(X) == transformer.transform(X)).all())
+        True
+        """
+        check_is_fitted(self)
+        save_model(self, path)
+
+    @classmethod
+    def load(
+        cls, path: str | os.PathLike[str], device: str | torch.device = "auto", network: Any = None
+    ) -> Self:
+        """Return the transformer that `save` wrote.
+
+        No code from the file is run: a file from anyone can be loaded, which holds for no pickle.
+
+        Parameters
+        ----------
+        path : str or path-like
+        device : str or torch.device, default="auto"
+            Becomes the parameter `device` of what is returned. "auto" leaves that as it was saved;
+            where that device is not there, the fastest that is there is used.
+        network : callable, default=None
+            The parameter `network` that the transformer was fitted with, where that is one
+            of your own, which no file holds.
+
+        Returns
+        -------
+        AutoencoderTransformer
+            Of the class that `load` was called on.
+
+        Raises
+        ------
+        ValueError
+            If the file is no model, truncated, damaged or of a later version of aefeatures; if
+            `network` is missing, or builds another network; if `device` is not there.
+        OSError
+            If the file cannot be read.
+        """
+        return load_model(cls, path, device, network)
+
     @property
     def _n_features_out(self) -> int:
         return int(self._built_from["n_components"])
@@ -710,6 +793,7 @@ class AutoencoderTransformer(
         self._built_from = built_from
         if network is None:
             network = DenseNetwork(self.hidden_layer_sizes, self.activation, self.normalization)
+        self._network = clone(network) if isinstance(network, Network) else network
         spec = BuildSpec(
             self._scaling.bounded,
             PRECISIONS[self.precision],
@@ -846,6 +930,7 @@ class AutoencoderTransformer(
         state = {name: state[name] for name in state if name not in _OF_RUNNING_FIT}
         if "encoder_" not in state:
             return state
+        state = {name: value for name, value in state.items() if name != "device_"}
         modules = {name: to_arrays(state[name]) for name in _MODULES}
         return {**state, **modules, "_heads": [], "_optimizer_state": None}
 
@@ -854,10 +939,7 @@ class AutoencoderTransformer(
             state = {**state, **{name: from_arrays(state[name]) for name in _MODULES}}
         super().__setstate__(state)
         if "encoder_" in state:
-            try:
-                self.device_ = resolve_device(self.device)
-            except ValueError:  # trained on a device that is not there
-                self.device_ = resolve_device("auto")
+            self.device_ = resolve_saved_device(self.device)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

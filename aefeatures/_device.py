@@ -74,6 +74,14 @@ def resolve_device(device: str | torch.device) -> torch.device:
     )
 
 
+def resolve_saved_device(device: str | torch.device) -> torch.device:
+    """Do the same for a model from elsewhere: where its device is not there, "auto" is."""
+    try:
+        return resolve_device(device)
+    except ValueError:
+        return resolve_device("auto")
+
+
 def place(module: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
     """Return `module` with its tensors on `device` in `dtype`; `module` stays as it is.
 

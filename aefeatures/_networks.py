@@ -106,8 +106,9 @@ class DenseNetwork(Network):
                 modules.append(_linear(n_in, n_out, None if last else self.activation, spec))
                 if not last:
                     if self.normalization is not None:
-                        kind = NORMALIZATIONS[self.normalization]
-                        modules.append(kind(n_out, device="cpu", dtype=spec.dtype))
+                        modules.append(
+                            _normalization(NORMALIZATIONS[self.normalization], n_out, spec=spec)
+                        )
                     modules.append(ACTIVATIONS[self.activation]())
             return modules
 
@@ -218,7 +219,9 @@ class ConvNetwork(Network):
             kind = nn.ConvTranspose2d
             sizes["output_padding"] = extra
             fan_in /= 4  # of the doubled size, each entry is reached by a quarter of the window
-        layer = nn.utils.skip_init(kind, n_in, n_out, **sizes, device="cpu", dtype=spec.dtype)
+        layer = uninitialized(kind, n_in, n_out, **sizes, device=spec.device, dtype=spec.dtype)
+        if spec.device == "meta":
+            return layer
         gain = 1.0 if last else _gain(self.activation)
         nn.init.normal_(layer.weight, std=gain / fan_in**0.5, generator=spec.generator)
         nn.init.zeros_(layer.bias)
@@ -227,9 +230,9 @@ class ConvNetwork(Network):
     def _after(self, n_channels: int, spec: BuildSpec) -> list[nn.Module]:
         modules: list[nn.Module] = [ACTIVATIONS[self.activation]()]
         if self.normalization == "layer":
-            modules.insert(0, nn.GroupNorm(1, n_channels, device="cpu", dtype=spec.dtype))
+            modules.insert(0, _normalization(nn.GroupNorm, 1, n_channels, spec=spec))
         elif self.normalization == "batch":
-            modules.insert(0, BatchNorm(n_channels, device="cpu", dtype=spec.dtype))
+            modules.insert(0, _normalization(BatchNorm, n_channels, spec=spec))
         return modules
 
 
@@ -317,11 +320,14 @@ class BuildSpec:
     dtype : torch.dtype
     generator : torch.Generator
         What the weights are drawn from; the global random state is not touched.
+    device : str
+        "cpu", or "meta" for a network of shapes alone, which takes no memory. Not for callables.
     """
 
     bounded: bool
     dtype: torch.dtype
     generator: torch.Generator
+    device: str = "cpu"
 
 
 def _widths(name: str, sizes: int | Sequence[int]) -> list[int]:
@@ -354,10 +360,30 @@ def _linear(n_in: int, n_out: int, activation: str | None, spec: BuildSpec) -> n
     constant, and some never recover. Orthogonal weights of the gain that the activation
     asks for (Saxe et al. 2014, He et al. 2015) and zero biases do not.
     """
-    # `nn.Linear` would draw its first weights from the global random state.
-    layer = nn.utils.skip_init(nn.Linear, n_in, n_out, device="cpu", dtype=spec.dtype)
+    layer = uninitialized(nn.Linear, n_in, n_out, device=spec.device, dtype=spec.dtype)
+    if spec.device == "meta":
+        return layer
     nn.init.orthogonal_(layer.weight, _gain(activation), generator=spec.generator)
     nn.init.zeros_(layer.bias)
+    return layer
+
+
+def _normalization(kind: type[nn.Module], *sizes: int, spec: BuildSpec) -> nn.Module:
+    layer = uninitialized(kind, *sizes, device=spec.device, dtype=spec.dtype)
+    if spec.device != "meta":
+        layer.reset_parameters()
+    return layer
+
+
+def uninitialized(kind: type[nn.Module], *sizes: int, **settings: Any) -> Any:
+    """Return a layer whose weights are yet to be set.
+
+    The constructor of `kind` would draw them from the global random state, and PyTorch's
+    `skip_init` imports modules that take up to a second.
+    """
+    without_reset = type(kind.__name__, (kind,), {"reset_parameters": lambda _: None})
+    layer = without_reset(*sizes, **settings)
+    layer.__class__ = kind
     return layer
 
 

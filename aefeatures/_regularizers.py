@@ -19,6 +19,7 @@ from torch.autograd.function import once_differentiable
 from aefeatures._batches import Batches
 from aefeatures._losses import RowLoss
 from aefeatures._neighbors import neighbor_graph
+from aefeatures._networks import uninitialized
 
 # Rows by which a variance is judged.
 _SAMPLE_ROWS = 2_000
@@ -751,7 +752,7 @@ class Objective:
 
 def _linear_head(data: TrainingData, n_outputs: int) -> nn.Linear:
     """A linear layer on the codes that starts at zero."""
-    head = nn.utils.skip_init(
+    head: nn.Linear = uninitialized(
         nn.Linear, data.n_components, n_outputs, device=data.means.device, dtype=data.means.dtype
     )
     nn.init.zeros_(head.weight)

@@ -11,6 +11,7 @@ PACKAGE = Path(aefeatures.__file__).parent
 
 # Lower modules first: each may import only from those above it in this list.
 LAYERS = [
+    "_version",
     "_batches",
     "_scaling",
     "_losses",
@@ -25,6 +26,7 @@ LAYERS = [
     "_callbacks",
     "_validation",
     "_vision",
+    "_persistence",
     "_autoencoder",
     "_displays",
     "_reconstructions",
