@@ -81,7 +81,8 @@ def write_digits_map(_app):
     from aefeatures import AutoencoderTransformer, write_latent_map
 
     X, y = load_digits(return_X_y=True)
-    transformer = AutoencoderTransformer.from_preset("neighbors", random_state=0).fit(X)
+    transformer = AutoencoderTransformer.from_preset("neighbors", scaling="global", random_state=0)
+    transformer.fit(X)
     write_latent_map(transformer, X, y, path=EXTRA / "digits.html", image_shape=(8, 8))
 
 

@@ -49,7 +49,8 @@ def main():
     args = parser.parse_args()
     X, X_test, y, y_test = load(args.data)
 
-    transformer = AutoencoderTransformer.from_preset("neighbors", random_state=0)
+    # Pixels have one unit.
+    transformer = AutoencoderTransformer.from_preset("neighbors", scaling="global", random_state=0)
     start = time.perf_counter()
     transformer.fit(X)  # no labels
     seconds = time.perf_counter() - start

@@ -9,6 +9,7 @@ each. UMAP is measured where `umap-learn` is installed.
 # %%
 # Four ways to three numbers
 # --------------------------
+# The pixels are numbers from 0 to 16, of one unit: ``scaling="global"`` keeps it.
 import time
 import warnings
 
@@ -26,8 +27,10 @@ X, y = load_digits(return_X_y=True)
 X_train, X_test, y_train, y_test = train_test_split(X, y, random_state=0)
 methods = {
     "PCA": PCA(3),
-    "AutoencoderTransformer()": AutoencoderTransformer(random_state=0),
-    'preset "neighbors"': AutoencoderTransformer.from_preset("neighbors", random_state=0),
+    "AutoencoderTransformer": AutoencoderTransformer(scaling="global", random_state=0),
+    'preset "neighbors"': AutoencoderTransformer.from_preset(
+        "neighbors", scaling="global", random_state=0
+    ),
 }
 try:
     from umap import UMAP

@@ -16,14 +16,15 @@ from sklearn.datasets import load_digits
 from aefeatures import AutoencoderTransformer, LatentSpaceDisplay
 
 X, y = load_digits(return_X_y=True)
-plain = AutoencoderTransformer(random_state=0).fit(X)
-neighbors = AutoencoderTransformer.from_preset("neighbors", random_state=0).fit(X)
+settings = {"scaling": "global", "random_state": 0}  # pixels have one unit
+plain = AutoencoderTransformer(**settings).fit(X)
+neighbors = AutoencoderTransformer.from_preset("neighbors", **settings).fit(X)
 
 figure, axes = plt.subplots(
     1, 2, figsize=(9, 4.5), layout="constrained", subplot_kw={"projection": "3d"}
 )
 for ax, transformer, title in zip(
-    axes, (plain, neighbors), ("AutoencoderTransformer()", 'preset "neighbors"'), strict=True
+    axes, (plain, neighbors), ("AutoencoderTransformer", 'preset "neighbors"'), strict=True
 ):
     last = ax is axes[-1]
     LatentSpaceDisplay.from_estimator(
@@ -39,7 +40,7 @@ import numpy as np
 
 from aefeatures import ReconstructionDisplay
 
-flat = AutoencoderTransformer.from_preset("neighbors", n_components=2, random_state=0).fit(X)
+flat = AutoencoderTransformer.from_preset("neighbors", n_components=2, **settings).fit(X)
 LatentSpaceDisplay.from_estimator(flat, X, y, trim=0.005, target_name="digit")
 
 # %%
