@@ -43,12 +43,24 @@ numpydoc_validation_exclude = {
 autodoc_typehints = "none"
 autosummary_generate = True
 
+# From the first thing to know to the more special; new ones come last.
+GALLERY = [
+    "digits", "lecture", "latent_space", "features", "denoising", "missing_values", "novelty",
+]  # fmt: skip
+
+
+def gallery_position(name):
+    """Where a file of the gallery stands in it."""
+    name = Path(name).stem.removeprefix("plot_")
+    return GALLERY.index(name) if name in GALLERY else len(GALLERY)
+
+
 sphinx_gallery_conf = {
     "examples_dirs": "../examples",
     "gallery_dirs": "gallery",
     "filename_pattern": r"plot_",
     "ignore_pattern": r"(^|/)(?!plot_)[^/]*\.py$",
-    "within_subsection_order": "FileNameSortKey",
+    "within_subsection_order": "conf.gallery_position",
     "download_all_examples": False,
     "abort_on_example_error": True,
     "remove_config_comments": True,
@@ -62,6 +74,7 @@ html_title = "aefeatures"
 html_show_sourcelink = False
 html_theme_options = {
     "navigation_with_keys": False,
+    "header_links_before_dropdown": 4,
     "secondary_sidebar_items": ["page-toc"],
     "footer_start": ["copyright"],
     "footer_end": [],
