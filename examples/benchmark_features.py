@@ -321,7 +321,7 @@ def save_chart(results, path):
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(
-        len(results), 1, figsize=(8, 0.6 + 1.9 * len(results)), layout="constrained", squeeze=False
+        len(results), 1, figsize=(8, 0.6 + 2.7 * len(results)), layout="constrained", squeeze=False
     )
     for ax, (title, figures) in zip(axes[:, 0], results.items(), strict=True):
         names = list(figures)[::-1]
