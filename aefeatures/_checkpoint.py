@@ -43,6 +43,9 @@ _TIMES_ITS_DURATION = 20
 _WHOLE_BYTES = 2**28
 _BLOCKS = 64
 
+_CONSTANTS = (bool, int, float, str)
+_METHODS = (types.FunctionType, staticmethod, classmethod, property)
+
 # Packages whose classes do not change while their version stays the same.
 _RELEASED = ("aefeatures", "builtins", "collections", "functools", "numpy", "sklearn", "torch")
 
@@ -304,17 +307,18 @@ def _items(value: Any) -> list[Any]:
 def _code(value: Any) -> list[Any]:
     """What a function or class of the caller's own consists of."""
     if isinstance(value, type):
-        return [*value.__bases__, *(each for each in vars(value).values() if _is_code(each))]
+        own = [
+            each
+            for name, each in vars(value).items()
+            if isinstance(each, _METHODS) or (isinstance(each, _CONSTANTS) and name[:2] != "__")
+        ]
+        return [*value.__bases__, *own]
     cells = [cell.cell_contents for cell in value.__closure__ or ()]
     read = [value.__globals__.get(name) for name in value.__code__.co_names]
     read = [
         each
         for each in read
-        if isinstance(each, (bool, int, float, str))
-        or (_is_code(each) and each.__module__ == value.__module__)
+        if isinstance(each, _CONSTANTS)
+        or (isinstance(each, (types.FunctionType, type)) and each.__module__ == value.__module__)
     ]
     return [value.__code__, value.__defaults__, value.__kwdefaults__, cells, read]
-
-
-def _is_code(value: Any) -> bool:
-    return isinstance(value, (types.FunctionType, staticmethod, classmethod, property))

@@ -369,8 +369,12 @@ def test_what_changes_the_fit_changes_the_name(X, digits, tmp_path):
 SCALE = 2
 
 
+class Scaled:
+    power = 2
+
+
 def scaled(x):
-    return SCALE * x
+    return SCALE * x**Scaled.power
 
 
 def test_functions_and_classes_count_by_what_they_do(monkeypatch):
@@ -395,6 +399,10 @@ def test_functions_and_classes_count_by_what_they_do(monkeypatch):
     assert digest(one()) == first
     assert digest(outer(1)) == digest(outer(1)) != digest(outer(2))
     before = digest(scaled)
+    monkeypatch.setattr(Scaled, "power", 3)
+    assert digest(scaled) != before
+    monkeypatch.setattr(Scaled, "power", 2)
+    assert digest(scaled) == before
     monkeypatch.setattr(sys.modules[__name__], "SCALE", 3)
     assert digest(scaled) != before
     assert digest(types.SimpleNamespace(a=1)) != digest(types.SimpleNamespace(a=2))
