@@ -270,7 +270,8 @@ def _restore(part: str, module: nn.Module, arrays: dict[str, np.ndarray], *, ass
             f"{_short(sorted(found))}."
         )
     tensors = {name: _tensor(array) for name, array in found.items()}
-    for name, tensor in tensors.items():
+    for name in expected:  # the order in a file is not always the same
+        tensor = tensors[name]
         if tensor.shape != expected[name].shape or tensor.dtype != expected[name].dtype:
             raise ValueError(
                 f"{part}.{name} should be {_kind(expected[name])}, got {_kind(tensor)}."
