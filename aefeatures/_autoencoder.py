@@ -6,7 +6,7 @@ import copy
 import os
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -25,6 +25,7 @@ from torch import nn
 
 from aefeatures._batches import Batches, Rows, has_missing, map_chunks, to_tensor, work_dtype
 from aefeatures._callbacks import FitTask
+from aefeatures._checkpoint import Checkpoint, digest_of_rows
 from aefeatures._device import (
     PRECISIONS,
     from_arrays,
@@ -72,6 +73,9 @@ from aefeatures._validation import (
 
 _MODULES = ("encoder_", "decoder_", "_scaling", "_fill")
 _OF_RUNNING_FIT = ("_callback_fit_ctx", "_skl_callbacks_to_teardown")
+
+# Parameters that do not change what a fit comes to, or that count by what they came to.
+_NOT_TOLD_APART = ("checkpoint", "device", "random_state", "verbose", "warm_start")
 
 _WIDE: dict[str, Any] = {"activation": "gelu", "normalization": "layer", "batch_size": 256}
 
@@ -177,6 +181,12 @@ class AutoencoderTransformer(
     random_state : int, RandomState instance or None, default=None
         Determines the first weights, the order of rows and the validation rows. The
         same int gives the same codes on the same machine and number of threads.
+    checkpoint : str or path-like, default=None
+        A folder to keep a fit in while it runs, so that it survives the death of its process:
+        `fit` with the same parameters and data goes on from there, and comes to bitwise the same
+        result on the same machine. Each fit has its own file, so that clones can share the folder;
+        it is written at the end of an epoch, about once a second, and removed when the fit
+        is over. See the notes.
     verbose : int, default=0
         0 is silent; 1 shows losses, rows per second and the time left, in one line that moves in
         a terminal and in Jupyter, else in at most a line a second.
@@ -226,6 +236,15 @@ class AutoencoderTransformer(
     not in `partial_fit`: for the whole and for each epoch, after which one that returns True
     ends the training. Their `fitted_estimator` has the weights of that epoch. Where y is None they
     get X as y.
+
+    With `checkpoint`, a fit is found again by a digest of its parameters, of X (beyond 256 MiB of
+    some of its rows and all columns' means), of y where a regularizer needs it, of the kind of
+    device and of the versions of the libraries; functions of your own count by their code. With
+    ``random_state=None`` it goes on with the numbers that it drew at first. After Ctrl-C the file
+    stays, and the same `fit` goes on from it. A damaged file is removed with a warning, and the fit
+    starts anew; where the same fit is running in that folder already, this one runs without. What
+    your own network or regularizer keeps outside parameters and buffers is not in the file.
+    `partial_fit` writes none, and `load` does not restore the parameter.
 
     Training does not take `sample_weight`: that weights equal repeated rows, as
     scikit-learn asks, cannot hold for an optimizer of batches.
@@ -305,6 +324,7 @@ class AutoencoderTransformer(
         device: str | torch.device = "auto",
         precision: str = "float32",
         random_state: int | np.random.RandomState | None = None,
+        checkpoint: str | os.PathLike[str] | None = None,
         verbose: int = 0,
     ) -> None:
         self.n_components = n_components
@@ -328,6 +348,7 @@ class AutoencoderTransformer(
         self.device = device
         self.precision = precision
         self.random_state = random_state
+        self.checkpoint = checkpoint
         self.verbose = verbose
 
     @classmethod
@@ -395,18 +416,32 @@ class AutoencoderTransformer(
             If the training diverges. The estimator is left as it was before.
         MemoryError
             If a batch does not fit into the device's memory.
+        KeyboardInterrupt
+            If interrupted before the end of the first epoch, or twice within two seconds. The
+            estimator is left as it was before.
+        OSError
+            If the folder `checkpoint` cannot be used.
 
         Warns
         -----
+        UserWarning
+            If interrupted later: the estimator is fitted with the best weights so far.
+        RuntimeWarning
+            If a checkpoint is damaged, cannot be written, or belongs to a fit that is running.
         ConvergenceWarning
             If nothing was learned: the reconstructions are no better than the means of the
             columns, or all rows have the same code.
         """
         resume = self.warm_start and hasattr(self, "encoder_")
         task = FitTask(self, X, y)
-        with self._unchanged_on_error():
+        with self._unchanged_on_error(), ExitStack() as closing:
             X, y = check_rows_and_labels(self, X, y, reset=not resume)
             self._start(X, resume)
+            checkpoint = None
+            if self.checkpoint is not None:
+                checkpoint = closing.enter_context(self._open_checkpoint(X, y, resume))
+                if self.random_state is None and not resume:
+                    self._start_network(X.shape[1], checkpoint.seed)
             self._optimizer_state = None
             train_rows, validation_rows = self._split(X.shape[0])
             y = y if y is None or train_rows is None else y[train_rows]
@@ -427,6 +462,7 @@ class AutoencoderTransformer(
                 y,
                 batches,
                 task,
+                checkpoint,
                 max_epochs=self.max_epochs_,
                 schedule=self.learning_rate_schedule,
                 early_stopping=early_stopping,
@@ -486,7 +522,7 @@ class AutoencoderTransformer(
             self._start(X, resume)
             batches = self._make_batches(X)
             autoencoder, _, result = self._train(
-                X, y, batches, None, max_epochs=1, optimizer_state=self._optimizer_state
+                X, y, batches, max_epochs=1, optimizer_state=self._optimizer_state
             )
             self._store(autoencoder, result)
             self._optimizer_state = result.optimizer_state
@@ -785,31 +821,58 @@ class AutoencoderTransformer(
             seed = int(np.random.SeedSequence().generate_state(1)[0])
         else:
             seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
-        self._seed = seed
         self._scaling, means = learn_scaling(X, self.scaling)
         scaled_means = self._scaling(torch.from_numpy(means))
         self._fill = FillMissing(scaled_means.to(PRECISIONS[self.precision]))
         check_loss_range(self.loss, self._scaling, self.scaling)
-        self._rng = np.random.default_rng(seed)
         self._built_from = built_from
         if network is None:
             network = DenseNetwork(self.hidden_layer_sizes, self.activation, self.normalization)
         self._network = clone(network) if isinstance(network, Network) else network
-        spec = BuildSpec(
-            self._scaling.bounded,
-            PRECISIONS[self.precision],
-            torch.Generator("cpu").manual_seed(seed),
-        )
-        n_features, n_components = X.shape[1], built_from["n_components"]
-        self.encoder_, self.decoder_ = build_network(network, n_features, n_components, spec=spec)
-        network = nn.Sequential(self.encoder_, self.decoder_)
-        self._cost = cost_per_row(network, n_features)
+        self._start_network(X.shape[1], seed)
         self._heads = []
         self._optimizer_state = None
         self._learns_missing = False
         self.n_iter_ = self.n_steps_ = 0
         self.loss_curve_ = []
         self.validation_loss_curve_ = None
+
+    def _start_network(self, n_features: int, seed: int) -> None:
+        """Set all that is drawn at random before a training."""
+        self._seed = seed
+        self._rng = np.random.default_rng(seed)
+        spec = BuildSpec(
+            self._scaling.bounded,
+            PRECISIONS[self.precision],
+            torch.Generator("cpu").manual_seed(seed),
+        )
+        self.encoder_, self.decoder_ = build_network(
+            self._network, n_features, self._n_features_out, spec=spec
+        )
+        self._cost = cost_per_row(nn.Sequential(self.encoder_, self.decoder_), n_features)
+
+    def _open_checkpoint(self, X: Rows, y: np.ndarray | None, resume: bool) -> Checkpoint:
+        parameters = self.get_params(deep=False).items()
+        depends_on = [
+            type(self),
+            {name: value for name, value in parameters if name not in _NOT_TOLD_APART},
+            self.device_.type,
+            digest_of_rows(X),
+            y,
+            self._scaling,
+            self._fill,
+            None if self.random_state is None and not resume else self._seed,
+        ]
+        if resume:
+            modules = (self.encoder_, self.decoder_)
+            depends_on += [
+                modules,
+                self._heads,
+                self._learns_missing,
+                self._rng.bit_generator.state,
+            ]
+        assert self.checkpoint is not None
+        return Checkpoint(self.checkpoint, depends_on, self._seed)
 
     def _split(self, n_rows: int) -> tuple[np.ndarray | None, np.ndarray | None]:
         """Training and validation rows; None stands for all and none."""
@@ -840,7 +903,8 @@ class AutoencoderTransformer(
         X: Rows,
         y: np.ndarray | None,
         batches: Batches,
-        task: FitTask | None,
+        task: FitTask | None = None,
+        checkpoint: Checkpoint | None = None,
         **settings: Any,
     ) -> tuple[nn.Sequential, RowLoss, TrainingResult]:
         """Train a copy of the network on the device; return it, the loss it was trained with."""
@@ -862,6 +926,8 @@ class AutoencoderTransformer(
             watchers.append(Progress(settings["max_epochs"], batches.n_rows))
         if task is not None:
             watchers += task.watchers(lambda result: self._as_fitted(autoencoder, result))
+        if checkpoint is not None:
+            watchers.append(checkpoint)
         result = train(
             autoencoder,
             batches,
@@ -921,8 +987,7 @@ class AutoencoderTransformer(
             with torch.inference_mode(False):  # tensors made in it could not be trained
                 yield
         except BaseException:
-            self.__dict__.clear()
-            self.__dict__.update(before)
+            self.__dict__ = before  # at once: an interrupt finds one or the other
             raise
 
     def __getstate__(self) -> dict[str, Any]:

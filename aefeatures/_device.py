@@ -193,6 +193,12 @@ class TrainingThread:
             wait([future])
             raise
 
+    def stop(self) -> None:
+        """Let what runs end, and wait for it."""
+        self.stopping.set()
+        if self._executor is not None:
+            self._executor.shutdown()
+
     def __enter__(self) -> Self:
         return self
 
@@ -202,9 +208,7 @@ class TrainingThread:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.stopping.set()
-        if self._executor is not None:
-            self._executor.shutdown()
+        self.stop()
 
 
 @contextmanager

@@ -19,10 +19,13 @@ class AdamState:
     variance: torch.Tensor
     n_steps: torch.Tensor
 
+    def tensors(self) -> list[torch.Tensor]:
+        """All of it."""
+        return [self.mean, self.variance, self.n_steps]
+
     def copy_to(self, device: torch.device) -> AdamState:
         """Return a copy on `device` that shares nothing with this one."""
-        tensors = (self.mean, self.variance, self.n_steps)
-        return AdamState(*(tensor.to(device, copy=True) for tensor in tensors))
+        return AdamState(*(tensor.to(device, copy=True) for tensor in self.tensors()))
 
 
 class Adam:

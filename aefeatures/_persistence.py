@@ -59,6 +59,8 @@ _NO_DIGEST = "0" * 64
 _MAX_HEADER = 2**21
 
 _PARTS = ("encoder", "decoder", "scaling", "fill")
+# Not for a file to choose: it may come from anyone.
+_NOT_KEPT = ("checkpoint",)
 _COUNTS = ("n_iter_", "n_steps_", "_seed")
 
 _OBJECTS: dict[str, type[Any]] = {
@@ -109,7 +111,9 @@ def _describe(estimator: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         if each is not None and type(each) not in _OBJECTS.values()
     ]
     parameters = {
-        name: _encode(value, name, own) for name, value in estimator.get_params(deep=False).items()
+        name: _encode(value, name, own)
+        for name, value in estimator.get_params(deep=False).items()
+        if name not in _NOT_KEPT
     }
     if not isinstance(estimator._fitted_loss, str):
         _encode(estimator._fitted_loss, "loss")  # raises
@@ -167,7 +171,8 @@ def _rebuild(cls: type[E], document: dict[str, Any], arrays: dict[str, np.ndarra
     parameters = {
         name: _decode(value, own) for name, value in _typed(document, "parameters", dict).items()
     }
-    unknown = set(parameters).difference(cls._get_param_names())  # type: ignore[attr-defined]
+    known = set(cls._get_param_names()).difference(_NOT_KEPT)  # type: ignore[attr-defined]
+    unknown = set(parameters).difference(known)
     if unknown:
         version = _typed(document, "versions", dict).get("aefeatures")
         raise ValueError(
@@ -265,7 +270,8 @@ def _restore(part: str, module: nn.Module, arrays: dict[str, np.ndarray], *, ass
             f"{_short(sorted(found))}."
         )
     tensors = {name: _tensor(array) for name, array in found.items()}
-    for name, tensor in tensors.items():
+    for name in expected:  # the order in a file is not always the same
+        tensor = tensors[name]
         if tensor.shape != expected[name].shape or tensor.dtype != expected[name].dtype:
             raise ValueError(
                 f"{part}.{name} should be {_kind(expected[name])}, got {_kind(tensor)}."
@@ -446,9 +452,15 @@ def _reason(error: Exception) -> str:
 
 
 def write_file(
-    path: str | os.PathLike[str], document: dict[str, Any], arrays: dict[str, np.ndarray]
+    path: str | os.PathLike[str],
+    document: dict[str, Any],
+    arrays: dict[str, np.ndarray],
+    temporary: str | None = None,
 ) -> None:
     """Write a file that `read_file` reads; what is at `path` stays whole until it is complete.
+
+    `temporary` is the name that it has until then, beside `path`; the default is one that no other
+    has.
 
     Raises
     ------
@@ -468,7 +480,7 @@ def write_file(
         )
     digest = hashlib.sha256(data).hexdigest()
     header = data[:header_end].replace(_NO_DIGEST.encode(), digest.encode(), 1)
-    _write_atomically(path, [header, memoryview(data)[header_end:]])
+    _write_atomically(path, [header, memoryview(data)[header_end:]], temporary)
 
 
 def read_file(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -552,10 +564,12 @@ def _newer(name: str, format_: int, document: dict[str, Any]) -> str:
     )
 
 
-def _write_atomically(path: str | os.PathLike[str], chunks: Iterable[bytes | memoryview]) -> None:
+def _write_atomically(
+    path: str | os.PathLike[str], chunks: Iterable[bytes | memoryview], name: str | None
+) -> None:
     """Write beside `path`, then put it in its place: there is the old or the new file, whole."""
     target = Path(path).resolve()  # of a link, what it points to
-    temporary = target.parent / f".aefeatures-{secrets.token_hex(8)}.tmp"
+    temporary = target.parent / (name or f".aefeatures-{secrets.token_hex(8)}.tmp")
     try:
         try:
             with temporary.open("xb") as file:

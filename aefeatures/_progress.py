@@ -11,7 +11,7 @@ from typing import TextIO
 
 import torch
 
-from aefeatures._training import TrainingResult, Watcher
+from aefeatures._training import TrainingResult, TrainingState, Watcher
 
 # Seconds between two writes: a log gets at most a line a second at the end of an epoch, and one a
 # minute within an epoch that takes longer.
@@ -42,7 +42,7 @@ class Progress(Watcher):
         self._stream = stream or sys.stdout or io.StringIO()
         self._live = _rewrites_lines(self._stream)
         self._full, self._empty = _bar_characters(self._stream)
-        self._epoch = 0  # epochs that are over
+        self._epoch = self._epochs_before = 0  # epochs that are over; those of an earlier run
         self._rows = 0  # of the epoch that is not
         self._loss: float | None = None
         self._validation_loss: float | None = None
@@ -51,6 +51,10 @@ class Progress(Watcher):
         self._after_epoch = _LIVE_SECONDS if self._live else _LOG_SECONDS
         self._pending = False  # whether what is known of the last epoch is yet to be written
         self._written = 0  # characters of the line that the next one overwrites
+
+    def begin(self, state: TrainingState) -> None:
+        """Count from the epoch that the training goes on from."""
+        self._epoch = self._epochs_before = len(state.result.loss_curve)
 
     def step(self, n_rows: int, summed_loss: torch.Tensor) -> None:
         """Write now and then."""
@@ -70,7 +74,7 @@ class Progress(Watcher):
         if result.validation_loss_curve:
             self._validation_loss = result.validation_loss_curve[-1]
         self._pending = True
-        first_in_log = self._epoch == 1 and not self._live
+        first_in_log = self._epoch == self._epochs_before + 1 and not self._live
         due = time.monotonic() - self._last_write >= self._after_epoch
         if (first_in_log or due) and self._epoch < self._max_epochs:
             self._write(self._message())
@@ -89,16 +93,17 @@ class Progress(Watcher):
     def _message(self, over: bool = False) -> str:
         elapsed = time.monotonic() - self._start
         done = self._epoch * self._n_rows + self._rows
+        here = max(done - self._epochs_before * self._n_rows, 1)
         total = self._max_epochs * self._n_rows
         epoch = f"{self._epoch + (self._rows > 0)}/{self._max_epochs}"
         parts = [f"loss {self._loss:#.4g}"]
         if self._validation_loss is not None:
             parts.append(f"validation {self._validation_loss:#.4g}")
-        parts.append(f"{done / max(elapsed, 1e-9):,.0f} rows/s")
+        parts.append(f"{here / max(elapsed, 1e-9):,.0f} rows/s")
         if over:
             parts.append(f"took {_duration(elapsed)}")
         else:
-            parts.append(f"{_duration(elapsed * (total - done) / done)} left")
+            parts.append(f"{_duration(elapsed * (total - done) / here)} left")
         if not self._live:
             within = f", {self._rows / self._n_rows:.0%}" if self._rows else ""
             return f"[Epoch {epoch}{within}] {', '.join(parts)}"

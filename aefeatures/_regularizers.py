@@ -707,9 +707,9 @@ class Objective:
         self.mixed = mixed
         self._take = batches.take
         self._rng = rng
-        self._generator = torch.Generator(batches.device)
+        self.generator = torch.Generator(batches.device)
         if regularizers:
-            self._generator.manual_seed(int(rng.integers(np.iinfo(np.int64).max)))
+            self.generator.manual_seed(int(rng.integers(np.iinfo(np.int64).max)))
 
     def __call__(self, rows: torch.Tensor, index: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the sum of the rows' reconstruction losses, and the mean with penalties."""
@@ -743,7 +743,7 @@ class Objective:
     def _corrupted(self, rows: torch.Tensor, index: np.ndarray) -> Batch:
         encoder, decoder = self.autoencoder
         batch = Batch(
-            rows, index, encoder, decoder, self._generator, self._rng, self._take, inputs=rows
+            rows, index, encoder, decoder, self.generator, self._rng, self._take, inputs=rows
         )
         for regularizer in self.regularizers:
             batch.inputs = regularizer.corrupt(batch.inputs, batch)

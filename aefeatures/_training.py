@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,6 +25,11 @@ from aefeatures._regularizers import Objective, Regularizer
 _WARM_UP = 0.3
 _INTERRUPT_AGAIN_SECONDS = 2.0
 _SAMPLE_ROWS = 512
+
+# A loss so many times that of reconstructing zeros explodes, finite or not.
+_EXPLODED = 1e4
+# Steps between two looks at the loss on a device: each look waits for the steps before it.
+_LOOK_EVERY = 64
 
 _last_interrupt = -math.inf
 
@@ -70,10 +76,17 @@ class TrainingResult:
     loss_curve: list[float] = field(default_factory=list)
     validation_loss_curve: list[float] = field(default_factory=list)
     optimizer_state: AdamState | None = None
+    interrupted: bool = False
 
 
 class Watcher:
     """What is told how a training goes. This one does nothing with it."""
+
+    def begin(self, state: TrainingState) -> None:
+        """The training begins; may put `state` where an earlier one was.
+
+        The last watcher is told first, so that the others see what it has put.
+        """
 
     def begin_epoch(self) -> None:
         """An epoch begins."""
@@ -131,7 +144,7 @@ def train(
     Raises
     ------
     FloatingPointError
-        If the loss is not finite.
+        If the loss is not finite, or 10,000 times that of reconstructing zeros.
     MemoryError
         If a batch does not fit into the device's memory.
     KeyboardInterrupt
@@ -148,7 +161,22 @@ def train(
     total_steps = max_epochs * len(batches)
     result = TrainingResult()
     best = _Best([optimizer.vector, *trained.buffers()])
-    waited = 0
+    state = TrainingState(
+        result, best, [*optimizer.state.tensors(), *best.tensors], rng, objective.generator
+    )
+    look_every = 1 if batches.device.type == "cpu" else _LOOK_EVERY
+    zeros_loss: list[float] = []
+
+    def check(train_loss: float, step: int) -> None:
+        epoch = -(-step // len(batches))
+        factor = rate.factor((step - 1) / total_steps)
+        if not math.isfinite(train_loss):
+            raise _diverged(train_loss, epoch, step, learning_rate, factor)
+        # Cheap first: data in the network's range is around 1, and most losses fall.
+        if train_loss > _EXPLODED * min(best.loss, 1.0):
+            zeros_loss[:] = zeros_loss or [_loss_of_zeros(batches, loss)]
+            if 0 < _EXPLODED * zeros_loss[0] < train_loss:
+                raise _diverged(train_loss, epoch, step, learning_rate, factor)
 
     def run_epoch() -> tuple[float, float | None]:
         """Losses on training and validation rows; called in the training thread."""
@@ -162,6 +190,8 @@ def train(
             summed += step_gradient(rows, index)
             optimizer.step(learning_rate * rate.factor(step / total_steps))
             step += 1
+            if step % look_every == 0 and not math.isfinite(float(summed)):
+                check(float(summed), step)
             for watcher in watchers:
                 watcher.step(len(rows), summed)
         result.n_steps = step
@@ -173,8 +203,10 @@ def train(
     with TrainingThread(work) as thread, ExitStack() as watching:
         for watcher in watchers:
             watching.callback(watcher.close)
+        for watcher in reversed(watchers):
+            watcher.begin(state)
         try:
-            for epoch in range(1, max_epochs + 1):
+            while not state.stopped:
                 for watcher in watchers:
                     watcher.begin_epoch()
                 try:
@@ -185,23 +217,29 @@ def train(
                         f"{batches.device}. Lower batch_size or hidden_layer_sizes."
                     ) from error
                 watched = train_loss if validation_loss is None else validation_loss
-                if not (math.isfinite(train_loss) and math.isfinite(watched)):
-                    raise _diverged(train_loss, epoch, learning_rate)
+                check(train_loss, result.n_steps)
+                if not math.isfinite(watched):
+                    check(watched, result.n_steps)
                 improved = watched < best.loss * (1 - (early_stopping.tol if early_stopping else 0))
                 best.keep_if_better(watched)
-                result.loss_curve.append(train_loss)
                 if validation_loss is not None:
                     result.validation_loss_curve.append(validation_loss)
+                result.loss_curve.append(train_loss)
                 past_peak = result.n_steps > rate.peak * total_steps
-                waited = 0 if improved or not past_peak else waited + 1
-                stops = [watcher.end_epoch(result) for watcher in watchers]
-                if any(stops) or (early_stopping and waited >= early_stopping.patience):
-                    break
+                state.waited = 0 if improved or not past_peak else state.waited + 1
+                state.stopped = len(result.loss_curve) == max_epochs or (
+                    early_stopping is not None and state.waited >= early_stopping.patience
+                )
+                for watcher in watchers:
+                    state.stopped |= watcher.end_epoch(result)
         except KeyboardInterrupt:
             if _is_second_interrupt() or not result.loss_curve:
                 raise
+            thread.stop()  # a step may be under way if the interrupt came as it was handed over
             watching.close()
             best.restore()
+            result.interrupted = True
+            del result.validation_loss_curve[len(result.loss_curve) :]
             warnings.warn(
                 f"Training interrupted by user in epoch {len(result.loss_curve) + 1} of "
                 f"{max_epochs}: keeping the best weights so far.",
@@ -211,7 +249,7 @@ def train(
         best.restore()
     # What the last step did is in no loss.
     if not bool(torch.isfinite(optimizer.vector).all()):
-        raise _diverged(math.nan, len(result.loss_curve), learning_rate)
+        check(math.nan, result.n_steps)
     trained.eval()
     optimizer.release()
     result.optimizer_state = optimizer.state
@@ -266,22 +304,128 @@ class _Best:
 
     def __init__(self, tensors: list[torch.Tensor]) -> None:
         self.loss = math.inf
-        self._tensors = tensors
-        self._kept: list[torch.Tensor] = []
+        self.tensors = tensors
+        self.kept: list[torch.Tensor] = []
 
     def keep_if_better(self, loss: float) -> None:
         if loss < self.loss:
-            self._kept = [tensor.clone() for tensor in self._tensors]
+            self.kept = [tensor.clone() for tensor in self.tensors]
             self.loss = loss
 
     def restore(self) -> None:
-        for tensor, kept in zip(self._tensors, self._kept, strict=True):
+        for tensor, kept in zip(self.tensors, self.kept, strict=True):
             tensor.copy_(kept)
 
 
-def _diverged(loss: float, epoch: int, learning_rate: float) -> FloatingPointError:
-    return FloatingPointError(
-        f"The training diverged: its loss was {loss} in epoch {epoch} at "
-        f"learning_rate={learning_rate:g}. Lower learning_rate, or let scaling='standard' "
+@dataclass
+class TrainingState:
+    """All that a training depends on between two epochs, beside what `train` was given.
+
+    Attributes
+    ----------
+    result : TrainingResult
+    best : _Best
+    tensors : list of tensor
+        Adam's moments and steps, the weights and the buffers.
+    rng : numpy.random.Generator
+    generator : torch.Generator
+        The objective's.
+    waited : int
+        Epochs without improvement that early stopping has counted.
+    stopped : bool
+        Whether the epoch that is over was the last one.
+    """
+
+    result: TrainingResult
+    best: _Best
+    tensors: list[torch.Tensor]
+    rng: np.random.Generator
+    generator: torch.Generator
+    waited: int = 0
+    stopped: bool = False
+
+    def save(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """Return it as a JSON document and arrays, which may share memory with the tensors."""
+        arrays = {
+            "loss_curve": np.array(self.result.loss_curve, np.float64),
+            "validation_loss_curve": np.array(self.result.validation_loss_curve, np.float64),
+            "best_loss": np.array([self.best.loss]),
+            "generator": _to_bytes(self.generator.get_state()),
+        }
+        for name, tensors in (("tensor", self.tensors), ("best", self.best.kept)):
+            arrays |= {f"{name}.{i}": _to_bytes(tensor) for i, tensor in enumerate(tensors)}
+        document = {
+            "n_steps": self.result.n_steps,
+            "waited": self.waited,
+            "rng": self.rng.bit_generator.state,
+        }
+        return document, arrays
+
+    def load(self, document: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+        """Go back to what `save` returned, of a training of the same network.
+
+        Raises
+        ------
+        ValueError
+            If it is of another network. Nothing has changed then.
+        """
+        n_best = sum(name.startswith("best.") for name in arrays)
+        kept = [torch.empty_like(tensor) for tensor in self.best.tensors[:n_best]]
+        generator = self.generator.get_state()
+        targets = {f"tensor.{i}": tensor for i, tensor in enumerate(self.tensors)}
+        targets |= {f"best.{i}": tensor for i, tensor in enumerate(kept)}
+        targets["generator"] = generator
+        curves = ("loss_curve", "validation_loss_curve", "best_loss")
+        expected = {name: _n_bytes(tensor) for name, tensor in targets.items()}
+        found = {name: array.nbytes for name, array in arrays.items() if name not in curves}
+        if found != expected or n_best not in (0, len(self.best.tensors)):
+            raise ValueError(f"it is of another network: {found} bytes instead of {expected}.")
+        losses, validation_losses, (best_loss,) = (arrays[name].tolist() for name in curves)
+        n_steps, waited, rng = (document[name] for name in ("n_steps", "waited", "rng"))
+        self.rng.bit_generator.state = rng
+        for name, tensor in targets.items():
+            values = torch.from_numpy(arrays[name].copy())
+            tensor.copy_(values.view(tensor.dtype).reshape(tensor.shape))
+        self.generator.set_state(generator)
+        self.result.loss_curve[:] = losses
+        self.result.validation_loss_curve[:] = validation_losses
+        self.result.n_steps, self.waited = n_steps, waited
+        self.best.loss, self.best.kept = best_loss, kept
+
+
+def _to_bytes(tensor: torch.Tensor) -> np.ndarray:
+    """The tensor's bytes: NumPy does not have all of PyTorch's types."""
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    array: np.ndarray = flat.view(torch.uint8).numpy()
+    return array
+
+
+def _n_bytes(tensor: torch.Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
+
+
+def _loss_of_zeros(batches: Batches, loss: RowLoss) -> float:
+    """Mean loss of reconstructing zeros: what a network that learned nothing stays below."""
+    with torch.inference_mode():
+        summed = sum(
+            float(loss(torch.zeros_like(rows), rows).sum(dtype=torch.float64))
+            for rows in batches.epoch()
+        )
+    return summed / batches.n_rows
+
+
+def _diverged(
+    loss: float, epoch: int, step: int, learning_rate: float, factor: float
+) -> FloatingPointError:
+    cause = (
+        "Before it has learned anything that is not for a learning rate: let scaling='standard' "
         "bring X into a small range; a loss of your own must be finite for every row."
+        if step == 1
+        else "The likely cause is a learning rate that is too high. Lower learning_rate, or let "
+        "scaling='standard' bring X into a small range; a loss of your own must be finite for "
+        "every row."
+    )
+    return FloatingPointError(
+        f"The training diverged: its loss was {loss:.6g} in epoch {epoch} after step {step}, at a "
+        f"rate of {learning_rate * factor:.3g} with learning_rate={learning_rate:g}. {cause}"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from numbers import Integral, Real
 from typing import Any
@@ -76,6 +77,7 @@ PARAMETER_CONSTRAINTS: dict[str, list[Any]] = {
     "device": [str, torch.device],
     "precision": [StrOptions(set(PRECISIONS))],
     "random_state": ["random_state"],
+    "checkpoint": [None, str, os.PathLike],
     "verbose": ["verbose"],
 }
 

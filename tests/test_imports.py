@@ -27,6 +27,7 @@ LAYERS = [
     "_validation",
     "_vision",
     "_persistence",
+    "_checkpoint",
     "_autoencoder",
     "_displays",
     "_reconstructions",

@@ -5,6 +5,7 @@ import signal
 import threading
 import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -118,7 +119,9 @@ def test_patience_counts_from_the_peak_of_the_schedule(digits):
 
 
 def test_loss_that_is_not_finite_names_epoch_and_rate(digits):
-    with pytest.raises(FloatingPointError, match=r"nan in epoch 1 at learning_rate=0.005.*Lower"):
+    with pytest.raises(
+        FloatingPointError, match=r"nan in epoch 1 after step 1, .*=0.005.*own must"
+    ):
         run(network(), make(digits[0]), loss=lambda r, t: (r - t).sum(dim=1) * float("nan"))
 
 
@@ -256,3 +259,143 @@ def test_training_touches_no_warning_filters(digits):
     before = list(warnings.filters)
     run(network(), make(digits[0]))
     assert warnings.filters == before
+
+
+# Divergence
+
+
+def test_divergence_names_epoch_step_rate_and_cause(digits):
+    calls = []
+
+    def loss(reconstruction, target):
+        calls.append(0)
+        return LOSSES["mse"](reconstruction, target) * (np.nan if len(calls) == 30 else 1)
+
+    batches = make(digits[0])
+    assert len(batches) == 22
+    with pytest.raises(
+        FloatingPointError,
+        match=r"was nan in epoch 2 after step 30, at a rate of 0\.00378 with learning_rate=0\.005\."
+        r" The likely cause is a learning rate that is too high",
+    ):
+        run(network(), batches, loss=loss, schedule="cosine")
+    assert len(calls) == 30
+
+
+def test_a_loss_that_explodes_stops_the_training(digits):
+    calls = []
+
+    def loss(reconstruction, target):
+        calls.append(0)
+        return LOSSES["mse"](reconstruction, target) * (1e6 if len(calls) > 44 else 1)
+
+    # The loss of zeros is computed with the same loss, when it is large already.
+    def honest(reconstruction, target):
+        if not reconstruction.any():
+            return LOSSES["mse"](reconstruction, target)
+        return loss(reconstruction, target)
+
+    with pytest.raises(FloatingPointError, match=r"diverged: its loss was \d+.* in epoch 3 after"):
+        run(network(), make(digits[0]), loss=honest)
+
+
+@pytest.mark.parametrize("factor", [1e-6, 1e6])
+def test_large_and_small_losses_do_not_explode(digits, factor):
+    def loss(reconstruction, target):
+        return LOSSES["mse"](reconstruction, target) * factor
+
+    assert len(run(network(), make(digits[0]), loss=loss).loss_curve) == 4
+
+
+def test_an_outlier_in_the_validation_rows_is_no_divergence(digits):
+    X = digits[0].copy()
+    X[-1] = 1e6
+    stopping = EarlyStopping(make(X, rows=np.arange(1300, 1347)), patience=99, tol=0.0)
+    result = run(network(), make(X, rows=np.arange(1300)), early_stopping=stopping)
+    assert min(result.validation_loss_curve) > 1e4 * max(result.loss_curve)
+    assert len(result.loss_curve) == 4
+
+
+# Going on from a state
+
+
+class Stopping(Watcher):
+    """Goes on from `found`, and keeps the state after some epochs."""
+
+    def __init__(self, found=None, after=99):
+        self.found, self.after, self.kept = found, after, None
+
+    def begin(self, state):
+        self.state = state
+        if self.found is not None:
+            state.load(*self.found)
+
+    def end_epoch(self, result):
+        if len(result.loss_curve) < self.after:
+            return False
+        self.kept = copy.deepcopy(self.state.save())
+        return True
+
+
+def test_training_goes_on_from_a_state_to_the_same_result(digits):
+    X = digits[0]
+    settings = {
+        "max_epochs": 20,
+        "schedule": "one_cycle",
+        "early_stopping": EarlyStopping(make(X, rows=np.arange(40)), patience=5, tol=0.0),
+    }
+    batches = make(X, rows=np.arange(40, 80))
+    whole, part, rest = network(), network(), network()
+    expected = run(whole, batches, **settings)
+    stopping = Stopping(after=9)
+    run(part, batches, **settings, watchers=[stopping])
+    recording = Recording()
+    result = run(
+        rest,
+        batches,
+        **settings,
+        rng=np.random.default_rng(1),
+        watchers=[recording, Stopping(stopping.kept)],
+    )
+    assert recording.calls.count("begin") == len(expected.loss_curve) - 9
+    assert vars(result).keys() == vars(expected).keys()
+    assert result.loss_curve == expected.loss_curve
+    assert result.validation_loss_curve == expected.validation_loss_curve
+    assert result.n_steps == expected.n_steps
+    for p, q in zip(whole.parameters(), rest.parameters(), strict=True):
+        assert torch.equal(p, q)
+
+
+def test_state_of_another_network_changes_nothing(digits):
+    batches = make(digits[0])
+    stopping = Stopping(after=1)
+    run(network(), batches, watchers=[stopping])
+    other = torch.nn.Sequential(torch.nn.Linear(64, 2), torch.nn.Linear(2, 64))
+    before = [parameter.detach().clone() for parameter in other.parameters()]
+    with pytest.raises(ValueError, match="another network"):
+        run(other, batches, watchers=[Stopping(stopping.kept)])
+    for p, q in zip(other.parameters(), before, strict=True):
+        assert torch.equal(p, q)
+
+
+def test_an_interrupt_while_a_step_is_handed_over_keeps_the_best_weights(digits, monkeypatch):
+    batches = make(digits[0])
+    model, same = network(), network()
+    submit = ThreadPoolExecutor.submit
+    futures = []
+
+    def handing_over(self, *args):
+        futures.append(submit(self, *args))
+        if len(futures) == 3:
+            raise KeyboardInterrupt
+        return futures[-1]
+
+    monkeypatch.setattr(ThreadPoolExecutor, "submit", handing_over)
+    with pytest.warns(UserWarning, match="interrupted by user in epoch 3 of 4"):
+        result = run(model, batches)
+    assert result.interrupted
+    assert futures[-1].done()
+    monkeypatch.undo()
+    assert not run(same, batches, max_epochs=2).interrupted
+    for p, q in zip(model.parameters(), same.parameters(), strict=True):
+        assert torch.equal(p, q)

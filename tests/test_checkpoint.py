@@ -1,0 +1,584 @@
+import json
+import os
+import pickle
+import subprocess
+import sys
+import threading
+import types
+
+import numpy as np
+import pytest
+import torch
+from scipy import sparse
+from sklearn.base import clone
+from sklearn.model_selection import GridSearchCV
+
+import aefeatures._checkpoint
+import aefeatures._training
+from aefeatures import AutoencoderTransformer, Denoising, Regularizer
+from aefeatures._checkpoint import Checkpoint, digest, digest_of_rows
+from aefeatures._persistence import read_file, write_file
+
+
+class Death(BaseException):
+    """What stands for the end of a process, where one need not be killed."""
+
+
+@pytest.fixture(autouse=True)
+def eager(monkeypatch):
+    """Checkpoints are written after each epoch."""
+    monkeypatch.setattr(aefeatures._checkpoint, "_SECONDS_BETWEEN", 0)
+    monkeypatch.setattr(aefeatures._checkpoint, "_TIMES_ITS_DURATION", 0)
+    monkeypatch.setattr(aefeatures._training, "_last_interrupt", -np.inf)
+
+
+@pytest.fixture(name="X")
+def some_digits(digits):
+    return digits[0][:400]
+
+
+def small(**params):
+    return AutoencoderTransformer(
+        **{"hidden_layer_sizes": (16,), "max_epochs": 8, "random_state": 0, **params}
+    )
+
+
+def fit_and_die(transformer, X, y=None, after=3, error=Death):
+    """Fit until so many epochs are over."""
+    epochs = []
+    end_epoch = Checkpoint.end_epoch
+
+    def dying(self, result):
+        end_epoch(self, result)
+        epochs.append(0)
+        if len(epochs) == after:
+            raise error
+        return False
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Checkpoint, "end_epoch", dying)
+        if error is Death:
+            with pytest.raises(Death):
+                transformer.fit(X, y)
+        else:
+            transformer.fit(X, y)
+    return transformer
+
+
+def count_epochs(transformer, X, y=None):
+    """Fit, and return how many epochs that took."""
+    epochs = []
+    end_epoch = Checkpoint.end_epoch
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Checkpoint, "end_epoch", lambda *args: epochs.append(0) or end_epoch(*args))
+        transformer.fit(X, y)
+    return len(epochs)
+
+
+def assert_equal(ours, theirs, X):
+    np.testing.assert_array_equal(ours.transform(X), theirs.transform(X))
+    np.testing.assert_array_equal(ours.reconstruct(X), theirs.reconstruct(X))
+    for name in ("loss_curve_", "validation_loss_curve_", "best_loss_", "n_iter_", "n_steps_"):
+        assert getattr(ours, name) == getattr(theirs, name), name
+    assert ours._rng.bit_generator.state == theirs._rng.bit_generator.state
+    assert vars(ours).keys() == vars(theirs).keys()
+
+
+def own_network(n_features, n_components):
+    return (
+        torch.nn.Sequential(
+            torch.nn.BatchNorm1d(n_features), torch.nn.Linear(n_features, n_components)
+        ),
+        torch.nn.Linear(n_components, n_features),
+    )
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {},
+        {"normalization": "batch", "precision": "float64", "learning_rate_schedule": "cosine"},
+        {"regularizer": ["neighbors", "supervised", "variational", "denoising"]},
+        {"early_stopping": True, "n_iter_no_change": 3, "tol": 0.9, "batch_size": 16},
+        {"network": own_network, "precision": "bfloat16"},
+        {"scaling": "feature", "verbose": 1, "batch_size": 16, "weight_decay": 0.1},
+    ],
+)
+def test_a_fit_that_died_goes_on_to_the_same_result(X, digits, tmp_path, params):
+    y = digits[2][:400]
+    expected = small(**params).fit(X, y)
+    for after in (2, 1):
+        fit_and_die(small(**params, checkpoint=tmp_path), X, y, after)
+        assert [path.suffix for path in tmp_path.iterdir()] == [".safetensors"]
+    resumed = small(**params, checkpoint=tmp_path)
+    assert count_epochs(resumed, X, y) == expected.n_iter_ - 3
+    assert_equal(resumed, expected, X)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["sparse", "missing", "memory map"])
+def test_kinds_of_data(X, tmp_path, kind):
+    if kind == "sparse":
+        X = sparse.csr_matrix(X)
+    elif kind == "missing":
+        X = np.where(np.random.default_rng(0).random(X.shape) < 0.1, np.nan, X)
+    else:
+        np.save(tmp_path / "X.npy", X)
+        X = np.load(tmp_path / "X.npy", mmap_mode="r")
+    folder = tmp_path / "a" / "new"
+    fit_and_die(small(checkpoint=str(folder)), X)
+    resumed = small(checkpoint=str(folder))
+    assert count_epochs(resumed, X) == 5
+    assert_equal(resumed, small().fit(X), X)
+
+
+def test_warm_start_goes_on_from_where_it_was(X, tmp_path):
+    first = small(warm_start=True, regularizer="variational").fit(X)
+    fresh = clone(first)
+    expected = pickle.loads(pickle.dumps(first)).fit(X)
+    dead = pickle.loads(pickle.dumps(first)).set_params(checkpoint=tmp_path)
+    fit_and_die(dead, X)
+    assert dead.n_iter_ == 8
+    # Another start, another file.
+    assert count_epochs(fresh.set_params(checkpoint=tmp_path), X) == 8
+    resumed = pickle.loads(pickle.dumps(first)).set_params(checkpoint=tmp_path)
+    assert count_epochs(resumed, X) == 5
+    assert_equal(resumed, expected, X)
+
+
+SEEDS = []
+
+
+class Seen(Regularizer):
+    def prepare(self, data):
+        SEEDS.append(data.rng.bit_generator.state["state"]["state"])
+        return self
+
+
+def test_a_fit_without_seed_goes_on_with_what_it_drew(X, tmp_path):
+    regularizer = Seen()
+    fit_and_die(small(random_state=None, checkpoint=tmp_path, regularizer=regularizer), X)
+    resumed = small(random_state=None, checkpoint=tmp_path, regularizer=regularizer)
+    assert count_epochs(resumed, X) == 5
+    assert SEEDS[0] == SEEDS[1]
+    again = small(random_state=None, checkpoint=tmp_path, regularizer=regularizer)
+    assert count_epochs(again, X) == 8
+    assert SEEDS[2] != SEEDS[0]
+
+
+def test_random_state_instances_advance_as_without(X, tmp_path):
+    alone, dead, resumed = (np.random.RandomState(5) for _ in range(3))
+    expected = small(random_state=alone).fit(X)
+    fit_and_die(small(random_state=dead, checkpoint=tmp_path), X)
+    transformer = small(random_state=resumed, checkpoint=tmp_path)
+    assert count_epochs(transformer, X) == 5
+    assert_equal(transformer, expected, X)
+    assert alone.randint(2**31) == resumed.randint(2**31)
+
+
+def test_interrupted_fit_leaves_a_file_to_go_on_from(X, tmp_path):
+    with pytest.warns(UserWarning, match="interrupted by user in epoch 4 of 8"):
+        interrupted = fit_and_die(small(checkpoint=tmp_path), X, error=KeyboardInterrupt)
+    assert interrupted.n_iter_ == 3
+    assert_equal(interrupted.fit(X), small().fit(X), X)
+    assert interrupted.n_iter_ == 8
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_fit_that_diverges_leaves_no_file(X, tmp_path):
+    calls = []
+
+    def loss(reconstruction, target):
+        calls.append(0)
+        return (reconstruction - target).square().mean(dim=1) * (1 if len(calls) < 30 else np.inf)
+
+    with pytest.raises(FloatingPointError, match="in epoch 5"):
+        small(loss=loss, checkpoint=tmp_path).fit(X)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "another network", "a model"])
+def test_a_damaged_file_is_told_and_removed(X, tmp_path, damage):
+    expected = small().fit(X)
+    fit_and_die(small(checkpoint=tmp_path), X)
+    (path,) = tmp_path.iterdir()
+    data = path.read_bytes()
+    if damage == "cut":
+        path.write_bytes(data[:-9])
+    elif damage == "flipped":
+        path.write_bytes(data[:-900] + bytes([data[-900] ^ 1]) + data[-899:])
+    elif damage == "empty":
+        path.write_bytes(b"")
+    elif damage == "a model":
+        expected.save(path)
+    else:
+        document, arrays = read_file(path)
+        del document["digest"]
+        arrays["tensor.0"] = arrays["tensor.0"][:-4]
+        write_file(path, document, arrays)
+    resumed = small(checkpoint=tmp_path)
+    with pytest.warns(RuntimeWarning, match="cannot be used, the fit starts anew: .") as caught:
+        resumed.fit(X)
+    assert caught[0].filename == __file__
+    assert_equal(resumed, expected, X)
+    assert list(tmp_path.iterdir()) == []
+
+
+BEGUN, GO_ON = threading.Event(), threading.Event()
+
+
+class Slow(Regularizer):
+    def penalty(self, batch):
+        BEGUN.set()
+        assert GO_ON.wait(60)
+        return 0.0
+
+
+def test_the_same_fit_twice_at_once(X, tmp_path):
+    """The second one runs without, and leaves the file and the lock of the first alone."""
+    first, second = (small(regularizer=Slow(), checkpoint=tmp_path) for _ in range(2))
+    thread = threading.Thread(target=first.fit, args=(X,))
+    thread.start()
+    try:
+        assert BEGUN.wait(60)
+        (path,) = tmp_path.iterdir()
+        assert path.suffix == ".lock"
+        with pytest.raises(RuntimeWarning, match=r"checkpoint in .* right now: this one runs"):
+            second.fit(X)
+        assert list(tmp_path.iterdir()) == [path]
+    finally:
+        GO_ON.set()
+        thread.join()
+    assert_equal(first, second.fit(X), X)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_locks_of_many_threads_exclude_each_other(tmp_path):
+    inside, errors = [], []
+
+    def work():
+        for _ in range(200):
+            locked = aefeatures._checkpoint._acquire(tmp_path / "lock")
+            if locked is not None:
+                inside.append(0)
+                if len(inside) != 1:
+                    errors.append(len(inside))
+                inside.pop()
+                aefeatures._checkpoint._release(tmp_path / "lock", locked)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_costs_the_checkpoint_alone(X, tmp_path, monkeypatch):
+    def full(*args):
+        raise OSError(28, "No space left on device", "fit")
+
+    monkeypatch.setattr(aefeatures._checkpoint, "write_file", full)
+    transformer = small(checkpoint=tmp_path)
+    with pytest.warns(RuntimeWarning, match="No space left") as caught:
+        transformer.fit(X)
+    assert len(caught) == 1
+    assert caught[0].filename == __file__
+    assert_equal(transformer, small().fit(X), X)
+
+
+def test_folders_that_cannot_be_used(X, tmp_path):
+    file = tmp_path / "file"
+    file.write_text("")
+    transformer = small(checkpoint=file)
+    with pytest.raises(OSError, match="file"):
+        transformer.fit(X)
+    assert vars(transformer) == vars(small(checkpoint=file))
+    with pytest.raises(ValueError, match="'checkpoint' parameter"):
+        small(checkpoint=3).fit(X)
+
+
+def test_short_fits_write_nothing(X, tmp_path, monkeypatch):
+    monkeypatch.undo()
+    monkeypatch.setattr(aefeatures._checkpoint, "write_file", None)
+    small(checkpoint=tmp_path).fit(X)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_partial_fit_writes_nothing(X, tmp_path):
+    small(checkpoint=tmp_path / "new").partial_fit(X)
+    assert not (tmp_path / "new").exists()
+
+
+def test_the_clones_of_a_search_share_the_folder(X, tmp_path):
+    search = GridSearchCV(small(checkpoint=tmp_path), {"n_components": [2, 3]}, cv=2, n_jobs=2).fit(
+        X
+    )
+    assert search.best_estimator_.checkpoint == tmp_path
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_checkpoint_does_not_come_out_of_a_file(X, tmp_path):
+    transformer = small(checkpoint=tmp_path).fit(X)
+    transformer.save(tmp_path / "model")
+    assert AutoencoderTransformer.load(tmp_path / "model").checkpoint is None
+    assert pickle.loads(pickle.dumps(transformer)).checkpoint == tmp_path
+    document, arrays = read_file(tmp_path / "model")
+    del document["digest"]
+    document["parameters"]["checkpoint"] = str(tmp_path)
+    write_file(tmp_path / "model", document, arrays)
+    with pytest.raises(ValueError, match="parameters that AutoencoderTransformer does not"):
+        AutoencoderTransformer.load(tmp_path / "model")
+
+
+# What a fit depends on
+
+
+def key(tmp_path, X, y=None, **params):
+    """The name of the file that a fit writes."""
+    fit_and_die(small(**params, checkpoint=tmp_path), X, y, after=1)
+    (path,) = tmp_path.iterdir()
+    path.unlink()
+    return path.name
+
+
+def test_what_changes_the_fit_changes_the_name(X, digits, tmp_path):
+    y = digits[2][:400]
+    changed = X.copy()
+    changed[200, 30] += 1
+    names = [
+        key(tmp_path, X),
+        key(tmp_path, changed),
+        key(tmp_path, X[::-1]),
+        key(tmp_path, X.astype(np.float32)),
+        key(tmp_path, X, random_state=1),
+        key(tmp_path, X, random_state=None),
+        key(tmp_path, X, max_epochs=9),
+        key(tmp_path, X, regularizer=Denoising()),
+        key(tmp_path, X, regularizer=Denoising(amount=0.5)),
+        key(tmp_path, X, y, regularizer="supervised"),
+        key(tmp_path, X, y[::-1], regularizer="supervised"),
+        key(tmp_path, X, loss=lambda r, t: (r - t).square().mean(dim=1)),
+        key(tmp_path, X, loss=lambda r, t: 2 * (r - t).square().mean(dim=1)),
+    ]
+    assert len(set(names)) == len(names)
+    assert key(tmp_path, X.copy(), y, verbose=1, warm_start=True, device="cpu") == names[0]
+
+
+SCALE = 2
+
+
+class Scaled:
+    power = 2
+
+
+def scaled(x):
+    return SCALE * x**Scaled.power
+
+
+def test_functions_and_classes_count_by_what_they_do(monkeypatch):
+    def outer(factor):
+        def inner(x):
+            return factor * x
+
+        return inner
+
+    class First(Regularizer):
+        def penalty(self, batch):
+            return 1.0
+
+    one = First
+    first = digest(one())
+
+    class First(Regularizer):
+        def penalty(self, batch):
+            return 2.0
+
+    assert digest(First()) != first
+    assert digest(one()) == first
+    assert digest(outer(1)) == digest(outer(1)) != digest(outer(2))
+    before = digest(scaled)
+    monkeypatch.setattr(Scaled, "power", 3)
+    assert digest(scaled) != before
+    monkeypatch.setattr(Scaled, "power", 2)
+    assert digest(scaled) == before
+    monkeypatch.setattr(sys.modules[__name__], "SCALE", 3)
+    assert digest(scaled) != before
+    assert digest(types.SimpleNamespace(a=1)) != digest(types.SimpleNamespace(a=2))
+    with pytest.raises(TypeError, match="Set it to None, or change"):
+        digest(outer(threading.Lock()))
+
+
+def test_digests_are_the_same_in_every_process():
+    code = """
+from aefeatures import ConvNetwork, Denoising
+from aefeatures._checkpoint import digest
+class Mine(Denoising):
+    def corrupt(self, inputs, batch):
+        return inputs if batch in {"a", "b", "c"} else super().corrupt(inputs, batch)
+print(digest([Mine(), ConvNetwork(), {"x", "y", "z"}, len, print, lambda x: x + 1]))
+"""
+    printed = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            check=True,
+            capture_output=True,
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(printed) == 1
+
+
+def test_rows_of_large_data_are_sampled(monkeypatch):
+    X = np.random.default_rng(0).random((5000, 3))
+    whole = digest_of_rows(X)
+    X[-2] += 1
+    assert digest_of_rows(X) != whole
+    monkeypatch.setattr(aefeatures._checkpoint, "_WHOLE_BYTES", 40_000)
+    sampled = digest_of_rows(X)
+    assert sampled != whole
+    for row in (0, -1):
+        changed = X.copy()
+        changed[row] += 1
+        assert digest_of_rows(changed) != sampled
+    assert digest_of_rows(sparse.csr_matrix(X)) != sampled
+
+
+# Processes that die
+
+SURVIVOR = """
+import json, os, pathlib, random, signal, sys, tempfile, time, warnings
+import numpy as np
+from sklearn.datasets import load_digits
+import aefeatures._checkpoint, aefeatures._training
+from aefeatures import AutoencoderTransformer
+
+mode, n_moments, seed = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+aefeatures._checkpoint._SECONDS_BETWEEN = aefeatures._checkpoint._TIMES_ITS_DURATION = 0
+X = load_digits().data[:500]
+warnings.simplefilter("ignore")
+folder = pathlib.Path(tempfile.mkdtemp())
+PARAMS = {
+    "hidden_layer_sizes": (16,), "normalization": "batch", "max_epochs": 30, "random_state": 0,
+    "regularizer": ["neighbors", "variational"], "early_stopping": True,
+}
+
+
+def killed(report):
+    loaded = []
+    load = aefeatures._training.TrainingState.load
+    def noting(state, *found):
+        load(state, *found)
+        loaded.append(len(state.result.loss_curve))
+    aefeatures._training.TrainingState.load = noting
+    fitted = AutoencoderTransformer(**PARAMS, checkpoint=folder / "checkpoints").fit(X)
+    report(
+        resumed=bool(loaded),
+        result=[fitted.transform(X).tobytes().hex(), fitted.loss_curve_, fitted.n_steps_,
+                fitted.validation_loss_curve_],
+    )
+
+
+def interrupted(report):
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    transformer = AutoencoderTransformer(**PARAMS)
+    fresh = dict(vars(transformer))
+    raised = False
+    try:
+        try:
+            transformer.fit(X)
+        finally:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+    except KeyboardInterrupt:
+        raised = True
+    if hasattr(transformer, "encoder_"):
+        assert np.isfinite(transformer.transform(X)).all()
+        assert len(transformer.loss_curve_) == transformer.n_iter_ > 0
+        assert len(transformer.validation_loss_curve_) == transformer.n_iter_
+    else:
+        assert raised and vars(transformer) == fresh
+    report(raised=raised, n_iter=getattr(transformer, "n_iter_", 0))
+
+
+def child(function, signal_=None, after=None):
+    \"\"\"What `function` reported in a process of its own; None if it died first.\"\"\"
+    path = folder / "report"
+    path.unlink(missing_ok=True)
+    pid = os.fork()
+    if pid == 0:
+        try:
+            function(lambda **kinds: path.write_text(json.dumps(kinds)))
+        except BaseException:
+            import traceback
+            traceback.print_exc()
+        os._exit(0)
+    if after is not None:
+        time.sleep(after)
+        os.kill(pid, signal_)
+    end = time.monotonic() + 120
+    while os.waitpid(pid, os.WNOHANG)[0] == 0:
+        if time.monotonic() > end:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            raise SystemExit("hangs")
+        time.sleep(0.005)
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+moments = random.Random(seed)
+function = {"killed": killed, "interrupted": interrupted}[mode]
+begun = time.monotonic()
+expected = child(function)
+took = time.monotonic() - begun
+outcomes = []
+for _ in range(n_moments):
+    if mode == "interrupted":
+        outcomes.append(child(function, signal.SIGINT, moments.uniform(0.02, took)))
+        continue
+    found = child(function, signal.SIGKILL, moments.uniform(0, 0.8 * took))
+    if found is None:  # once more, in what is left
+        found = child(function, signal.SIGKILL, moments.uniform(0, 0.5 * took)) or child(function)
+    outcomes.append({"resumed": found["resumed"], "same": found["result"] == expected["result"]})
+    assert list((folder / "checkpoints").iterdir()) == []
+print(json.dumps({"took": took, "outcomes": outcomes}))
+"""
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="forks after PyTorch was imported")
+moments = pytest.mark.parametrize(
+    "slow", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["few", "many"]
+)
+
+
+def survive(mode, n_moments):
+    done = subprocess.run(
+        [sys.executable, "-c", SURVIVOR, mode, str(n_moments), "0"],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=1200,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    result = json.loads(done.stdout)
+    print(f"a fit takes {result['took']:.2f} s")
+    return result["outcomes"]
+
+
+@linux
+@moments
+def test_fits_killed_at_any_moment_come_to_the_same_result(slow):
+    outcomes = survive("killed", 50 if slow else 5)
+    assert all(outcome["same"] for outcome in outcomes)
+    print(f"{sum(outcome['resumed'] for outcome in outcomes)} of {len(outcomes)} resumed")
+    assert any(outcome["resumed"] for outcome in outcomes)
+
+
+@linux
+@moments
+def test_interrupts_at_any_moment_leave_a_usable_or_an_unfitted_estimator(slow):
+    outcomes = survive("interrupted", 200 if slow else 15)
+    assert None not in outcomes
+    print(f"{sum(outcome['n_iter'] > 0 for outcome in outcomes)} of {len(outcomes)} are fitted")
+    assert any(outcome["n_iter"] > 0 and not outcome["raised"] for outcome in outcomes)
