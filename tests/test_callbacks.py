@@ -138,7 +138,7 @@ def test_failing_callback_leaves_the_estimator_as_it_was(digits, hook):
     fresh = quick().set_callbacks(callback)
     with pytest.raises(RuntimeError, match="mine"):
         fresh.fit(digits[0])
-    with pytest.raises(NotFittedError):
+    with pytest.raises(NotFittedError, match="is not fitted yet"):
         fresh.transform(digits[1])
 
 

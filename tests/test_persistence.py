@@ -240,7 +240,7 @@ def test_saving_changes_nothing(X, model, path):
 
 
 def test_unfitted_transformers_are_not_saved(path):
-    with pytest.raises(NotFittedError):
+    with pytest.raises(NotFittedError, match="is not fitted yet"):
         AutoencoderTransformer().save(path)
     assert not path.exists()
 
@@ -394,7 +394,7 @@ def test_paths_that_cannot_be_written(model, saved, tmp_path):
         model.save(tmp_path / "folder")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", saved.name]
     assert not [*(tmp_path / "folder").iterdir()]
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError, match="No such file or directory: .*missing"):
         AutoencoderTransformer.load(tmp_path / "missing")
 
 
