@@ -77,23 +77,18 @@ _OF_RUNNING_FIT = ("_callback_fit_ctx", "_skl_callbacks_to_teardown")
 # Parameters that do not change what a fit comes to, or that count by what they came to.
 _NOT_TOLD_APART = ("checkpoint", "device", "random_state", "verbose", "warm_start")
 
-_WIDE: dict[str, Any] = {"activation": "gelu", "normalization": "layer", "batch_size": 256}
+_NEIGHBORS: dict[str, Any] = {
+    "activation": "gelu",
+    "normalization": "layer",
+    "regularizer": NeighborPreserving(),
+    "learning_rate": 7e-3,
+    "batch_size": 256,
+}
 
 PRESETS: dict[str, dict[str, Any]] = {
     "lecture": {"learning_rate_schedule": "constant", "max_epochs": 10},
-    "neighbors": {
-        **_WIDE,
-        "hidden_layer_sizes": (320, 256, 64),
-        "regularizer": NeighborPreserving(),
-        "learning_rate": 7e-3,
-    },
-    "tabular": {
-        **_WIDE,
-        "hidden_layer_sizes": (256, 128, 64),
-        "scaling": "standard",
-        "regularizer": NeighborPreserving(),
-        "learning_rate": 7e-3,
-    },
+    "neighbors": {**_NEIGHBORS, "hidden_layer_sizes": (320, 256, 64)},
+    "tabular": {**_NEIGHBORS, "hidden_layer_sizes": (256, 128, 64), "scaling": "standard"},
     "images": {"network": ConvNetwork(), "learning_rate": 7e-3, "batch_size": 128},
 }
 

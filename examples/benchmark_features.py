@@ -31,6 +31,7 @@ import argparse
 import json
 import time
 import warnings
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -251,12 +252,13 @@ def measure_novelty(args):
         return score
 
     def ours(name=None, **params):
-        preset = {} if name is None else AutoencoderTransformer.from_preset(name).get_params(False)
+        make = AutoencoderTransformer
+        if name is not None:
+            make = partial(AutoencoderTransformer.from_preset, name)
 
         def fit(X):
             warnings.simplefilter("ignore")  # more codes than columns
-            transformer = AutoencoderTransformer(**{**preset, "random_state": 0, **params})
-            return transformer.fit(X).score_samples
+            return make(random_state=0, **params).fit(X).score_samples
 
         return fit
 
