@@ -394,7 +394,7 @@ def test_paths_that_cannot_be_written(model, saved, tmp_path):
         model.save(tmp_path / "folder")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", saved.name]
     assert not [*(tmp_path / "folder").iterdir()]
-    with pytest.raises(FileNotFoundError, match="No such file or directory: .*missing"):
+    with pytest.raises(FileNotFoundError, match="No such file or directory"):
         AutoencoderTransformer.load(tmp_path / "missing")
 
 
