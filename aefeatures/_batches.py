@@ -189,8 +189,7 @@ class Batches:
 
     def sample(self, n: int) -> torch.Tensor:
         """At most `n` rows, evenly spaced, so that sorted data is met in all its parts."""
-        order = np.unique(np.linspace(0, self.n_rows - 1, min(n, self.n_rows)).astype(np.intp))
-        return self.take(order)
+        return self.take(evenly_spaced(self.n_rows, n))
 
     def take(self, index: np.ndarray) -> torch.Tensor:
         """The rows at any positions, scaled, on the device."""
@@ -233,6 +232,11 @@ class Batches:
         if self.device.type == "cuda":
             return int(torch.cuda.mem_get_info(self.device)[0]) // 2
         return _RESIDENT_BYTES
+
+
+def evenly_spaced(n: int, n_most: int) -> np.ndarray:
+    """At most `n_most` of the positions 0 to n - 1, in order, the first and the last with them."""
+    return np.unique(np.linspace(0, n - 1, min(n, n_most)).astype(np.intp))
 
 
 def take_rows(X: Rows, index: np.ndarray) -> Rows:

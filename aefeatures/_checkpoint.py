@@ -119,11 +119,12 @@ class Checkpoint(Watcher):
             return False
         document, arrays = self._state.save()
         try:
-            write_file(self._path, {"seed": self.seed, **document}, arrays, self._temporary)
+            document = {"seed": self.seed, **document}
+            write_file(self._path, document, arrays, "checkpoint", self._temporary)
         except OSError as error:
             if not self._failed:
                 warnings.warn(
-                    f"No checkpoint could be written, the fit goes on: {error}",
+                    f"The fit goes on without a new checkpoint. {error}",
                     RuntimeWarning,
                     stacklevel=6,
                 )

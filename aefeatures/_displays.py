@@ -389,9 +389,9 @@ class _Colors:
             return
         missing = np.array([is_missing(value) for value in y], dtype=bool)
         if categorical is None:
-            categorical = _holds_classes(y[~missing])
+            categorical = holds_classes(y[~missing])
         if categorical:
-            self.classes, inverse = _unique(y[~missing])
+            self.classes, inverse = unique_classes(y[~missing])
             self.values = np.full(n, -1)
             self.values[~missing] = inverse
         else:
@@ -573,7 +573,7 @@ def is_missing(value: Any) -> bool:
         return True
 
 
-def _holds_classes(y: np.ndarray) -> bool:
+def holds_classes(y: np.ndarray) -> bool:
     """Whether the values are classes rather than numbers on a scale."""
     if y.dtype.kind == "O":
         try:
@@ -586,7 +586,7 @@ def _holds_classes(y: np.ndarray) -> bool:
     return len(distinct) <= _MOST_CLASSES and bool((distinct == np.rint(distinct)).all())
 
 
-def _unique(y: np.ndarray) -> tuple[list[Any], np.ndarray]:
+def unique_classes(y: np.ndarray) -> tuple[list[Any], np.ndarray]:
     """Classes in order, also where they are of several types, and each value's position."""
     try:
         classes, inverse = np.unique(y, return_inverse=True)

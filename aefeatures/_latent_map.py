@@ -23,13 +23,11 @@ from torch import nn
 
 from aefeatures._autoencoder import AutoencoderTransformer
 from aefeatures._batches import to_dense
-from aefeatures._displays import find_steps, is_missing
+from aefeatures._displays import find_steps, holds_classes, is_missing, unique_classes
 from aefeatures._networks import ACTIVATIONS, BatchNorm, ConvNetwork, resolve_image_shape
+from aefeatures._persistence import write_atomically
 from aefeatures._scaling import Scaling
 from aefeatures._validation import check_rows, take_samples
-
-# A numeric y of more values than this is a quantity, not a class.
-_MOST_NUMERIC_CLASSES = 20
 
 # Ten colours times four symbols can be told apart; what is left over is one class of its own.
 _MOST_CLASSES = 40
@@ -71,7 +69,7 @@ def write_latent_map(
     X : {array-like, sparse matrix} of shape (n_samples, n_features)
         What `estimator` transforms. Missing values (NaN) are shown as such.
     y : array-like of shape (n_samples,), default=None
-        Colours the points. Names, or numbers of at most 20 values, are classes that can be
+        Colours the points. Names, or at most 20 different integers, are classes that can be
         switched on and off; other numbers have a colour scale.
     path : str or path-like, default="latent_map.html"
         The file to write. It is replaced where it exists.
@@ -173,13 +171,7 @@ def write_latent_map(
             "one that opens faster.",
             stacklevel=2,
         )
-    # Never half a page where a whole one was, or under the name of one.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(page)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_atomically(path, [page], "page")
     return path
 
 
@@ -217,13 +209,12 @@ class _Target:
 def _describe_target(y: np.ndarray) -> _Target:
     missing = np.array([is_missing(value) for value in y.tolist()], dtype=bool)
     known = y[~missing]
-    if known.dtype == object:
-        known = known.astype(str)
-    labels, inverse, counts = np.unique(known, return_inverse=True, return_counts=True)
-    if known.dtype.kind in "iuf" and len(labels) > _MOST_NUMERIC_CLASSES:
+    if not holds_classes(known):
         return _Target(None, np.where(missing, np.nan, y).astype(np.float64))
-    names = [str(label) for label in labels.tolist()]
+    labels, inverse = unique_classes(known)
+    names = [str(label) for label in labels]
     if len(names) > _MOST_CLASSES:
+        counts = np.bincount(inverse)
         kept = np.sort(np.argsort(-counts, kind="stable")[: _MOST_CLASSES - 2])
         position = np.full(len(names), len(kept))
         position[kept] = np.arange(len(kept))

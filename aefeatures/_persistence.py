@@ -20,6 +20,7 @@ import secrets
 import shutil
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -40,6 +41,7 @@ from aefeatures._networks import (
     DenseNetwork,
     FillMissing,
     Network,
+    Pair,
     build_network,
 )
 from aefeatures._regularizers import REGULARIZERS
@@ -208,20 +210,10 @@ def _rebuild(cls: type[E], document: dict[str, Any], arrays: dict[str, np.ndarra
     scaling = Scaling(*map(_tensor, statistics.values()), bounded=bounded)
 
     network = _decode(document["network"], own)
-    is_own = own is not None and network is own
-    if isinstance(network, Network) and not is_own:
-        deepest = max(np.size(value) for value in network.get_params().values())
-        if deepest > len(arrays):  # before so many layers are made
-            raise ValueError(f"{deepest} layers are asked for, {len(arrays)} arrays are there.")
-    elif not is_own:
-        raise ValueError(f"network should be one of this library, got {_short(network)}.")
-    # Of our own networks only shapes are made, until they have been compared with the arrays.
-    generator = torch.Generator("cpu").manual_seed(estimator._seed)
-    spec = BuildSpec(bounded, dtype, generator, device="cpu" if is_own else "meta")
-    encoder, decoder = build_network(network, n_features, n_components, spec=spec)
-    for part, module in (("encoder", encoder), ("decoder", decoder)):
-        _restore(part, module, arrays, assign=not is_own)
-
+    spec = BuildSpec(bounded, dtype, torch.Generator("cpu").manual_seed(estimator._seed))
+    encoder, decoder = _rebuild_network(
+        network, n_features, n_components, spec, arrays, is_own=own is not None and network is own
+    )
     estimator.encoder_, estimator.decoder_ = encoder, decoder
     # Not measured: a row sent through takes what memory the sizes ask for, and time.
     cost = Cost(*(_count(document, name) for name in ("width", "multiply_adds")))
@@ -257,6 +249,30 @@ def _rebuild(cls: type[E], document: dict[str, Any], arrays: dict[str, np.ndarra
         estimator.set_output(transform=_typed(document, "output", str))
     estimator.device_ = resolve_saved_device(estimator.device)
     return estimator
+
+
+def _rebuild_network(
+    network: Any,
+    n_features: int,
+    n_components: int,
+    spec: BuildSpec,
+    arrays: dict[str, np.ndarray],
+    *,
+    is_own: bool,
+) -> Pair:
+    """Build encoder and decoder, and move their arrays into them."""
+    if isinstance(network, Network) and not is_own:
+        deepest = max(np.size(value) for value in network.get_params().values())
+        if deepest > len(arrays):  # before so many layers are made
+            raise ValueError(f"{deepest} layers are asked for, {len(arrays)} arrays are there.")
+    elif not is_own:
+        raise ValueError(f"network should be one of this library, got {_short(network)}.")
+    # Of our own networks only shapes are made, until they have been compared with the arrays.
+    spec = replace(spec, device="cpu" if is_own else "meta")
+    encoder, decoder = build_network(network, n_features, n_components, spec=spec)
+    for part, module in (("encoder", encoder), ("decoder", decoder)):
+        _restore(part, module, arrays, assign=not is_own)
+    return encoder, decoder
 
 
 def _restore(part: str, module: nn.Module, arrays: dict[str, np.ndarray], *, assign: bool) -> None:
@@ -455,12 +471,10 @@ def write_file(
     path: str | os.PathLike[str],
     document: dict[str, Any],
     arrays: dict[str, np.ndarray],
+    what: str = "model",
     temporary: str | None = None,
 ) -> None:
-    """Write a file that `read_file` reads; what is at `path` stays whole until it is complete.
-
-    `temporary` is the name that it has until then, beside `path`; the default is one that no other
-    has.
+    """Write a file that `read_file` reads, as `write_atomically` does.
 
     Raises
     ------
@@ -475,12 +489,12 @@ def write_file(
     header_end = 8 + int.from_bytes(data[:8], "little")
     if header_end > 8 + _MAX_HEADER:
         raise ValueError(
-            f"The model cannot be saved: its parameters and the names of its {len(arrays)} arrays "
+            f"The {what} cannot be saved: its parameters and the names of its {len(arrays)} arrays "
             f"take {header_end - 8} bytes, at most {_MAX_HEADER} can be stored."
         )
     digest = hashlib.sha256(data).hexdigest()
     header = data[:header_end].replace(_NO_DIGEST.encode(), digest.encode(), 1)
-    _write_atomically(path, [header, memoryview(data)[header_end:]], temporary)
+    write_atomically(path, [header, memoryview(data)[header_end:]], what, temporary)
 
 
 def read_file(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -564,12 +578,24 @@ def _newer(name: str, format_: int, document: dict[str, Any]) -> str:
     )
 
 
-def _write_atomically(
-    path: str | os.PathLike[str], chunks: Iterable[bytes | memoryview], name: str | None
+def write_atomically(
+    path: str | os.PathLike[str],
+    chunks: Iterable[bytes | memoryview],
+    what: str,
+    temporary_name: str | None = None,
 ) -> None:
-    """Write beside `path`, then put it in its place: there is the old or the new file, whole."""
+    """Write beside `path`, then put it in its place: there is the old or the new file, whole.
+
+    `what` is written, as an error says it; until it is whole it has the `temporary_name`, by
+    default one that nothing else has.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written.
+    """
     target = Path(path).resolve()  # of a link, what it points to
-    temporary = target.parent / (name or f".aefeatures-{secrets.token_hex(8)}.tmp")
+    temporary = target.parent / (temporary_name or f".aefeatures-{secrets.token_hex(8)}.tmp")
     try:
         try:
             with temporary.open("xb") as file:
@@ -587,7 +613,7 @@ def _write_atomically(
         _sync_folder(target.parent)
     except OSError as error:
         raise OSError(
-            error.errno, f"The model was not saved: {error.strerror}", os.fspath(path)
+            error.errno, f"The {what} was not saved: {error.strerror}", os.fspath(path)
         ) from error
 
 

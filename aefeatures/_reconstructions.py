@@ -11,7 +11,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils import check_array
 
 from aefeatures._autoencoder import AutoencoderTransformer
-from aefeatures._batches import take_rows, to_dense
+from aefeatures._batches import evenly_spaced, take_rows, to_dense
 from aefeatures._displays import PALETTE, find_transformer, import_pyplot, plain
 from aefeatures._networks import resolve_image_shape
 from aefeatures._validation import CallbackSupportMixin, check_rows
@@ -132,7 +132,7 @@ class ReconstructionDisplay:
         """
         transformer, X = find_transformer(estimator, X)
         rows = check_rows(transformer, X, reset=False)
-        rows = take_rows(rows, _evenly_spaced(rows.shape[0], n_samples))
+        rows = take_rows(rows, evenly_spaced(rows.shape[0], n_samples))
         display = cls(
             to_dense(rows),
             transformer._reconstruct(rows),
@@ -484,9 +484,7 @@ class ReconstructionMonitor:
                 "AutoencoderTransformer().set_callbacks(monitor), and fit."
             )
         n_epochs = len(self.reconstructions_)
-        chosen = (
-            _evenly_spaced(n_epochs, _MOST_EPOCHS) + 1 if epochs is None else np.asarray(epochs)
-        )
+        chosen = evenly_spaced(n_epochs, _MOST_EPOCHS) + 1 if epochs is None else np.asarray(epochs)
         if chosen.size == 0 or chosen.min() < 1 or chosen.max() > n_epochs:
             raise ValueError(f"epochs must be among 1 to {n_epochs}, got {chosen.tolist()}.")
         display = ReconstructionDisplay(
@@ -509,10 +507,6 @@ def _columns_of(transformer: AutoencoderTransformer, names: Any = None) -> dict[
         "center": scaling.offset.numpy(),
         "scale": scaling.scale.numpy(),
     }
-
-
-def _evenly_spaced(n: int, n_most: int) -> np.ndarray:
-    return np.unique(np.linspace(0, n - 1, min(n, n_most)).astype(np.intp))
 
 
 def _dense_array(X: Any) -> np.ndarray:

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -165,18 +166,12 @@ def train(
         result, best, [*optimizer.state.tensors(), *best.tensors], rng, objective.generator
     )
     look_every = 1 if batches.device.type == "cpu" else _LOOK_EVERY
-    zeros_loss: list[float] = []
 
-    def check(train_loss: float, step: int) -> None:
-        epoch = -(-step // len(batches))
-        factor = rate.factor((step - 1) / total_steps)
-        if not math.isfinite(train_loss):
-            raise _diverged(train_loss, epoch, step, learning_rate, factor)
-        # Cheap first: data in the network's range is around 1, and most losses fall.
-        if train_loss > _EXPLODED * min(best.loss, 1.0):
-            zeros_loss[:] = zeros_loss or [_loss_of_zeros(batches, loss)]
-            if 0 < _EXPLODED * zeros_loss[0] < train_loss:
-                raise _diverged(train_loss, epoch, step, learning_rate, factor)
+    def rate_of(step: int) -> float:
+        """The learning rate of a step, counted from 0."""
+        return learning_rate * rate.factor(step / total_steps)
+
+    divergence = _Divergence(batches, loss, learning_rate, rate_of)
 
     def run_epoch() -> tuple[float, float | None]:
         """Losses on training and validation rows; called in the training thread."""
@@ -188,10 +183,10 @@ def train(
                 break
             # Summed on the device: reading each loss would wait for its step.
             summed += step_gradient(rows, index)
-            optimizer.step(learning_rate * rate.factor(step / total_steps))
+            optimizer.step(rate_of(step))
             step += 1
             if step % look_every == 0 and not math.isfinite(float(summed)):
-                check(float(summed), step)
+                raise divergence.error(float(summed), step)
             for watcher in watchers:
                 watcher.step(len(rows), summed)
         result.n_steps = step
@@ -217,9 +212,7 @@ def train(
                         f"{batches.device}. Lower batch_size or hidden_layer_sizes."
                     ) from error
                 watched = train_loss if validation_loss is None else validation_loss
-                check(train_loss, result.n_steps)
-                if not math.isfinite(watched):
-                    check(watched, result.n_steps)
+                divergence.check(train_loss, watched, best.loss, result.n_steps)
                 improved = watched < best.loss * (1 - (early_stopping.tol if early_stopping else 0))
                 best.keep_if_better(watched)
                 if validation_loss is not None:
@@ -249,7 +242,7 @@ def train(
         best.restore()
     # What the last step did is in no loss.
     if not bool(torch.isfinite(optimizer.vector).all()):
-        check(math.nan, result.n_steps)
+        raise divergence.error(math.nan, result.n_steps)
     trained.eval()
     optimizer.release()
     result.optimizer_state = optimizer.state
@@ -404,28 +397,53 @@ def _n_bytes(tensor: torch.Tensor) -> int:
     return tensor.numel() * tensor.element_size()
 
 
-def _loss_of_zeros(batches: Batches, loss: RowLoss) -> float:
-    """Mean loss of reconstructing zeros: what a network that learned nothing stays below."""
-    with torch.inference_mode():
-        summed = sum(
-            float(loss(torch.zeros_like(rows), rows).sum(dtype=torch.float64))
-            for rows in batches.epoch()
+class _Divergence:
+    """What tells that a training went astray, and why."""
+
+    def __init__(
+        self,
+        batches: Batches,
+        loss: RowLoss,
+        learning_rate: float,
+        rate_of: Callable[[int], float],
+    ) -> None:
+        self._batches, self._loss = batches, loss
+        self._learning_rate, self._rate_of = learning_rate, rate_of
+
+    def check(self, train_loss: float, watched: float, lowest: float, step: int) -> None:
+        """Raise if a loss of an epoch is not finite, or that of its training explodes."""
+        for loss in (train_loss, watched):
+            if not math.isfinite(loss):
+                raise self.error(loss, step)
+        # Cheap first: data in the network's range is around 1, and most losses fall.
+        suspicious = train_loss > _EXPLODED * min(lowest, 1.0)
+        if suspicious and 0 < _EXPLODED * self._loss_of_zeros < train_loss:
+            raise self.error(train_loss, step)
+
+    @cached_property
+    def _loss_of_zeros(self) -> float:
+        """Mean loss of reconstructing zeros: what a network that learned nothing stays below."""
+        with torch.inference_mode():
+            summed = sum(
+                float(self._loss(torch.zeros_like(rows), rows).sum(dtype=torch.float64))
+                for rows in self._batches.epoch()
+            )
+        return summed / self._batches.n_rows
+
+    def error(self, train_loss: float, step: int) -> FloatingPointError:
+        """What to raise after so many steps."""
+        advice = (
+            "let scaling='standard' bring X into a small range; a loss of your own must be finite "
+            "for every row."
         )
-    return summed / batches.n_rows
-
-
-def _diverged(
-    loss: float, epoch: int, step: int, learning_rate: float, factor: float
-) -> FloatingPointError:
-    cause = (
-        "Before it has learned anything that is not for a learning rate: let scaling='standard' "
-        "bring X into a small range; a loss of your own must be finite for every row."
-        if step == 1
-        else "The likely cause is a learning rate that is too high. Lower learning_rate, or let "
-        "scaling='standard' bring X into a small range; a loss of your own must be finite for "
-        "every row."
-    )
-    return FloatingPointError(
-        f"The training diverged: its loss was {loss:.6g} in epoch {epoch} after step {step}, at a "
-        f"rate of {learning_rate * factor:.3g} with learning_rate={learning_rate:g}. {cause}"
-    )
+        cause = (
+            f"Before it has learned anything that is not for a learning rate: {advice}"
+            if step == 1
+            else "The likely cause is a learning rate that is too high. Lower learning_rate, or "
+            f"{advice}"
+        )
+        return FloatingPointError(
+            f"The training diverged: its loss was {train_loss:.6g} in epoch "
+            f"{-(-step // len(self._batches))} after step {step}, at a rate of "
+            f"{self._rate_of(step - 1):.3g} with learning_rate={self._learning_rate:g}. {cause}"
+        )

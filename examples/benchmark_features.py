@@ -211,6 +211,12 @@ def report(title, figures):
         print(f"{contestant:<12}" + "".join(f"{cell:>12}" for cell in cells), flush=True)
 
 
+def save(results, path):
+    """Write every single figure; also of a run that is not over."""
+    if path:
+        path.write_text(json.dumps(results, indent=1), encoding="utf-8")
+
+
 def measure_sets(args):
     names = args.sets or (
         [*BUNDLED, *sorted(path.stem for path in args.data.glob("*.npz"))] if args.data else BUNDLED
@@ -235,6 +241,7 @@ def measure_sets(args):
             title = f"{name}, {n_components} codes, {len(X)} + {len(X_test)} rows x {X.shape[1]}"
             results[title] = {key: runs for key, runs in figures.items() if runs}
             report(title, results[title])
+            save(results, args.json)
     return results
 
 
@@ -362,8 +369,7 @@ def main():
         parser.error("--novelty and --labels need --data")
     run = measure_novelty if args.novelty else measure_labels if args.labels else measure_sets
     results = run(args)
-    if args.json:
-        args.json.write_text(json.dumps(results, indent=1), encoding="utf-8")
+    save(results, args.json)
     if args.chart and run is measure_sets:
         save_chart(results, args.chart)
 

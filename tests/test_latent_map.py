@@ -146,6 +146,8 @@ def test_many_numbers_are_a_quantity_and_many_names_have_a_rest(fitted, digits, 
     target = contents(write_latent_map(fitted, X, y, tmp_path / "page.html"))["target"]
     assert target["classes"] is None
     np.testing.assert_array_equal(unpack(target["values"]), y)
+    few = contents(write_latent_map(fitted, X, y % 3 / 2, tmp_path / "page.html"))["target"]
+    assert few["classes"] is None  # three numbers, but not integers: as in a display
     names = [f"class {i}" for i in range(60)]
     target = contents(write_latent_map(fitted, X, names, tmp_path / "page.html"))["target"]
     assert len(target["classes"]) == 39

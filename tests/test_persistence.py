@@ -736,7 +736,7 @@ HOSTILE = [
 def forge(path, monkeypatch):
     """Write a file of any content, its digest right, and without waiting for the disk."""
     monkeypatch.setattr(
-        persistence, "_write_atomically", lambda _, parts, __: path.write_bytes(b"".join(parts))
+        persistence, "write_atomically", lambda _, parts, *__: path.write_bytes(b"".join(parts))
     )
 
     def write(document, arrays):
