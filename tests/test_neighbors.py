@@ -7,7 +7,7 @@ from sklearn.neighbors import NearestNeighbors
 
 import aefeatures._neighbors
 from aefeatures._batches import Batches
-from aefeatures._neighbors import _on_device, _without_self, neighbor_graph
+from aefeatures._neighbors import _by_all_distances, _without_self, neighbor_graph
 
 
 def graph(X, n_neighbors=5, seed=0):
@@ -44,10 +44,18 @@ def test_wide_data_with_fewer_rows_than_components():
     assert overlap(graph(X), exact(X)) > 0.99
 
 
-def test_the_device_finds_what_the_processor_finds(monkeypatch):
-    points = torch.rand(130, 10)
-    monkeypatch.setattr(aefeatures._neighbors, "_DISTANCES", 130 * 50)
-    assert overlap(_on_device(points, 5), exact(points.numpy())) > 0.99
+@pytest.mark.parametrize("n_rows", [6, 128, 700])
+def test_all_distances_give_the_exact_neighbors(monkeypatch, n_rows):
+    points = torch.rand(n_rows, 20, generator=torch.Generator().manual_seed(0))
+    monkeypatch.setattr(aefeatures._neighbors, "_DISTANCES", 50 * n_rows)
+    np.testing.assert_array_equal(_by_all_distances(points, 5), exact(points.numpy()))
+
+
+def test_a_tree_and_all_distances_find_the_same(monkeypatch):
+    X = np.random.default_rng(0).random((300, 10)).astype(np.float32)
+    by_tree = graph(X)
+    monkeypatch.setattr(aefeatures._neighbors, "_TREE_COLUMNS", 0)
+    np.testing.assert_array_equal(graph(X), by_tree)
 
 
 def test_missing_values_count_as_means():
