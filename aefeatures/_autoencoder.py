@@ -35,6 +35,7 @@ from aefeatures._device import (
     to_arrays,
 )
 from aefeatures._losses import RowLoss, leave_out_missing, resolve_loss
+from aefeatures._neighbors import principal_axes
 from aefeatures._networks import (
     Autoencoder,
     BuildSpec,
@@ -69,6 +70,7 @@ from aefeatures._validation import (
     check_rows_and_labels,
     fit_context,
     resolve_max_epochs,
+    resolve_principal_components,
 )
 
 _MODULES = ("encoder_", "decoder_", "_scaling", "_fill")
@@ -436,7 +438,7 @@ class AutoencoderTransformer(
             if self.checkpoint is not None:
                 checkpoint = closing.enter_context(self._open_checkpoint(X, y, resume))
                 if self.random_state is None and not resume:
-                    self._start_network(X.shape[1], checkpoint.seed)
+                    self._start_network(X, checkpoint.seed)
             self._optimizer_state = None
             train_rows, validation_rows = self._split(X.shape[0])
             y = y if y is None or train_rows is None else y[train_rows]
@@ -822,9 +824,14 @@ class AutoencoderTransformer(
         check_loss_range(self.loss, self._scaling, self.scaling)
         self._built_from = built_from
         if network is None:
-            network = DenseNetwork(self.hidden_layer_sizes, self.activation, self.normalization)
+            network = DenseNetwork(
+                self.hidden_layer_sizes,
+                self.activation,
+                self.normalization,
+                resolve_principal_components(X.shape, resolve_regularizers(self.regularizer)),
+            )
         self._network = clone(network) if isinstance(network, Network) else network
-        self._start_network(X.shape[1], seed)
+        self._start_network(X, seed)
         self._heads = []
         self._optimizer_state = None
         self._learns_missing = False
@@ -832,19 +839,26 @@ class AutoencoderTransformer(
         self.loss_curve_ = []
         self.validation_loss_curve_ = None
 
-    def _start_network(self, n_features: int, seed: int) -> None:
+    def _start_network(self, X: Rows, seed: int) -> None:
         """Set all that is drawn at random before a training."""
         self._seed = seed
         self._rng = np.random.default_rng(seed)
+
+        def axes(n_axes: int) -> tuple[torch.Tensor, torch.Tensor]:
+            means = self._fill.values.detach().to(self.device_)
+            rng = np.random.default_rng(seed)
+            return principal_axes(self._make_batches(X), means, n_axes, rng).cpu(), means.cpu()
+
         spec = BuildSpec(
             self._scaling.bounded,
             PRECISIONS[self.precision],
             torch.Generator("cpu").manual_seed(seed),
+            principal_axes=axes,
         )
         self.encoder_, self.decoder_ = build_network(
-            self._network, n_features, self._n_features_out, spec=spec
+            self._network, X.shape[1], self._n_features_out, spec=spec
         )
-        self._cost = cost_per_row(nn.Sequential(self.encoder_, self.decoder_), n_features)
+        self._cost = cost_per_row(nn.Sequential(self.encoder_, self.decoder_), X.shape[1])
 
     def _open_checkpoint(self, X: Rows, y: np.ndarray | None, resume: bool) -> Checkpoint:
         parameters = self.get_params(deep=False).items()

@@ -1,4 +1,4 @@
-"""The graph of nearest neighbours of the training rows."""
+"""The graph of nearest neighbours of the training rows, and their principal axes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from aefeatures._batches import Batches
 # Neighbours are searched among this many principal components: all distances of raw pixels
 # take many times as long and say no more.
 _N_COMPONENTS = 50
-_N_ITERATIONS = 3
+_N_PASSES = 4
 
 # Rows up to which the search compares every row with every other.
 _EXACT_ROWS = 100_000
@@ -72,27 +72,40 @@ def neighbor_graph(
 def _principal_components(
     batches: Batches, means: torch.Tensor, rng: np.random.Generator
 ) -> torch.Tensor:
-    """The rows' leading principal components, of shape (n_rows, at most 50).
+    """The rows' leading principal components, of shape (n_rows, at most 50)."""
+    if batches.n_features <= _N_COMPONENTS:
+        return torch.cat(list(_centred(batches, means)))
+    axes = principal_axes(batches, means, _N_COMPONENTS, rng)
+    return torch.cat([rows @ axes for rows in _centred(batches, means)])
+
+
+def principal_axes(
+    batches: Batches, means: torch.Tensor, n_axes: int, rng: np.random.Generator
+) -> torch.Tensor:
+    """The leading principal axes of the rows, of shape (n_features, n_axes).
 
     By subspace iteration (Halko, Martinsson and Tropp 2011) in passes over chunks of
-    rows, so that no scaled copy of X is needed.
+    rows, so that no scaled copy of X is needed. Axes beyond the number of rows are zero.
     """
-
-    def centred() -> Iterator[torch.Tensor]:
-        for rows in batches.chunks():
-            difference = rows - means
-            yield torch.where(difference.isnan(), 0, difference)
-
-    if batches.n_features <= _N_COMPONENTS:
-        return torch.cat(list(centred()))
-    size = (batches.n_features, min(_N_COMPONENTS + 10, batches.n_rows))
+    n_found = min(n_axes, batches.n_rows)
+    size = (batches.n_features, min(n_axes + 10, batches.n_rows, batches.n_features))
     basis = torch.from_numpy(rng.standard_normal(size)).to(means)
-    for _ in range(_N_ITERATIONS):
+    for i in range(_N_PASSES):
         product = torch.zeros_like(basis)
-        for rows in centred():
+        for rows in _centred(batches, means):
             product += rows.t() @ (rows @ basis)
-        basis = torch.linalg.qr(product).Q
-    return torch.cat([rows @ basis for rows in centred()])[:, :_N_COMPONENTS].contiguous()
+        if i < _N_PASSES - 1:
+            basis = torch.linalg.qr(product).Q
+    # Within the space that is found, by falling variance.
+    vectors = torch.linalg.eigh((basis.t() @ product).cpu()).eigenvectors.flip(1)
+    basis = basis @ vectors.to(basis)
+    return F.pad(basis[:, :n_found], (0, n_axes - n_found))
+
+
+def _centred(batches: Batches, means: torch.Tensor) -> Iterator[torch.Tensor]:
+    for rows in batches.chunks():
+        difference = rows - means
+        yield torch.where(difference.isnan(), 0, difference)
 
 
 def _by_all_distances(points: torch.Tensor, n_neighbors: int) -> np.ndarray:

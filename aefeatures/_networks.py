@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,6 +73,10 @@ class DenseNetwork(Network):
         What follows each hidden layer.
     normalization : {"layer", "batch"} or None, default=None
         What stands between each hidden layer and its activation.
+    n_principal_components : int or None, default=None
+        How many of the rows' principal components, learned before the training, the encoder reads
+        in place of the columns; None, or as many as there are columns, is the columns. The decoder
+        gives all columns.
 
     Examples
     --------
@@ -89,15 +93,21 @@ class DenseNetwork(Network):
         hidden_layer_sizes: int | Sequence[int] = (128, 64, 12),
         activation: str = "relu",
         normalization: str | None = None,
+        n_principal_components: int | None = None,
     ) -> None:
         self.hidden_layer_sizes = hidden_layer_sizes
         self.activation = activation
         self.normalization = normalization
+        self.n_principal_components = n_principal_components
 
     def build(self, n_features: int, n_components: int, *, spec: BuildSpec) -> Pair:
         """Return encoder and decoder."""
         _check_layers(self.activation, self.normalization)
-        widths = [n_features, *_widths("hidden_layer_sizes", self.hidden_layer_sizes), n_components]
+        hidden = _widths("hidden_layer_sizes", self.hidden_layer_sizes)
+        n_inputs = n_features
+        if self.n_principal_components is not None:
+            (n_inputs,) = _widths("n_principal_components", self.n_principal_components)
+        projection = [Projection(n_features, n_inputs, spec)] if n_inputs < n_features else []
 
         def layers(widths: Sequence[int]) -> list[nn.Module]:
             modules: list[nn.Module] = []
@@ -112,9 +122,38 @@ class DenseNetwork(Network):
                     modules.append(ACTIVATIONS[self.activation]())
             return modules
 
-        encoder = nn.Sequential(*layers(widths))
-        decoder = nn.Sequential(*layers(widths[::-1]), *([nn.Sigmoid()] if spec.bounded else []))
+        reading = [min(n_inputs, n_features), *hidden, n_components]
+        encoder = nn.Sequential(*projection, *layers(reading))
+        writing = [n_components, *hidden[::-1], n_features]
+        decoder = nn.Sequential(*layers(writing), *([nn.Sigmoid()] if spec.bounded else []))
         return encoder, decoder
+
+
+class Projection(nn.Module):
+    """From rows to their leading principal components: a linear layer that is not trained."""
+
+    weight: torch.Tensor
+    bias: torch.Tensor
+
+    def __init__(self, n_features: int, n_axes: int, spec: BuildSpec) -> None:
+        super().__init__()
+        if spec.device == "meta":
+            axes = torch.empty(n_features, n_axes, dtype=spec.dtype, device="meta")
+            means = torch.empty(n_features, dtype=spec.dtype, device="meta")
+        else:
+            assert spec.principal_axes is not None
+            axes, means = spec.principal_axes(n_axes)
+        self.register_buffer("weight", axes.t().to(spec.dtype).contiguous())
+        self.register_buffer("bias", -(means @ axes).to(spec.dtype))
+
+    def forward(self, X: torch.Tensor) -> torch.Tensor:
+        """Project X, of shape (n, n_features)."""
+        return F.linear(X, self.weight, self.bias)
+
+    def extra_repr(self) -> str:
+        """What `repr` shows of the sizes."""
+        n_axes, n_features = self.weight.shape
+        return f"in_features={n_features}, out_features={n_axes}"
 
 
 class ConvNetwork(Network):
@@ -322,12 +361,16 @@ class BuildSpec:
         What the weights are drawn from; the global random state is not touched.
     device : str
         "cpu", or "meta" for a network of shapes alone, which takes no memory. Not for callables.
+    principal_axes : callable or None
+        ``principal_axes(n)`` gives the leading principal axes of the rows, of shape
+        (n_features, n), and the means of the columns.
     """
 
     bounded: bool
     dtype: torch.dtype
     generator: torch.Generator
     device: str = "cpu"
+    principal_axes: Callable[[int], tuple[torch.Tensor, torch.Tensor]] | None = None
 
 
 def _widths(name: str, sizes: int | Sequence[int]) -> list[int]:

@@ -53,6 +53,14 @@ class TrainingData:
     rng: np.random.Generator
     head: nn.Module | None = None
 
+    def variance(self) -> float:
+        """The columns' mean variance: the squared error of predicting their means.
+
+        A penalty in this unit has the same weight for pixels as for standardized columns.
+        """
+        differences = self.batches.sample(_SAMPLE_ROWS) - self.means
+        return float(differences.square().nanmean().nan_to_num())
+
 
 @dataclass
 class Batch:
@@ -126,6 +134,9 @@ class Regularizer(BaseEstimator):
     #: The fewest and the most epochs that `max_epochs="auto"` stands for.
     min_epochs = 10
     max_epochs: float = math.inf
+
+    #: The most principal components of the rows that the encoder of the default network reads.
+    n_principal_components: float = math.inf
 
     #: A module that is trained along with the network, made in `prepare`.
     head: nn.Module | None = None
@@ -451,6 +462,7 @@ class NeighborPreserving(Regularizer):
 
     min_epochs = 20
     max_epochs = 200  # a few rows, pulled together time and again, only get learned by heart
+    n_principal_components = 128
 
     def __init__(self, n_neighbors: int = 5, weight: float = 0.5) -> None:
         self.n_neighbors = n_neighbors
@@ -462,8 +474,7 @@ class NeighborPreserving(Regularizer):
         _check_number(self, "n_neighbors", lower=1)
         prepared = NeighborPreserving(self.n_neighbors, self.weight)
         prepared._graph = neighbor_graph(data.batches, data.means, self.n_neighbors, data.rng)
-        differences = data.batches.sample(_SAMPLE_ROWS) - data.means
-        prepared._scale = self.weight * float(differences.square().nanmean().nan_to_num())
+        prepared._scale = self.weight * data.variance()
         return prepared
 
     def partners(self, batch: Batch) -> np.ndarray:
@@ -526,11 +537,15 @@ class Supervised(Regularizer):
     """Let labels, where there are some, tell the codes what matters.
 
     Adds `weight` times the loss of a linear model on the codes that is trained along:
-    cross-entropy for classes, squared error for numbers (standardized).
+    cross-entropy for classes, squared error for numbers (standardized), a mean over all rows
+    to which those without a label add nothing.
 
     Parameters
     ----------
     weight : float, default=1.0
+        In units of the columns' mean variance, as that of `NeighborPreserving`. Where all rows are
+        labelled and only they matter, 10 or more is better; a few labels get learned by heart
+        then.
     unlabeled : object, default="auto"
         What marks a row of y as unlabelled. "auto": NaN among numbers, and -1 among at least
         two other integer classes. None: every row is labelled.
@@ -574,6 +589,7 @@ class Supervised(Regularizer):
                     f"{head.classes.tolist()}."
                 )
             targets[labelled] = np.searchsorted(head.classes, known)
+        prepared._scale = self.weight * data.variance()
         device = data.means.device
         prepared._labelled = torch.from_numpy(labelled).to(device)
         prepared._targets = torch.from_numpy(targets).to(device)
@@ -588,7 +604,7 @@ class Supervised(Regularizer):
             rows = (predicted[:, 0] - targets.to(predicted)).square()
         else:
             rows = F.cross_entropy(predicted, targets, reduction="none")
-        return self.weight * (rows * self._labelled[index]).mean()
+        return self._scale * (rows * self._labelled[index]).mean()
 
 
 def _is_labelled(y: np.ndarray, unlabeled: Any) -> np.ndarray:

@@ -48,12 +48,16 @@ __all__ = [
     "check_rows_and_labels",
     "fit_context",
     "resolve_max_epochs",
+    "resolve_principal_components",
     "take_samples",
 ]
 
 # On small data "auto" stands for 3,000 steps at batch 64.
 _AUTO_BATCH = 64
 _AUTO_ROWS = 3_000 * _AUTO_BATCH
+
+# Fewer rows do not settle the axes: codes of new rows are worse than from all columns.
+_ROWS_PER_COMPONENT = 64
 
 PARAMETER_CONSTRAINTS: dict[str, list[Any]] = {
     "n_components": [Interval(Integral, 1, None, closed="left")],
@@ -189,3 +193,13 @@ def resolve_max_epochs(
     # Of data smaller than a batch an epoch is one step.
     steps_worth = math.ceil(_AUTO_ROWS / max(n_rows, _AUTO_BATCH, batch_size))
     return max(fewest, int(min(most, steps_worth)))
+
+
+def resolve_principal_components(
+    shape: tuple[int, int], regularizers: Sequence[Regularizer]
+) -> int | None:
+    """How many principal components of X the default network reads; None for all columns."""
+    asked = [regularizer.n_principal_components for regularizer in regularizers]
+    most = min([Regularizer.n_principal_components, *asked])
+    n_rows, n_features = shape
+    return int(most) if most < n_features and most * _ROWS_PER_COMPONENT <= n_rows else None

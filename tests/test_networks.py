@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 import torch
 from sklearn.base import clone
+from sklearn.decomposition import PCA
+from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from aefeatures import AutoencoderTransformer, ConvNetwork
@@ -55,6 +57,43 @@ def test_decoder_is_linear_where_the_range_is_not_bounded():
 def test_no_hidden_layers_give_linear_maps():
     encoder, decoder = network(hidden_layer_sizes=(), bounded=False)
     assert [type(m) for m in [*encoder, *decoder]] == [nn.Linear, nn.Linear]
+
+
+def test_encoder_reads_principal_components(digits, tmp_path):
+    X, X_test = digits[0].copy(), digits[1]
+    X[::7, 3] = np.nan
+    network = DenseNetwork((8,), n_principal_components=10)
+    transformer = AutoencoderTransformer(network=network, max_epochs=2, random_state=0).fit(X)
+    projection, first = transformer.encoder_[:2]
+    assert (first.in_features, first.out_features) == (10, 8)
+    assert sum(p.numel() for p in transformer.encoder_.parameters()) == 10 * 8 + 8 + 8 * 3 + 3
+    scaler = StandardScaler().fit(X)
+    scaled = np.nan_to_num(scaler.transform(X))
+    expected = PCA(10, svd_solver="full").fit(scaled)
+    rows = np.nan_to_num(scaler.transform(X_test))
+    found = projection(torch.from_numpy(rows).float()).numpy()
+    np.testing.assert_allclose(
+        np.abs(found[:, :4]), np.abs(expected.transform(rows)[:, :4]), atol=0.05
+    )
+    transformer.save(tmp_path / "model")
+    for loaded in (
+        AutoencoderTransformer.load(tmp_path / "model"),
+        pickle.loads(pickle.dumps(transformer)),
+    ):
+        np.testing.assert_array_equal(loaded.transform(X_test), transformer.transform(X_test))
+    module = transformer.to_module()
+    np.testing.assert_allclose(module(torch.from_numpy(X_test)), transformer.transform(X_test))
+
+
+def test_principal_components_of_few_rows_and_few_columns(digits):
+    network = DenseNetwork((8,), n_principal_components=10)
+    few_rows = AutoencoderTransformer(network=network, max_epochs=1).fit(digits[0][:4])
+    assert (few_rows.encoder_[0].weight[4:] == 0).all()
+    few_columns = AutoencoderTransformer(network=network, max_epochs=1).fit(digits[0][:, 20:30])
+    assert isinstance(few_columns.encoder_[0], nn.Linear)
+    network.set_params(n_principal_components=0)
+    with pytest.raises(ValueError, match="n_principal_components must hold integers of at least 1"):
+        AutoencoderTransformer(network=network).fit(digits[0])
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from aefeatures import (
     Supervised,
     Variational,
 )
+from aefeatures._batches import Batches
 from aefeatures._regularizers import (
     REGULARIZERS,
     Batch,
@@ -55,7 +56,11 @@ def batch(**fields):
 
 
 def data(y=None, n_components=2, head=None):
-    return TrainingData(None, y, torch.zeros(6), n_components, np.random.default_rng(0), head)
+    """Of six columns, each of variance 4."""
+    rows = np.full((10, 6), 2, np.float32) * np.resize([1, -1], (10, 1))
+    device = torch.device("cpu")
+    batches = Batches(rows, lambda x: x, batch_size=5, device=device, dtype=torch.float32)
+    return TrainingData(batches, y, torch.zeros(6), n_components, np.random.default_rng(0), head)
 
 
 @pytest.mark.parametrize("name", sorted(REGULARIZERS))
@@ -306,16 +311,18 @@ def test_neighbors_improve_the_codes(digits):
     assert score("neighbors") > score(None) + 0.02
 
 
-def test_the_weight_of_neighbors_follows_the_units_of_the_columns(digits):
+@pytest.mark.parametrize(("name", "weight"), [("neighbors", 0.5), ("supervised", 1.0)])
+def test_the_weight_follows_the_units_of_the_columns(digits, name, weight):
     X = digits[0].astype(np.float64)
     X_missing = np.where(np.random.default_rng(0).random(X.shape) < 0.1, np.nan, X)
 
     def scale(X):
-        transformer = quick("neighbors", scaling=None, max_epochs=1).fit(X)
-        (regularizer,) = transformer._prepare_regularizers(None, transformer._make_batches(X))
+        transformer = quick(name, scaling=None, max_epochs=1).fit(X, digits[2])
+        batches = transformer._make_batches(X)
+        (regularizer,) = transformer._prepare_regularizers(digits[2], batches)
         return regularizer._scale
 
-    assert scale(X) == pytest.approx(0.5 * X.var(axis=0).mean(), rel=1e-4)
+    assert scale(X) == pytest.approx(weight * X.var(axis=0).mean(), rel=1e-4)
     assert scale(X / 16) == pytest.approx(scale(X) / 256, rel=1e-4)
     assert scale(X_missing) == pytest.approx(scale(X), rel=0.02)
 
@@ -357,7 +364,7 @@ def test_unlabelled_rows_count_for_nothing():
     expected = torch.nn.functional.cross_entropy(
         regularizer.head(codes[[0, 1, 3]]), torch.tensor([0, 1, 2]), reduction="sum"
     )
-    assert float(regularizer.penalty(part)) == pytest.approx(float(expected) / 6, rel=1e-5)
+    assert float(regularizer.penalty(part)) == pytest.approx(4 * float(expected) / 6, rel=1e-5)
 
 
 def test_numbers_are_regressed_on():
@@ -366,7 +373,7 @@ def test_numbers_are_regressed_on():
     assert regularizer.head.classes is None
     # The model starts at the mean, where the standardized squared error is 1.
     penalty = regularizer.penalty(batch(codes=torch.randn(4, 2), index=np.arange(4)))
-    assert float(penalty) == pytest.approx(3 / 4, rel=1e-5)
+    assert float(penalty) == pytest.approx(4 * 3 / 4, rel=1e-5)
 
 
 @pytest.mark.parametrize(

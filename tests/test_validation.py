@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from aefeatures import AutoencoderTransformer, NeighborPreserving, Sparse
-from aefeatures._validation import resolve_max_epochs
+from aefeatures._validation import resolve_max_epochs, resolve_principal_components
 
 X = np.random.default_rng(0).normal(size=(20, 6))
 
@@ -24,6 +24,15 @@ def test_auto_epochs_of_small_data_and_of_regularizers():
     assert resolve_max_epochs("auto", 60_000, 64, [Sparse(), NeighborPreserving()]) == 20
     assert resolve_max_epochs("auto", 60_000, 64, [Sparse()]) == 10
     assert resolve_max_epochs("auto", 100, 64, [NeighborPreserving()]) == 200
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"), [((60_000, 784), 128), ((8_191, 784), None), ((60_000, 128), None)]
+)
+def test_principal_components_that_the_default_network_reads(shape, expected):
+    regularizers = [Sparse(), NeighborPreserving()]
+    assert resolve_principal_components(shape, regularizers) == expected
+    assert resolve_principal_components(shape, [Sparse()]) is None
 
 
 @pytest.mark.parametrize("widths", [(0,), (8, -1), (8.5,), ("a",)])
