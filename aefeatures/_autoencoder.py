@@ -121,7 +121,8 @@ class AutoencoderTransformer(
         What stands between each hidden layer and its activation.
     network : DenseNetwork, ConvNetwork, callable or None, default=None
         Builds encoder and decoder. None is a `DenseNetwork` of the three parameters above, which
-        are not used otherwise. A callable `(n_features, n_components) -> (encoder, decoder)`
+        are not used otherwise (with `NeighborPreserving` it reads principal components where rows
+        and columns are many). A callable `(n_features, n_components) -> (encoder, decoder)`
         returns two modules that turn rows of the one width into rows of the other, in the
         network's range (see `scaling`); copies of them are trained.
     scaling : {"auto", "standard", "feature", "global"} or None, default="auto"
