@@ -443,9 +443,9 @@ class NeighborPreserving(Regularizer):
     than 50 columns between their first 50 principal components. They are found exactly up
     to 100,000 rows (and on a GPU), by pynndescent beyond. The graph lives for one training.
 
-    Beside it, and of more columns than 128 and 8,192 rows or more, the encoder of the default network
-    reads the first 128 principal components of the rows: quicker, and better for new rows. `DenseNetwork`
-    has a parameter for it.
+    Beside it, and of more than 128 columns and at least 8,192 rows, the encoder of the default
+    network reads the rows' first 128 principal components: quicker, and better for new rows.
+    `DenseNetwork` has a parameter for it.
 
     References
     ----------
