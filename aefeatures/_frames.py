@@ -27,6 +27,8 @@ from aefeatures._validation import Interval, fit_context
 # differences between frames, a match may be and still count.
 _MATCHED = 13
 _TOLERANCE = 0.25
+# What is learned from more rows than this, seen again, is of this film alone.
+_ROWS = 240_000
 _CHUNK = 64  # windows of a prediction held at a time, in megabytes
 
 
@@ -40,8 +42,8 @@ class NextFramePredictor(BaseEstimator):
     Parameters
     ----------
     autoencoder : AutoencoderTransformer or None, default=None
-        Cloned in `fit`. None is one of 64 codes with a hidden layer of 256 and weight decay. The
-        columns it gets have unit variance by themselves.
+        Cloned in `fit`. None is one of 64 codes with a hidden layer of 512 and weight decay,
+        trained for few epochs. The columns it gets have about unit variance already.
     n_frames : int, default=2
         Frames that a prediction looks back on.
     patch_size : int or None, default=None
@@ -168,7 +170,14 @@ class NextFramePredictor(BaseEstimator):
         autoencoder = self.autoencoder
         if autoencoder is None:
             autoencoder = AutoencoderTransformer(
-                64, hidden_layer_sizes=(256,), scaling=None, weight_decay=0.1, batch_size=256
+                64,
+                hidden_layer_sizes=(512,),
+                activation="gelu",
+                scaling=None,
+                learning_rate=2e-3,
+                weight_decay=0.1,
+                batch_size=256,
+                max_epochs=int(np.clip(_ROWS / len(rows), 5, 200)),
             )
         autoencoder = clone(autoencoder)
         if autoencoder.random_state is None:
@@ -235,7 +244,9 @@ class NextFramePredictor(BaseEstimator):
             return 1, n_pixels
         channels, height, width = resolve_image_shape(self.image_shape, n_pixels)
         if channels != 1:
-            raise ValueError(f"Frames have one channel, got {channels}: give each its own predictor.")
+            raise ValueError(
+                f"Frames have one channel, got {channels}: give each its own predictor."
+            )
         if self.patch_size is not None and self.patch_size > min(height, width):
             raise ValueError(
                 f"patch_size={self.patch_size} is larger than frames of {height} x {width}."
@@ -273,7 +284,10 @@ class NextFramePredictor(BaseEstimator):
         last = self._patches(past[:, -1], margin)
         if self.patch_size is not None:  # a patch may be of any brightness
             last = last - last.mean(axis=1, keepdims=True)
-        seen = [last, *(self._patches(step, margin) for step in np.diff(past, axis=1).swapaxes(0, 1))]
+        seen = [
+            last,
+            *(self._patches(step, margin) for step in np.diff(past, axis=1).swapaxes(0, 1)),
+        ]
         if self.motion:
             moved = _moved_on(past[:, -2], past[:, -1], self.motion, self._noise)
             seen.append(self._patches(moved - past[:, -1], margin))
@@ -344,7 +358,10 @@ def _moved_on(before: np.ndarray, last: np.ndarray, reach: int, noise: float) ->
     mean, weighted by how well the surroundings match.
     """
     height, width = last.shape[1:]
-    around = [np.pad(frames, ((0, 0), (reach, reach), (reach, reach)), mode="edge") for frames in (before, last)]
+    around = [
+        np.pad(frames, ((0, 0), (reach, reach), (reach, reach)), mode="edge")
+        for frames in (before, last)
+    ]
     total, weights = np.zeros_like(last), np.zeros_like(last)
     for row in range(2 * reach + 1):
         for column in range(2 * reach + 1):
