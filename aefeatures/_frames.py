@@ -42,7 +42,8 @@ class NextFramePredictor(BaseEstimator):
     Parameters
     ----------
     autoencoder : AutoencoderTransformer or None, default=None
-        Cloned in `fit`. None is one of 64 codes with a hidden layer of 512 and weight decay,
+        Cloned in `fit`. None is one of 64 codes (of narrow rows, half as many as columns), with a
+        hidden layer of 512 and weight decay,
         trained for few epochs. The columns it gets have about unit variance already.
     n_frames : int, default=2
         Frames that a prediction looks back on.
@@ -170,7 +171,7 @@ class NextFramePredictor(BaseEstimator):
         autoencoder = self.autoencoder
         if autoencoder is None:
             autoencoder = AutoencoderTransformer(
-                64,
+                min(64, rows.shape[1] // 2),
                 hidden_layer_sizes=(512,),
                 activation="gelu",
                 scaling=None,
@@ -245,7 +246,7 @@ class NextFramePredictor(BaseEstimator):
         channels, height, width = resolve_image_shape(self.image_shape, n_pixels)
         if channels != 1:
             raise ValueError(
-                f"Frames have one channel, got {channels}: give each its own predictor."
+                f"Frames have one channel here, got {channels}: give each its own predictor."
             )
         if self.patch_size is not None and self.patch_size > min(height, width):
             raise ValueError(

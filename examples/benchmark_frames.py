@@ -136,7 +136,7 @@ def codes_and_network(films, seed):
     return predict
 
 
-def repeating(films, seed):
+def repeating(_films, _seed):
     return lambda frames: frames[:, -1]
 
 
