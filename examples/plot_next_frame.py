@@ -42,10 +42,11 @@ X, X_test = films.reshape(-1, 256), films_test.reshape(-1, 256)
 groups = np.repeat(np.arange(len(films)), 10)
 groups_test = np.repeat(np.arange(len(films_test)), 10)
 
+# ``motion=2`` shows it where the digit would be if it moved on as it came: not what bounces.
 autoencoder = AutoencoderTransformer(
     64, hidden_layer_sizes=(256,), scaling=None, batch_size=256, max_epochs=8
 )
-predictor = NextFramePredictor(autoencoder, n_frames=3, random_state=0)
+predictor = NextFramePredictor(autoencoder, n_frames=3, motion=2, random_state=0)
 predictor.fit(X, groups=groups)
 
 # %%
