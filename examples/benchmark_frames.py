@@ -152,10 +152,21 @@ def repeating(_films, _seed):
     return lambda frames: frames[:, -1]
 
 
-def predictor(films, seed, model=None):
+def move_on(films, _seed):
+    noise = _TOLERANCE * np.square(np.diff(films, axis=1)).mean()
+
+    def predict(frames):
+        images = frames.reshape(-1, SEEN, SIZE, SIZE)
+        return _moved_on(images[:, -2], images[:, -1], 2, noise).reshape(len(frames), -1)
+
+    return predict
+
+
+def predictor(films, seed, model=None, motion=0):
     """The same for a `NextFramePredictor`."""
     rows, groups = as_rows(films)
-    fitted = NextFramePredictor(model, n_frames=SEEN, random_state=seed).fit(rows, groups=groups)
+    fitted = NextFramePredictor(model, n_frames=SEEN, motion=motion, random_state=seed)
+    fitted.fit(rows, groups=groups)
 
     def predict(frames):
         rows, groups = as_rows(frames)
@@ -172,6 +183,8 @@ def digits(seeds, only):
         "PCA": partial(predictor, model=PCAModel()),
         "codes": codes_and_network,
         "NextFramePredictor": predictor,
+        "motion": move_on,
+        "NextFramePredictor, motion=2": partial(predictor, motion=2),
     }
     start = LENGTH - 5  # of the rollout
     for seed in range(seeds):
