@@ -149,6 +149,15 @@ class NextFramePredictor(BaseEstimator):
         ValueError
             If no film has two frames, or X or a parameter cannot be used.
         """
+        before = self.__dict__.copy()
+        try:
+            self._fit(X, groups)
+        except BaseException:
+            self.__dict__ = before
+            raise
+        return self
+
+    def _fit(self, X: Any, groups: Any) -> None:
         X = validate_data(self, X, dtype=[np.float64, np.float32])
         starts = _starts(X, groups)
         now = np.flatnonzero(starts[:-1] == starts[1:])
@@ -187,7 +196,6 @@ class NextFramePredictor(BaseEstimator):
         others = others if isinstance(others, list | tuple) else [others] * (others is not None)
         autoencoder.regularizer = [_HideLast(target.shape[1]), *others]
         self.autoencoder_ = autoencoder.fit(rows)
-        return self
 
     def predict_next(self, X: Any, groups: Any = None) -> np.ndarray:
         """Return for each frame the one expected after it.

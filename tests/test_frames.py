@@ -158,6 +158,15 @@ def test_parameters_stay_as_they_are(films):
     assert not hasattr(autoencoder, "encoder_")
 
 
+def test_a_fit_that_fails_changes_nothing(films):
+    X = films[0][:60]
+    predictor = NextFramePredictor(SMALL, random_state=0).fit(X)
+    before = predictor.predict_next(X)
+    with pytest.raises(ValueError, match="No film has two frames"):
+        predictor.fit(X[:2, :100], groups=[0, 1])
+    np.testing.assert_array_equal(predictor.predict_next(X), before)
+
+
 def test_pickle_predicts_the_same(films, fitted):
     X = films[0][:12]
     loaded = pickle.loads(pickle.dumps(fitted))
