@@ -27,7 +27,7 @@ from aefeatures._validation import Interval, fit_context
 # differences between frames, a match may be and still count.
 _MATCHED = 13
 _TOLERANCE = 0.25
-# What is learned from more rows than this, seen again, is of this film alone.
+# Rows to train on by default, seen again or not.
 _ROWS = 240_000
 _CHUNK = 64  # windows of a prediction held at a time, in megabytes
 
