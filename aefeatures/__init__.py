@@ -2,6 +2,7 @@
 
 from aefeatures._autoencoder import AutoencoderTransformer
 from aefeatures._displays import LatentSpaceDisplay, LossCurveDisplay
+from aefeatures._frames import NextFramePredictor
 from aefeatures._latent_map import write_latent_map
 from aefeatures._networks import ConvNetwork, DenseNetwork
 from aefeatures._reconstructions import ReconstructionDisplay, ReconstructionMonitor
@@ -26,6 +27,7 @@ __all__ = [
     "LatentSpaceDisplay",
     "LossCurveDisplay",
     "NeighborPreserving",
+    "NextFramePredictor",
     "ReconstructionDisplay",
     "ReconstructionMonitor",
     "Regularizer",

@@ -42,6 +42,7 @@ __all__ = [
     "CallbackSupportMixin",
     "PARAMETER_CONSTRAINTS",
     "BaseSearchCV",
+    "Interval",
     "check_codes",
     "check_loss_range",
     "check_rows",

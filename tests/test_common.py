@@ -1,7 +1,7 @@
 import pytest
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from aefeatures import AutoencoderTransformer
+from aefeatures import AutoencoderTransformer, NextFramePredictor
 
 # The checks fit data of two columns, and for so short that little is learned.
 pytestmark = [
@@ -17,6 +17,7 @@ pytestmark = [
         AutoencoderTransformer(max_epochs=2, early_stopping=True),
         AutoencoderTransformer(max_epochs=2, normalization="batch", precision="float64"),
         AutoencoderTransformer(max_epochs=2, regularizer=["supervised", "neighbors"]),
+        NextFramePredictor(AutoencoderTransformer(max_epochs=2)),
     ]
 )
 def test_scikit_learn_contract(estimator, check):
@@ -24,6 +25,6 @@ def test_scikit_learn_contract(estimator, check):
 
 
 @pytest.mark.slow
-@parametrize_with_checks([AutoencoderTransformer()])
+@parametrize_with_checks([AutoencoderTransformer(), NextFramePredictor()])
 def test_scikit_learn_contract_with_default_parameters(estimator, check):
     check(estimator)

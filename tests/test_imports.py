@@ -32,6 +32,7 @@ LAYERS = [
     "_displays",
     "_reconstructions",
     "_latent_map",
+    "_frames",
     "__init__",
 ]
 
