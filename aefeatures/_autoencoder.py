@@ -47,6 +47,7 @@ from aefeatures._networks import (
     Network,
     build_network,
     cost_per_row,
+    layer_widths,
 )
 from aefeatures._optimizer import AdamState
 from aefeatures._persistence import load_model, save_model
@@ -789,7 +790,7 @@ class AutoencoderTransformer(
         network = self.network
         built_from: dict[str, Any] = {
             "n_components": int(self.n_components),
-            "hidden_layer_sizes": str(np.atleast_1d(self.hidden_layer_sizes).tolist()),
+            "hidden_layer_sizes": str(layer_widths("hidden_layer_sizes", self.hidden_layer_sizes)),
             "activation": self.activation,
             "normalization": self.normalization,
             "network": repr(network.get_params()) if isinstance(network, Network) else network,

@@ -266,6 +266,11 @@ def map_chunks(
         Columns of the result; None where it has one number per row.
     width : int
         The most numbers that `function` makes of a row on its way.
+
+    Raises
+    ------
+    ValueError
+        If a result is not finite.
     """
     shape = (X.shape[0],) if n_columns is None else (X.shape[0], n_columns)
     result = np.empty(shape, dtype=code_dtype(X.dtype))
@@ -274,5 +279,12 @@ def map_chunks(
         for chunk in iterate_chunks(X, width):
             stop = start + chunk.shape[0]
             result[start:stop] = function(chunk).cpu().numpy()
+            finite = np.isfinite(result[start:stop])
+            if not finite.all():
+                row = start + int(np.argmin(finite.reshape(stop - start, -1).all(axis=1)))
+                raise ValueError(
+                    f"The result for row {row} is not finite in {result.dtype}: the row's values "
+                    "are too far from those that the estimator was fitted to."
+                )
             start = stop
     return result

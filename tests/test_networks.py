@@ -142,7 +142,7 @@ def test_image_shapes_that_do_not_fit_are_refused(image_shape, message):
     ("network", "message"),
     [
         (ConvNetwork(channels=(0,)), "channels must hold integers of at least 1"),
-        (ConvNetwork(kernel_size=2), "kernel_size must be odd, got 2"),
+        (ConvNetwork(kernel_size=2), "kernel_size must be an odd integer, got 2"),
         (ConvNetwork(activation="swish"), "activation must be one of relu, .*got 'swish'"),
         (DenseNetwork(normalization="group"), "normalization must be one of None, layer, batch"),
     ],
