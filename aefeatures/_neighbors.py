@@ -18,6 +18,9 @@ _N_ITERATIONS = 3
 # Rows up to which the search compares every row with every other.
 _EXACT_ROWS = 100_000
 
+# Squares of larger numbers, summed over columns, may overflow in float32.
+_LARGEST = 1e15
+
 # Distances that are held at once on a device: 400 MB in float32.
 _DISTANCES = 100_000_000
 
@@ -44,6 +47,8 @@ def neighbor_graph(
 
     Raises
     ------
+    ValueError
+        If rows lie so far apart that float32 does not hold their distances.
     ImportError
         If there are more than 100,000 rows and pynndescent is not installed.
     """
@@ -51,6 +56,12 @@ def neighbor_graph(
     if n_neighbors == 0:
         return np.zeros((1, 1), dtype=np.int32)
     points = _principal_components(batches, means, rng)
+    largest = float(points.abs().max())
+    if not largest < _LARGEST:
+        raise ValueError(
+            f"Neighbours cannot be found among rows with values as large as {largest:.3g} in the "
+            "network's range: X is too far from what its scaling was learned from."
+        )
     if points.device.type == "cuda":
         graph = _on_device(points, n_neighbors)
     elif len(points) <= _EXACT_ROWS:

@@ -28,6 +28,8 @@ from aefeatures import (
     Supervised,
     Variational,
 )
+from aefeatures._batches import to_dense
+from aefeatures._validation import check_rows
 
 NIGHTLY = os.environ.get("AEFEATURES_HYPOTHESIS") == "nightly"
 N_EXAMPLES = 20_000 if NIGHTLY else 1_000
@@ -182,8 +184,9 @@ def test_other_rows_give_finite_numbers_or_are_too_far(X, other, params):
     fitted = vars(transformer).copy()
     try:
         transformer.partial_fit(other, np.linspace(0.1, 0.9, len(other)))
-    except FloatingPointError as error:
-        assert "let scaling='standard' bring X into a small range" in str(error)  # noqa: PT017
+    except (FloatingPointError, ValueError) as error:
+        known = ("let scaling='standard' bring X into a small range", "Neighbours cannot be found")
+        assert any(words in str(error) for words in known)  # noqa: PT017
         assert vars(transformer) == fitted
     else:
         assert np.isfinite(transformer.transform(X)).all()
@@ -247,13 +250,13 @@ CONTAINERS = {
 @of_all(0.1)
 @given(matrices(["f8"]), st.sampled_from(sorted(CONTAINERS)), PARAMS)
 def test_containers_are_what_is_in_them(X, container, params):
-    params = {**params, "early_stopping": False, "regularizer": None}
     held = CONTAINERS[container](X)
-    expected = quick(**params).fit(X)
-    transformer = quick(**params).fit(held)
-    np.testing.assert_array_equal(transformer.transform(held), expected.transform(X))
-    np.testing.assert_array_equal(transformer.reconstruct(held), expected.reconstruct(X))
-    np.testing.assert_array_equal(transformer.score_samples(held), expected.score_samples(X))
+    rows = check_rows(quick(), held, reset=True)
+    np.testing.assert_array_equal(to_dense(rows), X)
+    if len(X) == 1:
+        params = {**params, "early_stopping": False}
+    transformer = quick(**params).fit(held, np.linspace(0.1, 0.9, len(X)))
+    assert_all_usable(transformer, held, X.shape, wide=True)
 
 
 @of_all(0.05)
