@@ -1,6 +1,7 @@
 """Learned features for scikit-learn pipelines, from an autoencoder."""
 
 from aefeatures._autoencoder import AutoencoderTransformer
+from aefeatures._checkpoint import Checkpoint
 from aefeatures._displays import LatentSpaceDisplay, LossCurveDisplay
 from aefeatures._latent_map import write_latent_map
 from aefeatures._networks import ConvNetwork, DenseNetwork
@@ -19,6 +20,7 @@ from aefeatures._vision import load_images
 
 __all__ = [
     "AutoencoderTransformer",
+    "Checkpoint",
     "ConvNetwork",
     "Contractive",
     "DenseNetwork",

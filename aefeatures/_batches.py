@@ -161,9 +161,10 @@ class Batches:
     def indexed_epoch(
         self, rng: np.random.Generator | None = None, skip: int = 0
     ) -> Iterator[tuple[torch.Tensor, np.ndarray]]:
-        """The batches of `epoch`, each with the positions of its rows, but for the first `skip` rows.
+        """The batches of `epoch`, each with the positions of its rows.
 
-        All that is drawn from `rng` is drawn before the first batch.
+        The first `skip` rows, those of whole batches, are left out and hardly read. What is drawn
+        from `rng` is drawn before the first batch.
         """
         for index in self._order_by_blocks(rng) if self._by_blocks else self._order(rng):
             if skip >= len(index):

@@ -23,6 +23,7 @@ from sklearn.utils.validation import (
 )
 
 from aefeatures._batches import Rows, iterate_chunks, take_rows
+from aefeatures._checkpoint import Checkpoint
 from aefeatures._device import PRECISIONS
 from aefeatures._losses import LOSSES
 from aefeatures._networks import ACTIVATIONS, NORMALIZATIONS, Network
@@ -77,7 +78,7 @@ PARAMETER_CONSTRAINTS: dict[str, list[Any]] = {
     "device": [str, torch.device],
     "precision": [StrOptions(set(PRECISIONS))],
     "random_state": ["random_state"],
-    "checkpoint": [None, str, os.PathLike],
+    "checkpoint": [None, str, os.PathLike, Checkpoint],
     "verbose": ["verbose"],
 }
 
