@@ -1,6 +1,7 @@
 """Learned features for scikit-learn pipelines, from an autoencoder."""
 
 from aefeatures._autoencoder import AutoencoderTransformer
+from aefeatures._checkpoint import Checkpoint
 from aefeatures._displays import LatentSpaceDisplay, LossCurveDisplay
 from aefeatures._frames import NextFramePredictor
 from aefeatures._latent_map import write_latent_map
@@ -20,6 +21,7 @@ from aefeatures._vision import load_images
 
 __all__ = [
     "AutoencoderTransformer",
+    "Checkpoint",
     "ConvNetwork",
     "Contractive",
     "DenseNetwork",

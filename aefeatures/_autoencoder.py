@@ -25,7 +25,7 @@ from torch import nn
 
 from aefeatures._batches import Batches, Rows, has_missing, map_chunks, to_tensor, work_dtype
 from aefeatures._callbacks import FitTask
-from aefeatures._checkpoint import Checkpoint, digest_of_rows
+from aefeatures._checkpoint import Checkpoint, FitFile, digest_of_rows
 from aefeatures._device import (
     PRECISIONS,
     from_arrays,
@@ -48,6 +48,7 @@ from aefeatures._networks import (
     Network,
     build_network,
     cost_per_row,
+    layer_widths,
 )
 from aefeatures._optimizer import AdamState
 from aefeatures._persistence import load_model, save_model
@@ -179,12 +180,13 @@ class AutoencoderTransformer(
     random_state : int, RandomState instance or None, default=None
         Determines the first weights, the order of rows and the validation rows. The
         same int gives the same codes on the same machine and number of threads.
-    checkpoint : str or path-like, default=None
+    checkpoint : str, path-like or Checkpoint, default=None
         A folder to keep a fit in while it runs, so that it survives the death of its process:
         `fit` with the same parameters and data goes on from there, and comes to bitwise the same
         result on the same machine. Each fit has its own file, so that clones can share the folder;
-        it is written at the end of an epoch, about once a second, and removed when the fit
-        is over. See the notes.
+        it is written at the end of an epoch, about once a second, and within long epochs every two
+        minutes. It is removed when the fit is over, but for ``Checkpoint(folder, keep=True)``. See
+        the notes.
     verbose : int, default=0
         0 is silent; 1 shows losses, rows per second and the time left, in one line that moves in
         a terminal and in Jupyter, else in at most a line a second.
@@ -322,7 +324,7 @@ class AutoencoderTransformer(
         device: str | torch.device = "auto",
         precision: str = "float32",
         random_state: int | np.random.RandomState | None = None,
-        checkpoint: str | os.PathLike[str] | None = None,
+        checkpoint: str | os.PathLike[str] | Checkpoint | None = None,
         verbose: int = 0,
     ) -> None:
         self.n_components = n_components
@@ -792,7 +794,7 @@ class AutoencoderTransformer(
         network = self.network
         built_from: dict[str, Any] = {
             "n_components": int(self.n_components),
-            "hidden_layer_sizes": str(np.atleast_1d(self.hidden_layer_sizes).tolist()),
+            "hidden_layer_sizes": str(layer_widths("hidden_layer_sizes", self.hidden_layer_sizes)),
             "activation": self.activation,
             "normalization": self.normalization,
             "network": repr(network.get_params()) if isinstance(network, Network) else network,
@@ -861,7 +863,7 @@ class AutoencoderTransformer(
         )
         self._cost = cost_per_row(nn.Sequential(self.encoder_, self.decoder_), X.shape[1])
 
-    def _open_checkpoint(self, X: Rows, y: np.ndarray | None, resume: bool) -> Checkpoint:
+    def _open_checkpoint(self, X: Rows, y: np.ndarray | None, resume: bool) -> FitFile:
         parameters = self.get_params(deep=False).items()
         depends_on = [
             type(self),
@@ -882,7 +884,7 @@ class AutoencoderTransformer(
                 self._rng.bit_generator.state,
             ]
         assert self.checkpoint is not None
-        return Checkpoint(self.checkpoint, depends_on, self._seed)
+        return FitFile(self.checkpoint, depends_on, self._seed)
 
     def _split(self, n_rows: int) -> tuple[np.ndarray | None, np.ndarray | None]:
         """Training and validation rows; None stands for all and none."""
@@ -914,7 +916,7 @@ class AutoencoderTransformer(
         y: np.ndarray | None,
         batches: Batches,
         task: FitTask | None = None,
-        checkpoint: Checkpoint | None = None,
+        checkpoint: FitFile | None = None,
         **settings: Any,
     ) -> tuple[nn.Sequential, RowLoss, TrainingResult]:
         """Train a copy of the network on the device; return it, the loss it was trained with."""

@@ -96,7 +96,9 @@ def to_tensor(rows: Rows, device: torch.device) -> torch.Tensor:
     work = work_dtype(rows.dtype, device)
     # uint8 moves to the device as it is: a quarter of the bytes.
     moved = rows.dtype if rows.dtype == np.uint8 else np.dtype(str(work).removeprefix("torch."))
-    return torch.from_numpy(np.require(to_dense(rows), moved, ["C", "W"])).to(device).to(work)
+    array = np.require(to_dense(rows), moved, ["C", "W", "A"])
+    # A single row or column may count as contiguous and yet have strides that PyTorch refuses.
+    return torch.from_numpy(array.ravel()).view(array.shape).to(device).to(work)
 
 
 class Batches:
@@ -157,14 +159,22 @@ class Batches:
             yield rows
 
     def indexed_epoch(
-        self, rng: np.random.Generator | None = None
+        self, rng: np.random.Generator | None = None, skip: int = 0
     ) -> Iterator[tuple[torch.Tensor, np.ndarray]]:
-        """The batches of `epoch`, each with the positions of its rows."""
+        """The batches of `epoch`, each with the positions of its rows.
+
+        The first `skip` rows, those of whole batches, are left out and hardly read. What is drawn
+        from `rng` is drawn before the first batch.
+        """
         for index in self._order_by_blocks(rng) if self._by_blocks else self._order(rng):
+            if skip >= len(index):
+                skip -= len(index)
+                continue
             rows = self.take(index)
-            for start in range(0, len(index), self.batch_size):
+            for start in range(skip, len(index), self.batch_size):
                 part = slice(start, start + self.batch_size)
                 yield rows[part], index[part]
+            skip = 0
 
     def _order(self, rng: np.random.Generator | None) -> Iterator[np.ndarray]:
         order = np.arange(self.n_rows) if rng is None else rng.permutation(self.n_rows)
@@ -177,6 +187,7 @@ class Batches:
         size = self._whole_batches(_CHUNK_ELEMENTS // _BLOCKS_TOGETHER)
         starts = np.arange(0, self.n_rows, size)
         if rng is not None:
+            rng = np.random.default_rng(rng.integers(2**63))
             starts = rng.permutation(starts)
         for i in range(0, len(starts), _BLOCKS_TOGETHER):
             index = (starts[i : i + _BLOCKS_TOGETHER, None] + np.arange(size)).ravel()
@@ -266,6 +277,11 @@ def map_chunks(
         Columns of the result; None where it has one number per row.
     width : int
         The most numbers that `function` makes of a row on its way.
+
+    Raises
+    ------
+    ValueError
+        If a result is not finite.
     """
     shape = (X.shape[0],) if n_columns is None else (X.shape[0], n_columns)
     result = np.empty(shape, dtype=code_dtype(X.dtype))
@@ -274,5 +290,12 @@ def map_chunks(
         for chunk in iterate_chunks(X, width):
             stop = start + chunk.shape[0]
             result[start:stop] = function(chunk).cpu().numpy()
+            finite = np.isfinite(result[start:stop])
+            if not finite.all():
+                row = start + int(np.argmin(finite.reshape(stop - start, -1).all(axis=1)))
+                raise ValueError(
+                    f"The result for row {row} is not finite in {result.dtype}: the row's values "
+                    "are too far from those that the estimator was fitted to."
+                )
             start = stop
     return result

@@ -21,6 +21,7 @@ from typing import Any, BinaryIO, Self
 import numpy as np
 import torch
 from scipy import sparse
+from sklearn.base import BaseEstimator
 from torch import nn
 
 from aefeatures._batches import Rows
@@ -33,9 +34,10 @@ if sys.platform == "win32":
 else:
     import fcntl
 
-# A checkpoint is written when so many seconds have gone by since the last one, and so many times
-# the seconds that it took.
+# A checkpoint is written when so many seconds have gone by since the last one, at the end of an
+# epoch and within one, and so many times the seconds that it took.
 _SECONDS_BETWEEN = 1.0
+_SECONDS_WITHIN_EPOCH = 120.0
 _TIMES_ITS_DURATION = 20
 
 # X up to so many bytes is digested as a whole; of a larger one so many blocks of consecutive rows,
@@ -50,13 +52,44 @@ _METHODS = (types.FunctionType, staticmethod, classmethod, property)
 _RELEASED = ("aefeatures", "builtins", "collections", "functools", "numpy", "sklearn", "torch")
 
 
-class Checkpoint(Watcher):
+class Checkpoint(BaseEstimator):
+    """How a fit is kept in a folder, for `AutoencoderTransformer`'s parameter `checkpoint`.
+
+    Parameters
+    ----------
+    folder : str or path-like
+        Made if it is not there. To give it alone, without this object, is the same as `keep=False`.
+    keep : bool, default=False
+        Whether the file stays when the fit is over. The same `fit` then takes its result
+        from there, in the time that reading takes; also after the end of an early stop.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from sklearn.datasets import load_digits
+    >>> from aefeatures import AutoencoderTransformer, Checkpoint
+    >>> X, _ = load_digits(return_X_y=True)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     checkpoint = Checkpoint(folder, keep=True)
+    ...     transformer = AutoencoderTransformer(
+    ...         max_epochs=2, random_state=0, checkpoint=checkpoint
+    ...     ).fit(X)
+    ...     len(list(Path(folder).iterdir()))
+    1
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], keep: bool = False) -> None:
+        self.folder = folder
+        self.keep = keep
+
+
+class FitFile(Watcher):
     """Where a fit is kept while it runs. To be used in a `with` statement, as the last watcher.
 
     Parameters
     ----------
-    folder : path
-        Made if it is not there.
+    checkpoint : path or Checkpoint
     depends_on : object
         All that the course of the fit depends on; see `digest`.
     seed : int
@@ -69,16 +102,29 @@ class Checkpoint(Watcher):
         it is in the file alone.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], depends_on: Any, seed: int) -> None:
+    def __init__(
+        self, checkpoint: str | os.PathLike[str] | Checkpoint, depends_on: Any, seed: int
+    ) -> None:
+        if not isinstance(checkpoint, Checkpoint):
+            checkpoint = Checkpoint(checkpoint)
+        folder = checkpoint.folder
+        for name, kinds in (("folder", (str, os.PathLike)), ("keep", (bool,))):
+            value = getattr(checkpoint, name)
+            if not isinstance(value, kinds):
+                expected = " or ".join(kind.__name__ for kind in kinds)
+                raise ValueError(f"{name} of Checkpoint must be {expected}, got {value!r}.")
+        self._keep = checkpoint.keep
         key = digest(depends_on)
         self._path = Path(folder, f"fit-{key}.safetensors")
         self._lock = Path(folder, f"fit-{key}.lock")
         self._temporary = f".fit-{key}.tmp"
         self._found: tuple[dict[str, Any], dict[str, np.ndarray]] | None = None
         self._state: TrainingState | None = None
-        self._failed = False
+        self._problem: OSError | None = None
+        self._told = False
         self.seed = seed
         Path(folder).mkdir(parents=True, exist_ok=True)
+        self._last_write, self._took = time.monotonic(), 0.0
         self._locked = _acquire(self._lock)
         if self._locked is None:
             warnings.warn(
@@ -95,7 +141,6 @@ class Checkpoint(Watcher):
         except BaseException:
             _release(self._lock, self._locked)
             raise
-        self._last_write, self._took = time.monotonic(), 0.0
 
     def begin(self, state: TrainingState) -> None:
         """Go on from the file, if there was one."""
@@ -108,30 +153,42 @@ class Checkpoint(Watcher):
             self._discard(error)
         self._found = None
 
+    def step(self, n_rows: int, summed_loss: torch.Tensor) -> None:
+        """Write the file now and then within a long epoch."""
+        if self._is_due(_SECONDS_WITHIN_EPOCH):
+            self._write()
+
     def end_epoch(self, result: TrainingResult) -> bool:
-        """Write the file, if that is due and the training goes on."""
+        """Write the file, if that is due and the training goes on, or if it is to stay."""
         assert self._state is not None
+        if self._keep if self._state.stopped else self._is_due(_SECONDS_BETWEEN):
+            self._write()
+        if self._problem is not None and not self._told:
+            self._told = True
+            warnings.warn(
+                f"The fit goes on without a new checkpoint. {self._problem}",
+                RuntimeWarning,
+                stacklevel=6,
+            )
+        return False
+
+    def _is_due(self, seconds: float) -> bool:
+        wait = max(seconds, _TIMES_ITS_DURATION * self._took)
+        return time.monotonic() >= self._last_write + wait
+
+    def _write(self) -> None:
+        if self._locked is None:
+            return
         start = time.monotonic()
-        if self._locked is None or self._state.stopped:
-            return False
-        due = self._last_write + max(_SECONDS_BETWEEN, _TIMES_ITS_DURATION * self._took)
-        if start < due:
-            return False
+        assert self._state is not None
         document, arrays = self._state.save()
         try:
             document = {"seed": self.seed, **document}
             write_file(self._path, document, arrays, "checkpoint", self._temporary)
-        except OSError as error:
-            if not self._failed:
-                warnings.warn(
-                    f"The fit goes on without a new checkpoint. {error}",
-                    RuntimeWarning,
-                    stacklevel=6,
-                )
-            self._failed = True
+        except OSError as error:  # told at the end of the epoch, in the thread of the caller
+            self._problem = error
         self._last_write = time.monotonic()
         self._took = self._last_write - start
-        return False
 
     def __enter__(self) -> Self:
         return self
@@ -146,7 +203,8 @@ class Checkpoint(Watcher):
         if self._locked is None:
             return
         if kind is None:
-            over = self._state is not None and not self._state.result.interrupted
+            interrupted = self._state is None or self._state.result.interrupted
+            over = not interrupted and not self._keep
         else:
             over = issubclass(kind, FloatingPointError)
         if over:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import ctypes
 import functools
+import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -31,9 +32,25 @@ _MULTI_THREAD_WORK = 50_000_000
 # Copies that `place` made, for as long as the module they were made of lives.
 _placed: WeakKeyDictionary[nn.Module, tuple[Any, nn.Module]] = WeakKeyDictionary()
 
+# The process that `settle_after_fork` was last called in.
+_process = os.getpid()
+
 # The process-wide thread count is touched for microseconds by `_prepare`; the lock keeps
 # two fits from reading each other's value.
 _thread_count_lock = threading.Lock()
+
+
+def settle_after_fork() -> None:
+    """Let a process that was forked compute with one CPU thread. To be called before it computes.
+
+    The workers of the thread that forked are not in the child, but OpenMP there believes that
+    they are, and would wait for them for ever.
+    """
+    global _process, _thread_count_lock
+    if os.getpid() != _process:
+        _process = os.getpid()
+        _thread_count_lock = threading.Lock()  # another thread may have held it
+        torch.set_num_threads(1)
 
 
 def available_devices() -> list[str]:
@@ -51,10 +68,13 @@ def resolve_device(device: str | torch.device) -> torch.device:
     ------
     ValueError
         If the device is not known to PyTorch or not there; lists those that are.
+    RuntimeError
+        If it is CUDA, and this process was forked from one that had used it.
     """
+    settle_after_fork()
     devices = available_devices()
     if isinstance(device, str) and device == "auto":
-        return torch.device(devices[0])
+        return _usable(torch.device(devices[0]))
     problem = None
     try:
         resolved = torch.device(device)
@@ -62,16 +82,28 @@ def resolve_device(device: str | torch.device) -> torch.device:
         problem = str(error).splitlines()[0]
     else:
         if resolved.type == "cuda" and resolved.index is None and devices[0] == "cuda:0":
+            _usable(resolved)
             # A name without a number means the device the caller has made current.
             resolved = torch.device("cuda", torch.cuda.current_device())
         name = resolved.type if resolved.type in ("cpu", "mps") else str(resolved)
         if name in devices:
-            return resolved
+            return _usable(resolved)
         problem = "it is not there"
     raise ValueError(
         f"device={str(device)!r} cannot be used: {problem}. Devices here: {', '.join(devices)}; "
         "device='auto' takes the first."
     )
+
+
+def _usable(device: torch.device) -> torch.device:
+    """Return the device, unless this process cannot start it."""
+    if device.type == "cuda" and torch.cuda._is_in_bad_fork():
+        raise RuntimeError(
+            "This process was forked from one that had used CUDA, and so cannot use it. Start "
+            "processes with multiprocessing's 'spawn' or 'forkserver', or joblib's 'loky', or set "
+            "device='cpu'."
+        )
+    return device
 
 
 def resolve_saved_device(device: str | torch.device) -> torch.device:
@@ -89,6 +121,7 @@ def place(module: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Mod
     long as the module lives and its tensors are the same: to convert the weights takes longer
     than to encode a row.
     """
+    settle_after_fork()
 
     def target(tensor: torch.Tensor) -> torch.dtype:
         return dtype if tensor.is_floating_point() else tensor.dtype

@@ -19,6 +19,9 @@ _N_PASSES = 4
 # Rows up to which the search compares every row with every other.
 _EXACT_ROWS = 100_000
 
+# Squares of larger numbers, summed over columns, may overflow in float32.
+_LARGEST = 1e15
+
 # Distances that are held at once: 64 MB in float32. On a CPU, more would not stay in the cache.
 _DISTANCES = 16_000_000
 
@@ -51,6 +54,8 @@ def neighbor_graph(
 
     Raises
     ------
+    ValueError
+        If rows lie so far apart that float32 does not hold their distances.
     ImportError
         If there are more than 100,000 rows and pynndescent is not installed.
     """
@@ -58,6 +63,12 @@ def neighbor_graph(
     if n_neighbors == 0:
         return np.zeros((1, 1), dtype=np.int32)
     points = _principal_components(batches, means, rng)
+    largest = float(points.abs().max())
+    if not largest < _LARGEST:
+        raise ValueError(
+            f"Neighbours cannot be found among rows with values as large as {largest:.3g} in the "
+            "network's range: X is too far from what its scaling was learned from."
+        )
     on_cpu = points.device.type == "cpu"
     if on_cpu and len(points) > _EXACT_ROWS:
         graph = _approximate(points.numpy(), n_neighbors, rng)

@@ -7,6 +7,7 @@ import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -103,10 +104,15 @@ class DenseNetwork(Network):
     def build(self, n_features: int, n_components: int, *, spec: BuildSpec) -> Pair:
         """Return encoder and decoder."""
         _check_layers(self.activation, self.normalization)
-        hidden = _widths("hidden_layer_sizes", self.hidden_layer_sizes)
+        hidden = layer_widths("hidden_layer_sizes", self.hidden_layer_sizes)
         n_inputs = n_features
         if self.n_principal_components is not None:
-            (n_inputs,) = _widths("n_principal_components", self.n_principal_components)
+            n_inputs = self.n_principal_components
+            if not (isinstance(n_inputs, Integral) and n_inputs >= 1):
+                raise ValueError(
+                    "n_principal_components must be None or an integer of at least 1, got "
+                    f"{n_inputs!r}."
+                )
         projection = [Projection(n_features, n_inputs, spec)] if n_inputs < n_features else []
 
         def layers(widths: Sequence[int]) -> list[nn.Module]:
@@ -205,10 +211,11 @@ class ConvNetwork(Network):
     def build(self, n_features: int, n_components: int, *, spec: BuildSpec) -> Pair:
         """Return encoder and decoder."""
         _check_layers(self.activation, self.normalization)
-        if self.kernel_size % 2 != 1:
-            raise ValueError(f"kernel_size must be odd, got {self.kernel_size}.")
+        size = self.kernel_size
+        if not (isinstance(size, Integral) and size >= 1 and size % 2 == 1):
+            raise ValueError(f"kernel_size must be an odd integer, got {size!r}.")
         image_channels, height, width = resolve_image_shape(self.image_shape, n_features)
-        channels = [image_channels, *_widths("channels", self.channels)]
+        channels = [image_channels, *layer_widths("channels", self.channels)]
         sizes = [(height, width)]
         for _ in channels[1:]:
             sizes.append((-(-sizes[-1][0] // 2), -(-sizes[-1][1] // 2)))
@@ -293,10 +300,10 @@ def resolve_image_shape(image_shape: Sequence[int] | None, n_features: int) -> t
             f"{n_features} columns are neither a square image nor three square channels: set "
             "image_shape to (channels, height, width)."
         )
-    shape = tuple(int(size) for size in image_shape)
+    shape = tuple(layer_widths("image_shape", image_shape))
     if len(shape) == 2:
         shape = (1, *shape)
-    if len(shape) != 3 or min(shape) < 1:
+    if len(shape) != 3:
         raise ValueError(
             "image_shape must be (channels, height, width) or (height, width), got "
             f"{image_shape!r}."
@@ -373,9 +380,12 @@ class BuildSpec:
     principal_axes: Callable[[int], tuple[torch.Tensor, torch.Tensor]] | None = None
 
 
-def _widths(name: str, sizes: int | Sequence[int]) -> list[int]:
+def layer_widths(name: str, sizes: int | Sequence[int]) -> list[int]:
     """Return a parameter's sizes as a list of positive integers."""
-    widths: list[int] = np.atleast_1d(np.asarray(sizes)).tolist()
+    try:
+        widths: list[int] = np.atleast_1d(np.asarray(sizes)).tolist()
+    except ValueError:  # rows of different lengths
+        widths = [0]
     if not all(isinstance(width, int) and width >= 1 for width in widths):
         raise ValueError(f"{name} must hold integers of at least 1, got {sizes!r}.")
     return widths
@@ -386,7 +396,7 @@ def _check_layers(activation: str, normalization: str | None) -> None:
         ("activation", activation, [*ACTIVATIONS]),
         ("normalization", normalization, [None, *NORMALIZATIONS]),
     ):
-        if name not in legal:
+        if not (name is None or isinstance(name, str)) or name not in legal:
             names = ", ".join(map(str, legal))
             raise ValueError(f"{parameter} must be one of {names}, got {name!r}.")
 

@@ -32,7 +32,12 @@ import torch
 from sklearn.base import clone
 from torch import nn
 
-from aefeatures._device import PRECISIONS, resolve_device, resolve_saved_device
+from aefeatures._device import (
+    PRECISIONS,
+    resolve_device,
+    resolve_saved_device,
+    settle_after_fork,
+)
 from aefeatures._losses import LOSSES
 from aefeatures._networks import (
     BuildSpec,
@@ -80,6 +85,7 @@ def load_model(
     cls: type[E], path: str | os.PathLike[str], device: str | torch.device, network: Any
 ) -> E:
     """Return the `cls` that a file of `save_model` holds; see `AutoencoderTransformer.load`."""
+    settle_after_fork()
     document, arrays = read_file(path)
     own_network = document.get("own_network")
     if own_network is not None and network is None:

@@ -43,7 +43,7 @@ class Progress(Watcher):
         self._live = _rewrites_lines(self._stream)
         self._full, self._empty = _bar_characters(self._stream)
         self._epoch = self._epochs_before = 0  # epochs that are over; those of an earlier run
-        self._rows = 0  # of the epoch that is not
+        self._rows = self._rows_before = 0  # of the epoch that is not
         self._loss: float | None = None
         self._validation_loss: float | None = None
         self._start = self._last_write = time.monotonic()
@@ -53,8 +53,9 @@ class Progress(Watcher):
         self._written = 0  # characters of the line that the next one overwrites
 
     def begin(self, state: TrainingState) -> None:
-        """Count from the epoch that the training goes on from."""
+        """Count from where the training goes on."""
         self._epoch = self._epochs_before = len(state.result.loss_curve)
+        self._rows = self._rows_before = state.rows_done
 
     def step(self, n_rows: int, summed_loss: torch.Tensor) -> None:
         """Write now and then."""
@@ -93,7 +94,8 @@ class Progress(Watcher):
     def _message(self, over: bool = False) -> str:
         elapsed = time.monotonic() - self._start
         done = self._epoch * self._n_rows + self._rows
-        here = max(done - self._epochs_before * self._n_rows, 1)
+        before = self._epochs_before * self._n_rows + self._rows_before
+        here = max(done - before, 1)
         total = self._max_epochs * self._n_rows
         epoch = f"{self._epoch + (self._rows > 0)}/{self._max_epochs}"
         parts = [f"loss {self._loss:#.4g}"]

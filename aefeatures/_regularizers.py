@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -254,7 +255,7 @@ class Denoising(Regularizer):
 
     def prepare(self, data: TrainingData) -> Regularizer:
         """Check the parameters."""
-        if self.noise not in ("masking", "gaussian"):
+        if not isinstance(self.noise, str) or self.noise not in ("masking", "gaussian"):
             raise ValueError(f"noise must be 'masking' or 'gaussian', got {self.noise!r}.")
         _check_number(self, "amount", upper=1.0 if self.noise == "masking" else np.inf)
         return self
@@ -305,7 +306,7 @@ class Sparse(Regularizer):
     def prepare(self, data: TrainingData) -> Regularizer:
         """Check the parameters."""
         _check_number(self, "weight")
-        if not 0 < self.target < 1:
+        if not (isinstance(self.target, Real) and 0 < self.target < 1):
             raise ValueError(f"target must be in (0, 1), got {self.target!r}.")
         return self
 
@@ -475,7 +476,7 @@ class NeighborPreserving(Regularizer):
     def prepare(self, data: TrainingData) -> Regularizer:
         """Find the neighbours."""
         _check_number(self, "weight")
-        _check_number(self, "n_neighbors", lower=1)
+        _check_number(self, "n_neighbors", lower=1, integer=True)
         prepared = NeighborPreserving(self.n_neighbors, self.weight)
         prepared._graph = neighbor_graph(data.batches, data.means, self.n_neighbors, data.rng)
         prepared._scale = self.weight * data.variance()
@@ -781,11 +782,18 @@ def _linear_head(data: TrainingData, n_outputs: int) -> nn.Linear:
 
 
 def _check_number(
-    regularizer: Regularizer, name: str, lower: float = 0.0, upper: float = np.inf
+    regularizer: Regularizer,
+    name: str,
+    lower: float = 0.0,
+    upper: float = np.inf,
+    *,
+    integer: bool = False,
 ) -> None:
     value = getattr(regularizer, name)
-    if not (isinstance(value, (int, float, np.number)) and lower <= value < upper):
+    kind: Any = Integral if integer else Real
+    if not (isinstance(value, kind) and lower <= value < upper):
+        what = "an integer" if integer else "a number"
         raise ValueError(
-            f"{name} of {type(regularizer).__name__} must be a number in [{lower:g}, {upper:g}), "
+            f"{name} of {type(regularizer).__name__} must be {what} in [{lower:g}, {upper:g}), "
             f"got {value!r}."
         )

@@ -13,6 +13,15 @@ from aefeatures._batches import Rows, is_lazy, iterate_chunks, to_dense
 
 SCALINGS = ("auto", "standard", "feature", "global")
 
+# Sums and differences of larger numbers may overflow in float64.
+_LARGEST = 1e300
+# In float32 the squares of larger ones, summed over an epoch, overflow.
+_LARGEST_UNSCALED = 1e15
+# What is smaller is no number to divide by: denormal, and zero where these are flushed.
+_SMALLEST = float(np.finfo(np.float64).tiny)
+# Offsets and scales between these can be computed with in float32, others in float64 alone.
+_IN_FLOAT32 = (1e-30, 1e30)
+
 
 class Scaling(nn.Module):
     """``(X - offset) / scale`` and back.
@@ -36,18 +45,30 @@ class Scaling(nn.Module):
         # `x - 0` and `x / 1` would be passes over the data that change nothing.
         self.shifts = bool((self.offset != 0).any())
         self.scales = bool((self.scale != 1).any())
+        smallest, largest = _IN_FLOAT32
+        self.wide = bool(
+            (self.scale < smallest).any()
+            or (self.scale > largest).any()
+            or (self.offset.abs() > largest).any()
+        )
 
     def forward(self, X: torch.Tensor) -> torch.Tensor:
         """Map X, of shape (n, n_features), into the network's range."""
+        dtype = X.dtype
+        if self.wide:
+            X = X.double()
         if self.shifts:
             X = X - self.offset.to(X)
-        return X / self.scale.to(X) if self.scales else X
+        return (X / self.scale.to(X) if self.scales else X).to(dtype)
 
     def inverse(self, X: torch.Tensor) -> torch.Tensor:
         """Map from the network's range back into X's units."""
+        dtype = X.dtype
+        if self.wide:
+            X = X.double()
         if self.scales:
             X = X * self.scale.to(X)
-        return X + self.offset.to(X) if self.shifts else X
+        return (X + self.offset.to(X) if self.shifts else X).to(dtype)
 
     def extra_repr(self) -> str:
         """Tell in the module's repr what the map does."""
@@ -62,26 +83,42 @@ def learn_scaling(X: Rows, how: str | None) -> tuple[Scaling, np.ndarray]:
     dense a chunk at a time, so that it gets the very numbers that a dense one gets.
     """
     low, high = _extent(X)
+    largest = max(-low, high)
+    if largest > _LARGEST:
+        raise ValueError(
+            f"X has values as large as {largest:.3g}, more than {_LARGEST:g}: sums of them "
+            "overflow. Divide X by a constant."
+        )
+    if how is None and largest > _LARGEST_UNSCALED:
+        raise ValueError(
+            f"scaling=None hands values as large as {largest:.3g}, more than "
+            f"{_LARGEST_UNSCALED:g}, to the network, where their squares overflow. Use "
+            "scaling='standard'."
+        )
     kind = how
     full = np.inf
     if how == "auto":
         if X.dtype in (np.uint8, np.uint16):
             full = float(np.iinfo(X.dtype).max)
         kind = "bytes" if high > full / 2 else "unit" if low >= 0 and high <= 1 else "standard"
-    columns = _Columns(X, spread=kind in ("standard", "feature"))
+    with np.errstate(under="ignore"):  # what vanishes beside larger numbers
+        columns = _Columns(X, spread=kind in ("standard", "feature"))
     mean = columns.mean
     if kind == "standard":
-        varies = columns.high > columns.low
-        scale = np.where(varies, columns.standard_deviation, 1.0)
-        return Scaling(mean, np.where(scale > 0, scale, 1.0), bounded=False), mean
+        return Scaling(mean, _divisor(columns.standard_deviation), bounded=False), mean
     if kind == "bytes":
         return Scaling(0.0, full, bounded=True), mean
     if kind == "unit" or kind is None:
         return Scaling(bounded=kind == "unit"), mean
-    lows: Any = columns.low if kind == "feature" else low
-    highs: Any = columns.high if kind == "feature" else high
-    span = highs - lows
-    return Scaling(lows, np.where(span > 0, span, 1.0), bounded=True), mean
+    if kind == "feature":
+        return Scaling(columns.low, _divisor(columns.high - columns.low), bounded=True), mean
+    # 0, the mean of a column of missing values, may lie anywhere.
+    return Scaling(low, _divisor(high - low), bounded=True), np.clip(mean, low, high)
+
+
+def _divisor(spread: Any) -> np.ndarray:
+    """What to divide columns of this spread by: 1 where they do not vary."""
+    return np.where(spread < _SMALLEST, 1.0, spread)
 
 
 def _extent(X: Rows) -> tuple[float, float]:
@@ -111,6 +148,7 @@ class _Columns:
         n_features = X.shape[1]
         self.low, self.high = np.full(n_features, np.inf), np.full(n_features, -np.inf)
         self.mean, squares, count = (np.zeros(n_features) for _ in range(3))
+        unit = np.full(n_features, _SMALLEST)  # `squares` are in units of its square
         for part in iterate_chunks(X, width=4 * n_features):
             chunk = to_dense(part)
             missing = np.isnan(chunk) if chunk.dtype.kind == "f" else np.False_
@@ -120,13 +158,33 @@ class _Columns:
             joined = np.maximum(count + n, 1)
             step = mean - self.mean
             if spread:
+                low = np.fmin.reduce(chunk, axis=0).astype(np.float64)
+                high = np.fmax.reduce(chunk, axis=0).astype(np.float64)
+                before, unit = unit, np.maximum(unit, _unit(np.fmax(high - low, np.abs(step))))
                 centred = known - mean
                 centred[np.broadcast_to(missing, chunk.shape)] = 0
+                if (unit != 1).any():
+                    centred /= unit
+                squares *= (before / unit) ** 2
                 squares += np.einsum("ij,ij->j", centred, centred)
-                squares += step**2 * (count * n / joined)
-                self.low = np.fmin(self.low, np.fmin.reduce(chunk, axis=0))
-                self.high = np.fmax(self.high, np.fmax.reduce(chunk, axis=0))
+                squares += (step / unit) ** 2 * (count * n / joined)
+                self.low = np.fmin(self.low, low)
+                self.high = np.fmax(self.high, high)
             self.mean += step * (n / joined)
             count += n
         self.low[count == 0] = self.high[count == 0] = 0.0
-        self.standard_deviation = np.sqrt(squares / np.maximum(count, 1))
+        # Of a constant column the sum, and so the mean, may have been rounded.
+        constant = self.low == self.high
+        self.mean[constant] = self.low[constant]
+        deviation = np.sqrt(squares / np.maximum(count, 1)) * unit
+        self.standard_deviation = np.where(constant, 0.0, deviation)
+
+
+def _unit(spread: np.ndarray) -> np.ndarray:
+    """What to divide numbers of this size by before they are squared: most often 1.
+
+    Else a power of two, so that nothing is rounded.
+    """
+    ordinary = (spread > 1e-140) & (spread < 1e140)
+    near = np.ldexp(1.0, np.frexp(spread)[1] - 1)
+    return np.where(ordinary, 1.0, np.maximum(near, _SMALLEST))

@@ -162,9 +162,9 @@ def train(
     total_steps = max_epochs * len(batches)
     result = TrainingResult()
     best = _Best([optimizer.vector, *trained.buffers()])
-    state = TrainingState(
-        result, best, [*optimizer.state.tensors(), *best.tensors], rng, objective.generator
-    )
+    summed = torch.zeros((), device=batches.device)  # losses of the epoch's rows so far
+    tensors = [*optimizer.state.tensors(), *best.tensors, summed]
+    state = TrainingState(result, best, tensors, rng, objective.generator)
     look_every = 1 if batches.device.type == "cpu" else _LOOK_EVERY
 
     def rate_of(step: int) -> float:
@@ -175,21 +175,23 @@ def train(
 
     def run_epoch() -> tuple[float, float | None]:
         """Losses on training and validation rows; called in the training thread."""
-        step = result.n_steps
-        summed = torch.zeros((), device=batches.device)
+        if state.rows_done == 0:
+            summed.zero_()
+        step = result.n_steps + -(-state.rows_done // batches.batch_size)
         trained.train()
-        for rows, index in batches.indexed_epoch(rng):
+        for rows, index in batches.indexed_epoch(state.order(), state.rows_done):
             if thread.stopping.is_set():
                 break
             # Summed on the device: reading each loss would wait for its step.
-            summed += step_gradient(rows, index)
+            summed.add_(step_gradient(rows, index))
             optimizer.step(rate_of(step))
             step += 1
+            state.rows_done += len(rows)
             if step % look_every == 0 and not math.isfinite(float(summed)):
                 raise divergence.error(float(summed), step)
             for watcher in watchers:
                 watcher.step(len(rows), summed)
-        result.n_steps = step
+        result.n_steps, state.rows_done = step, 0
         trained.eval()
         return float(summed) / batches.n_rows, (
             evaluate(autoencoder, early_stopping.validation, loss) if early_stopping else None
@@ -312,14 +314,14 @@ class _Best:
 
 @dataclass
 class TrainingState:
-    """All that a training depends on between two epochs, beside what `train` was given.
+    """All that a training depends on between two steps, beside what `train` was given.
 
     Attributes
     ----------
     result : TrainingResult
     best : _Best
     tensors : list of tensor
-        Adam's moments and steps, the weights and the buffers.
+        Adam's moments and steps, the weights, the buffers and the sum of the epoch's losses.
     rng : numpy.random.Generator
     generator : torch.Generator
         The objective's.
@@ -327,6 +329,8 @@ class TrainingState:
         Epochs without improvement that early stopping has counted.
     stopped : bool
         Whether the epoch that is over was the last one.
+    rows_done : int
+        Rows of the epoch that is under way.
     """
 
     result: TrainingResult
@@ -336,6 +340,21 @@ class TrainingState:
     generator: torch.Generator
     waited: int = 0
     stopped: bool = False
+    rows_done: int = 0
+    _at_epoch: dict[str, Any] = field(default_factory=dict)  # the state of `rng` as it began
+
+    def order(self) -> np.random.Generator:
+        """Return what to draw the order of the epoch's rows from.
+
+        It is `rng` or, in an epoch that another process began, a generator that draws what `rng`
+        drew there.
+        """
+        if self.rows_done == 0:
+            self._at_epoch = dict(self.rng.bit_generator.state)
+            return self.rng
+        again = np.random.default_rng(0)
+        again.bit_generator.state = self._at_epoch
+        return again
 
     def save(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """Return it as a JSON document and arrays, which may share memory with the tensors."""
@@ -350,7 +369,10 @@ class TrainingState:
         document = {
             "n_steps": self.result.n_steps,
             "waited": self.waited,
+            "stopped": self.stopped,
+            "rows_done": self.rows_done,
             "rng": self.rng.bit_generator.state,
+            "rng_at_epoch": self._at_epoch,
         }
         return document, arrays
 
@@ -374,15 +396,17 @@ class TrainingState:
         if found != expected or n_best not in (0, len(self.best.tensors)):
             raise ValueError(f"it is of another network: {found} bytes instead of {expected}.")
         losses, validation_losses, (best_loss,) = (arrays[name].tolist() for name in curves)
-        n_steps, waited, rng = (document[name] for name in ("n_steps", "waited", "rng"))
-        self.rng.bit_generator.state = rng
+        counts = {name: document[name] for name in ("waited", "stopped", "rows_done")}
+        n_steps, at_epoch = document["n_steps"], document["rng_at_epoch"]
+        self.rng.bit_generator.state = document["rng"]
         for name, tensor in targets.items():
             values = torch.from_numpy(arrays[name].copy())
             tensor.copy_(values.view(tensor.dtype).reshape(tensor.shape))
         self.generator.set_state(generator)
         self.result.loss_curve[:] = losses
         self.result.validation_loss_curve[:] = validation_losses
-        self.result.n_steps, self.waited = n_steps, waited
+        self.result.n_steps, self._at_epoch = n_steps, at_epoch
+        vars(self).update(counts)
         self.best.loss, self.best.kept = best_loss, kept
 
 

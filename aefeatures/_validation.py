@@ -23,6 +23,7 @@ from sklearn.utils.validation import (
 )
 
 from aefeatures._batches import Rows, iterate_chunks, take_rows
+from aefeatures._checkpoint import Checkpoint
 from aefeatures._device import PRECISIONS
 from aefeatures._losses import LOSSES
 from aefeatures._networks import ACTIVATIONS, NORMALIZATIONS, Network
@@ -82,7 +83,7 @@ PARAMETER_CONSTRAINTS: dict[str, list[Any]] = {
     "device": [str, torch.device],
     "precision": [StrOptions(set(PRECISIONS))],
     "random_state": ["random_state"],
-    "checkpoint": [None, str, os.PathLike],
+    "checkpoint": [None, str, os.PathLike, Checkpoint],
     "verbose": ["verbose"],
 }
 
@@ -113,25 +114,50 @@ def check_rows(estimator: Any, X: Any, *, reset: bool) -> Rows:
     """
     if _is_dataset(X):
         return _check_dataset(estimator, X, reset=reset)
+    if isinstance(X, np.ma.MaskedArray):
+        X = _fill_masked(X)
     try:
-        rows: Rows = validate_data(
-            estimator,
-            X,
-            reset=reset,
-            accept_sparse="csr",
-            dtype="numeric",
-            ensure_all_finite="allow-nan",
-        )
+        with _no_warnings_of_sums():
+            rows: Rows = validate_data(
+                estimator,
+                X,
+                reset=reset,
+                accept_sparse="csr",
+                dtype="numeric",
+                ensure_all_finite="allow-nan",
+            )
     except ValueError as error:
         if np.ndim(X) > 2:
             raise ValueError(f"{error} Flatten with X.reshape(len(X), -1).") from error
         raise
+    except OverflowError as error:  # a Python integer of hundreds of digits
+        raise ValueError(f"Input X has a value that no float64 holds: {error}.") from error
+    if rows.dtype.kind not in "biuf":
+        raise ValueError(f"X must hold numbers, got {rows.dtype}. Convert its columns to numbers.")
     if sparse.issparse(rows) and not rows.has_canonical_format:
         rows = rows.copy()
         rows.sum_duplicates()
     if rows.dtype.kind == "f" and rows.dtype.itemsize > 8:
-        return rows.astype(np.float64)
+        with _no_warnings_of_sums():
+            rows = rows.astype(np.float64)
+            assert_all_finite(rows, allow_nan=True, input_name="X")
     return rows
+
+
+def _no_warnings_of_sums() -> np.errstate:
+    """Large numbers whose sum is not finite: scikit-learn then looks at each of them."""
+    return np.errstate(over="ignore", invalid="ignore")
+
+
+def _fill_masked(X: Any) -> np.ndarray:
+    """Return the array with NaN, which is a missing value, where it is masked."""
+    if not np.ma.is_masked(X):
+        return np.asarray(X)
+    if X.dtype.kind not in "biuf":
+        return np.asarray(X)
+    held = np.result_type(X.dtype, np.float16)  # the smallest that holds the numbers and NaN
+    filled: np.ndarray = X.astype(held).filled(np.nan)
+    return filled
 
 
 def _is_dataset(X: Any) -> bool:
@@ -152,20 +178,22 @@ def _check_dataset(estimator: Any, X: Any, *, reset: bool) -> Any:
     if X.shape[0] == 0 or X.shape[1] == 0:
         check_array(np.empty(X.shape), estimator=estimator)  # raises scikit-learn's message
     for chunk in iterate_chunks(X):
-        check_array(
-            np.asarray(chunk),
-            dtype="numeric",
-            ensure_all_finite="allow-nan",
-            estimator=estimator,
-            input_name="X",
-        )
+        with _no_warnings_of_sums():
+            check_array(
+                np.asarray(chunk),
+                dtype="numeric",
+                ensure_all_finite="allow-nan",
+                estimator=estimator,
+                input_name="X",
+            )
     validate_data(estimator, X, reset=reset, skip_check_array=True)
     return X
 
 
 def check_codes(Z: Any, n_components: int, estimator: Any) -> np.ndarray:
     """Return Z as a finite matrix of codes."""
-    codes: np.ndarray = check_array(Z, dtype=[np.float64, np.float32], estimator=estimator)
+    with _no_warnings_of_sums():
+        codes: np.ndarray = check_array(Z, dtype=[np.float64, np.float32], estimator=estimator)
     if codes.shape[1] != n_components:
         raise ValueError(
             f"Z has {codes.shape[1]} columns, but {type(estimator).__name__} has codes of "

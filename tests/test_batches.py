@@ -79,7 +79,8 @@ def test_every_dtype_and_order(dtype, order, residence):
 
 
 def test_views_with_negative_strides():
-    np.testing.assert_array_equal(to_tensor(X[::-1, ::-2], CPU), X[::-1, ::-2])
+    for rows in (X[::-1, ::-2], X[::-1][:1], X[:1, ::-1][:, :1]):
+        np.testing.assert_array_equal(to_tensor(rows, CPU), rows)
 
 
 def test_data_that_does_not_fit_on_the_device_is_streamed(monkeypatch):
@@ -125,6 +126,33 @@ def test_maps_larger_than_memory_are_read_by_blocks(tmp_path, larger_than_memory
     np.testing.assert_array_equal(torch.cat(list(made.epoch())), rows / 2)
 
 
+@pytest.mark.parametrize("blocks", [False, True])
+def test_the_rest_of_an_epoch_is_that_of_the_whole(
+    tmp_path, larger_than_memory, monkeypatch, blocks
+):
+    """Whatever is drawn from the generator while the epoch is under way."""
+    monkeypatch.setattr(aefeatures._batches, "_BLOCK_ELEMENTS", 4 * 16 * 2)
+    rows = np.repeat(np.arange(101.0)[:, None], 2, axis=1)
+    if blocks:
+        np.save(tmp_path / "X.npy", rows)
+        rows = np.load(tmp_path / "X.npy", mmap_mode="r")
+    made = batches(rows)
+    rng = np.random.default_rng(0)
+    whole = [(part, index, rng.random())[:2] for part, index in made.indexed_epoch(rng)]
+    taken = []
+    take = made.take
+    made.take = lambda index: taken.extend(index) or take(index)
+    for n_done in (1, 7, 17, 25):
+        skip = sum(len(index) for _, index in whole[:n_done])
+        taken.clear()
+        rest = list(made.indexed_epoch(np.random.default_rng(0), skip))
+        assert len(rest) == len(whole) - n_done
+        assert len(taken) < 101 - skip + 64, "rows are not read to be skipped"
+        for ours, theirs in zip(rest, whole[n_done:], strict=True):
+            assert torch.equal(ours[0], theirs[0])
+            np.testing.assert_array_equal(ours[1], theirs[1])
+
+
 def test_chunks_cover_all_rows(monkeypatch):
     monkeypatch.setattr(aefeatures._batches, "_CHUNK_ELEMENTS", 21)
     assert [len(chunk) for chunk in iterate_chunks(X)] == [3, 3, 3, 1]
@@ -141,3 +169,9 @@ def test_map_chunks_joins_results(monkeypatch):
     np.testing.assert_array_equal(map_chunks(doubled, X, 7, width=1), X * 2)
     sums = map_chunks(lambda rows: doubled(rows).sum(dim=1), X, None, width=1)
     np.testing.assert_array_equal(sums, X.sum(axis=1) * 2)
+
+
+def test_results_that_are_not_finite_are_an_error():
+    rows = np.where(np.arange(10)[:, None] == 6, 1e300, X)
+    with pytest.raises(ValueError, match="row 6 is not finite in float64: the row's"):
+        map_chunks(lambda rows: to_tensor(rows, CPU).square(), rows, 7, width=1)

@@ -13,10 +13,11 @@ from scipy import sparse
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
 
+import aefeatures._batches
 import aefeatures._checkpoint
 import aefeatures._training
-from aefeatures import AutoencoderTransformer, Denoising, Regularizer
-from aefeatures._checkpoint import Checkpoint, digest, digest_of_rows
+from aefeatures import AutoencoderTransformer, Checkpoint, Denoising, Regularizer
+from aefeatures._checkpoint import FitFile, digest, digest_of_rows
 from aefeatures._persistence import read_file, write_file
 
 
@@ -26,7 +27,7 @@ class Death(BaseException):
 
 @pytest.fixture(autouse=True)
 def eager(monkeypatch):
-    """Checkpoints are written after each epoch."""
+    """The file is written after each epoch."""
     monkeypatch.setattr(aefeatures._checkpoint, "_SECONDS_BETWEEN", 0)
     monkeypatch.setattr(aefeatures._checkpoint, "_TIMES_ITS_DURATION", 0)
     monkeypatch.setattr(aefeatures._training, "_last_interrupt", -np.inf)
@@ -43,20 +44,20 @@ def small(**params):
     )
 
 
-def fit_and_die(transformer, X, y=None, after=3, error=Death):
-    """Fit until so many epochs are over."""
-    epochs = []
-    end_epoch = Checkpoint.end_epoch
+def fit_and_die(transformer, X, y=None, after=3, error=Death, of="end_epoch"):
+    """Fit until so many epochs, or steps, are over."""
+    calls = []
+    method = getattr(FitFile, of)
 
-    def dying(self, result):
-        end_epoch(self, result)
-        epochs.append(0)
-        if len(epochs) == after:
+    def dying(self, *args):
+        method(self, *args)
+        calls.append(0)
+        if len(calls) == after:
             raise error
         return False
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Checkpoint, "end_epoch", dying)
+        patch.setattr(FitFile, of, dying)
         if error is Death:
             with pytest.raises(Death):
                 transformer.fit(X, y)
@@ -65,14 +66,18 @@ def fit_and_die(transformer, X, y=None, after=3, error=Death):
     return transformer
 
 
-def count_epochs(transformer, X, y=None):
-    """Fit, and return how many epochs that took."""
-    epochs = []
-    end_epoch = Checkpoint.end_epoch
+def count(of, transformer, X, y=None):
+    """Fit, and return how many steps or epochs that took."""
+    calls = []
+    method = getattr(FitFile, of)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Checkpoint, "end_epoch", lambda *args: epochs.append(0) or end_epoch(*args))
+        patch.setattr(FitFile, of, lambda *args: calls.append(0) or method(*args))
         transformer.fit(X, y)
-    return len(epochs)
+    return len(calls)
+
+
+def count_epochs(transformer, X, y=None):
+    return count("end_epoch", transformer, X, y)
 
 
 def assert_equal(ours, theirs, X):
@@ -93,7 +98,7 @@ def own_network(n_features, n_components):
     )
 
 
-@pytest.mark.parametrize(
+PARAMS = pytest.mark.parametrize(
     "params",
     [
         {},
@@ -104,6 +109,9 @@ def own_network(n_features, n_components):
         {"scaling": "feature", "verbose": 1, "batch_size": 16, "weight_decay": 0.1},
     ],
 )
+
+
+@PARAMS
 def test_a_fit_that_died_goes_on_to_the_same_result(X, digits, tmp_path, params):
     y = digits[2][:400]
     expected = small(**params).fit(X, y)
@@ -116,8 +124,43 @@ def test_a_fit_that_died_goes_on_to_the_same_result(X, digits, tmp_path, params)
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("kind", ["sparse", "missing", "memory map"])
-def test_kinds_of_data(X, tmp_path, kind):
+@PARAMS
+def test_a_fit_that_died_within_an_epoch(X, digits, tmp_path, params, monkeypatch):
+    """Not one step is taken again."""
+    monkeypatch.setattr(aefeatures._checkpoint, "_SECONDS_WITHIN_EPOCH", 0)
+    y = digits[2][:400]
+    expected = small(**params).fit(X, y)
+    for after in (10, 1):
+        fit_and_die(small(**params, checkpoint=tmp_path), X, y, after, of="step")
+    resumed = small(**params, checkpoint=tmp_path)
+    assert count("step", resumed, X, y) == expected.n_steps_ - 11
+    assert_equal(resumed, expected, X)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_within_an_epoch_there_is_a_file_every_two_minutes(X, tmp_path, monkeypatch):
+    times = []
+    write = FitFile._write
+    monkeypatch.setattr(FitFile, "_write", lambda file: times.append(now[0]) or write(file))
+    now = [0.0]
+    monkeypatch.setattr(aefeatures._checkpoint.time, "monotonic", lambda: now[0])
+    step = FitFile.step
+
+    def slow(self, *args):
+        now[0] += 50
+        step(self, *args)
+
+    monkeypatch.setattr(FitFile, "step", slow)
+    small(max_epochs=2, checkpoint=tmp_path).fit(X)
+    # Steps of 50 s, seven of them an epoch: the end of the first one is due as well.
+    assert times == [150, 300, 350, 500, 650]
+
+
+@pytest.mark.parametrize("within", [False, True])
+@pytest.mark.parametrize("kind", ["sparse", "missing", "memory map", "blocks"])
+def test_kinds_of_data(X, tmp_path, kind, within, monkeypatch):
+    if within:
+        monkeypatch.setattr(aefeatures._checkpoint, "_SECONDS_WITHIN_EPOCH", 0)
     if kind == "sparse":
         X = sparse.csr_matrix(X)
     elif kind == "missing":
@@ -125,10 +168,19 @@ def test_kinds_of_data(X, tmp_path, kind):
     else:
         np.save(tmp_path / "X.npy", X)
         X = np.load(tmp_path / "X.npy", mmap_mode="r")
+    if kind == "blocks":
+        monkeypatch.setattr(aefeatures._batches, "_physical_memory", lambda: 1000)
+        monkeypatch.setattr(aefeatures._batches, "_RESIDENT_BYTES", -1)
+        monkeypatch.setattr(aefeatures._batches, "_CHUNK_ELEMENTS", 64 * 64 * 16)
     folder = tmp_path / "a" / "new"
-    fit_and_die(small(checkpoint=str(folder)), X)
+    fit_and_die(
+        small(checkpoint=str(folder)),
+        X,
+        after=24 if within else 3,
+        of="step" if within else "end_epoch",
+    )
     resumed = small(checkpoint=str(folder))
-    assert count_epochs(resumed, X) == 5
+    assert count("step", resumed, X) == 8 * 7 - (24 if within else 21)
     assert_equal(resumed, small().fit(X), X)
 
 
@@ -299,6 +351,42 @@ def test_folders_that_cannot_be_used(X, tmp_path):
         small(checkpoint=3).fit(X)
 
 
+def test_a_file_that_stays_gives_its_result_again(X, tmp_path):
+    params = {
+        "early_stopping": True,
+        "n_iter_no_change": 1,
+        "tol": 0.9,
+        "regularizer": "variational",
+    }
+    expected = small(**params).fit(X)
+    keeping = small(**params, checkpoint=Checkpoint(tmp_path, keep=True))
+    assert repr(clone(keeping).checkpoint) == repr(keeping.checkpoint)
+    assert count_epochs(keeping, X) == expected.n_iter_
+    assert_equal(keeping, expected, X)
+    (path,) = tmp_path.iterdir()
+    again = clone(keeping)
+    assert count_epochs(again, X) == 0
+    assert_equal(again, expected, X)
+    assert list(tmp_path.iterdir()) == [path]
+    # The same fit without `keep` finds it, too.
+    last = small(**params, checkpoint=tmp_path)
+    assert count_epochs(last, X) == 0
+    assert_equal(last, expected, X)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "message"),
+    [
+        (Checkpoint(3), "folder of Checkpoint must be str or PathLike, got 3"),
+        (Checkpoint("x", keep="yes"), "keep of Checkpoint must be bool, got 'yes'"),
+    ],
+)
+def test_bad_checkpoints_are_named(X, checkpoint, message):
+    with pytest.raises(ValueError, match=message):
+        small(checkpoint=checkpoint).fit(X)
+
+
 def test_short_fits_write_nothing(X, tmp_path, monkeypatch):
     monkeypatch.undo()
     monkeypatch.setattr(aefeatures._checkpoint, "write_file", None)
@@ -457,6 +545,9 @@ from aefeatures import AutoencoderTransformer
 
 mode, n_moments, seed = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 aefeatures._checkpoint._SECONDS_BETWEEN = aefeatures._checkpoint._TIMES_ITS_DURATION = 0
+if mode == "killed within epochs":
+    aefeatures._checkpoint._SECONDS_WITHIN_EPOCH = 0.03
+    aefeatures._checkpoint._SECONDS_BETWEEN = 1000
 X = load_digits().data[:500]
 warnings.simplefilter("ignore")
 folder = pathlib.Path(tempfile.mkdtemp())
@@ -471,11 +562,11 @@ def killed(report):
     load = aefeatures._training.TrainingState.load
     def noting(state, *found):
         load(state, *found)
-        loaded.append(len(state.result.loss_curve))
+        loaded.append(state.rows_done)
     aefeatures._training.TrainingState.load = noting
     fitted = AutoencoderTransformer(**PARAMS, checkpoint=folder / "checkpoints").fit(X)
     report(
-        resumed=bool(loaded),
+        resumed=bool(loaded), within=bool(loaded and loaded[0]),
         result=[fitted.transform(X).tobytes().hex(), fitted.loss_curve_, fitted.n_steps_,
                 fitted.validation_loss_curve_],
     )
@@ -528,7 +619,7 @@ def child(function, signal_=None, after=None):
 
 
 moments = random.Random(seed)
-function = {"killed": killed, "interrupted": interrupted}[mode]
+function = interrupted if mode == "interrupted" else killed
 begun = time.monotonic()
 expected = child(function)
 took = time.monotonic() - begun
@@ -540,7 +631,8 @@ for _ in range(n_moments):
     found = child(function, signal.SIGKILL, moments.uniform(0, 0.8 * took))
     if found is None:  # once more, in what is left
         found = child(function, signal.SIGKILL, moments.uniform(0, 0.5 * took)) or child(function)
-    outcomes.append({"resumed": found["resumed"], "same": found["result"] == expected["result"]})
+    same = found.pop("result") == expected["result"]
+    outcomes.append({**found, "same": same})
     assert list((folder / "checkpoints").iterdir()) == []
 print(json.dumps({"took": took, "outcomes": outcomes}))
 """
@@ -568,11 +660,13 @@ def survive(mode, n_moments):
 
 @linux
 @moments
-def test_fits_killed_at_any_moment_come_to_the_same_result(slow):
-    outcomes = survive("killed", 50 if slow else 5)
+@pytest.mark.parametrize("mode", ["killed", "killed within epochs"])
+def test_fits_killed_at_any_moment_come_to_the_same_result(slow, mode):
+    outcomes = survive(mode, 50 if slow else 5)
     assert all(outcome["same"] for outcome in outcomes)
     print(f"{sum(outcome['resumed'] for outcome in outcomes)} of {len(outcomes)} resumed")
     assert any(outcome["resumed"] for outcome in outcomes)
+    assert any(outcome["within"] for outcome in outcomes) == (mode != "killed")
 
 
 @linux

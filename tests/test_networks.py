@@ -92,7 +92,9 @@ def test_principal_components_of_few_rows_and_few_columns(digits):
     few_columns = AutoencoderTransformer(network=network, max_epochs=1).fit(digits[0][:, 20:30])
     assert isinstance(few_columns.encoder_[0], nn.Linear)
     network.set_params(n_principal_components=0)
-    with pytest.raises(ValueError, match="n_principal_components must hold integers of at least 1"):
+    with pytest.raises(
+        ValueError, match="n_principal_components must be None or an integer of at least 1"
+    ):
         AutoencoderTransformer(network=network).fit(digits[0])
 
 
@@ -181,7 +183,7 @@ def test_image_shapes_that_do_not_fit_are_refused(image_shape, message):
     ("network", "message"),
     [
         (ConvNetwork(channels=(0,)), "channels must hold integers of at least 1"),
-        (ConvNetwork(kernel_size=2), "kernel_size must be odd, got 2"),
+        (ConvNetwork(kernel_size=2), "kernel_size must be an odd integer, got 2"),
         (ConvNetwork(activation="swish"), "activation must be one of relu, .*got 'swish'"),
         (DenseNetwork(normalization="group"), "normalization must be one of None, layer, batch"),
     ],

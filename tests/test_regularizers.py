@@ -124,7 +124,7 @@ def test_lists_combine(digits):
         (Sparse(target=1), ValueError, r"target must be in \(0, 1\), got 1"),
         (Denoising("salt"), ValueError, "noise must be 'masking' or 'gaussian', got 'salt'"),
         (Denoising(amount=1.5), ValueError, r"amount of Denoising must be a number in \[0, 1\)"),
-        (NeighborPreserving(0), ValueError, "n_neighbors of NeighborPreserving must be a number"),
+        (NeighborPreserving(0), ValueError, "n_neighbors of NeighborPreserving must be an integer"),
         (Contractive("much"), ValueError, "weight of Contractive must be a number"),
         (Variational(None), ValueError, "beta of Variational must be a number"),
     ],

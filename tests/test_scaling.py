@@ -81,3 +81,30 @@ def test_small_variance_beside_a_large_offset_is_kept():
     X = 1e8 + np.arange(10.0)[:, None]
     _, Z = scaled(X, "standard")
     np.testing.assert_allclose(np.diff(Z[:, 0]), 1 / np.arange(10).std(), rtol=1e-6)
+
+
+@pytest.mark.parametrize("factor", [1e-300, 1e-160, 1e160, 1e295])
+def test_squares_that_would_vanish_or_overflow(factor, monkeypatch):
+    """The scaled columns are those of numbers of ordinary size, also beside such."""
+    factors = np.where(np.arange(WINE.shape[1]) % 2, 1.0, factor)
+    monkeypatch.setattr(aefeatures._batches, "_CHUNK_ELEMENTS", 20 * WINE.shape[1])
+    with np.errstate(all="raise"):
+        scaling, Z = scaled(WINE * factors, "standard")
+    np.testing.assert_allclose(Z, scaled(WINE, "standard")[1], rtol=1e-9, atol=1e-9)
+    back = scaling.inverse(torch.from_numpy(Z).float())
+    assert back.dtype == torch.float32
+
+
+@pytest.mark.parametrize("how", ["standard", "feature", "global"])
+def test_means_that_are_rounded_are_no_variation(how):
+    X = np.full((7, 2), 1e300 / 3)
+    X[:, 1] = np.nan
+    scaling, means = learn_scaling(X, how)
+    np.testing.assert_array_equal(scaling(torch.from_numpy(means)), 0)
+
+
+def test_numbers_too_large():
+    with pytest.raises(ValueError, match=r"values as large as 2e\+300, more than 1e\+300"):
+        learn_scaling(np.array([[1.0], [-2e300]]), "standard")
+    with pytest.raises(ValueError, match="scaling=None hands values as large as 1e"):
+        learn_scaling(np.array([[1.0], [1e16]]), None)
