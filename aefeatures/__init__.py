@@ -2,6 +2,7 @@
 
 from aefeatures._autoencoder import AutoencoderTransformer
 from aefeatures._displays import LatentSpaceDisplay, LossCurveDisplay
+from aefeatures._generation import AutoencoderGenerator
 from aefeatures._latent_map import write_latent_map
 from aefeatures._networks import ConvNetwork, DenseNetwork
 from aefeatures._reconstructions import ReconstructionDisplay, ReconstructionMonitor
@@ -18,6 +19,7 @@ from aefeatures._version import __version__ as __version__
 from aefeatures._vision import load_images
 
 __all__ = [
+    "AutoencoderGenerator",
     "AutoencoderTransformer",
     "ConvNetwork",
     "Contractive",

@@ -1,7 +1,8 @@
 import pytest
+from sklearn.neighbors import KernelDensity
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from aefeatures import AutoencoderTransformer
+from aefeatures import AutoencoderGenerator, AutoencoderTransformer
 
 # The checks fit data of two columns, and for so short that little is learned.
 pytestmark = [
@@ -17,6 +18,10 @@ pytestmark = [
         AutoencoderTransformer(max_epochs=2, early_stopping=True),
         AutoencoderTransformer(max_epochs=2, normalization="batch", precision="float64"),
         AutoencoderTransformer(max_epochs=2, regularizer=["supervised", "neighbors"]),
+        AutoencoderGenerator(AutoencoderTransformer(max_epochs=2)),
+        AutoencoderGenerator(
+            AutoencoderTransformer(max_epochs=2, regularizer="supervised"), KernelDensity()
+        ),
     ]
 )
 def test_scikit_learn_contract(estimator, check):

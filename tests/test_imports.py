@@ -29,6 +29,8 @@ LAYERS = [
     "_persistence",
     "_checkpoint",
     "_autoencoder",
+    "_generation",
+    "_oversampling",
     "_displays",
     "_reconstructions",
     "_latent_map",
