@@ -28,11 +28,10 @@ from aefeatures._validation import (
     get_tags,
 )
 
-# Numbers of components that are tried, smallest first, until a larger one is no better.
-_COMPONENTS = (1, 2, 4, 8, 16, 32)
-
-# Rows by which the number of components is chosen.
-_ROWS_TO_CHOOSE = 10_000
+# Components of a mixture: the most, and how many rows there are for each. Few rows span few
+# directions only, those in which codes go together.
+_MOST_COMPONENTS = 64
+_ROWS_OF_COMPONENT = 16
 
 # The part of the variance below which a mixture's components do not shrink.
 _LEAST_VARIANCE = 1e-4
@@ -80,9 +79,8 @@ class AutoencoderGenerator(BaseEstimator):
         `sample`. A clone of it is fitted to the standardized codes (zero mean and unit variance
         over all rows, so that a bandwidth means the same for any autoencoder), one for each class.
 
-        - None: a `GaussianMixture`, its number of components (at most 32) chosen by the
-          Bayesian information criterion. A class of few rows gets one component, whose
-          covariance leans on that of the other classes.
+        - None: a `GaussianMixture` of one component for every 16 rows, at most 64. Below 32 rows
+          it is a single one, whose covariance leans on that of the other classes.
         - "normal": the standard normal distribution of the codes as they are, which is the
           prior of an autoencoder with `Variational`. It knows no classes.
     random_state : int, RandomState instance or None, default=None
@@ -349,7 +347,7 @@ class AutoencoderGenerator(BaseEstimator):
                 try:
                     density.fit(group)
                 except ValueError as error:
-                    of = "" if self.classes_ is None else f" of class {self.classes_[i]!r}"
+                    of = "" if self.classes_ is None else f" of class {self.classes_.tolist()[i]!r}"
                     raise ValueError(
                         f"The density {self.density!r} cannot be fitted to the {len(group)} "
                         f"rows{of}: {error}"
@@ -449,7 +447,7 @@ def default_autoencoder(n_features: int) -> AutoencoderTransformer:
     """The autoencoder of a generator that was given none."""
     return AutoencoderTransformer(
         min(32, max(1, n_features - 1)),
-        hidden_layer_sizes=(512, 256, 128),
+        hidden_layer_sizes=(512, 256, 128) if n_features > 256 else (256, 128),
         activation="gelu",
         normalization="layer",
         batch_size=256,
@@ -496,30 +494,17 @@ def _common_covariance(groups: list[np.ndarray]) -> np.ndarray:
 def _fit_mixture(
     codes: np.ndarray, common: np.ndarray, rng: np.random.RandomState
 ) -> GaussianMixture:
-    """A Gaussian mixture with as many components as the information criterion asks for."""
-    n_rows, n_codes = codes.shape
-    part = codes
-    if n_rows > _ROWS_TO_CHOOSE:
-        part = codes[rng.permutation(n_rows)[:_ROWS_TO_CHOOSE]]
-    best = _fit_normal(part, common)
-    lowest = best.bic(part)
-    for n_components in _COMPONENTS[1:]:
-        if len(part) < 2 * n_components * (n_codes + 1):
-            break
-        mixture = GaussianMixture(
-            n_components,
-            reg_covar=_LEAST_VARIANCE,
-            tol=5e-3,  # in nats a row: what follows is not seen in samples
-            max_iter=1_000,
-            random_state=rng.randint(np.iinfo(np.int32).max),
-        ).fit(part)
-        bic = mixture.bic(part)
-        if bic >= lowest:
-            break
-        best, lowest = mixture, bic
-    if len(part) == n_rows:
-        return best
-    return _fit_normal(codes, common) if best.n_components == 1 else clone(best).fit(codes)
+    """A Gaussian mixture of as many components as the rows bear."""
+    n_components = min(_MOST_COMPONENTS, len(codes) // _ROWS_OF_COMPONENT)
+    if n_components < 2:
+        return _fit_normal(codes, common)
+    return GaussianMixture(
+        n_components,
+        reg_covar=_LEAST_VARIANCE,
+        tol=5e-3,  # in nats a row: what follows is not seen in samples
+        max_iter=1_000,
+        random_state=rng.randint(np.iinfo(np.int32).max),
+    ).fit(codes)
 
 
 def _fit_normal(codes: np.ndarray, common: np.ndarray) -> GaussianMixture:
