@@ -1,5 +1,7 @@
 """Learned features for scikit-learn pipelines, from an autoencoder."""
 
+from typing import Any
+
 from aefeatures._autoencoder import AutoencoderTransformer
 from aefeatures._displays import LatentSpaceDisplay, LossCurveDisplay
 from aefeatures._generation import AutoencoderGenerator
@@ -37,3 +39,16 @@ __all__ = [
     "load_images",
     "write_latent_map",
 ]
+
+
+# Not in `__all__`, so that `import *` works without imbalanced-learn.
+def __getattr__(name: str) -> Any:
+    if name == "AutoencoderOversampler":
+        from aefeatures._oversampling import AutoencoderOversampler
+
+        return AutoencoderOversampler
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), "AutoencoderOversampler"])

@@ -300,21 +300,7 @@ class AutoencoderGenerator(BaseEstimator):
             made: Any = default_autoencoder(n_features)
         else:
             made = clone(self.autoencoder)
-        return self._seeded(made, rng)
-
-    def _seeded(self, part: Any, rng: np.random.RandomState) -> Any:
-        """Give `random_state` to a part that has none of its own."""
-        if self.random_state is None or _is_frozen(part):
-            return part
-        unset = [
-            name
-            for name, value in part.get_params().items()
-            if name.rpartition("__")[2] == "random_state" and value is None
-        ]
-        seeds = {name: int(rng.randint(np.iinfo(np.int32).max)) for name in sorted(unset)}
-        if seeds:
-            part.set_params(**seeds)
-        return part
+        return give_seeds(made, self.random_state, rng)
 
     def _learn_scale(self, codes: np.ndarray) -> np.ndarray:
         """Standardize the codes, but for the density that is of codes as they are."""
@@ -335,7 +321,7 @@ class AutoencoderGenerator(BaseEstimator):
         else:
             groups = [codes[labels == label] for label in range(len(self.classes_))]  # type: ignore[arg-type]
             self.class_prior_ = np.array([len(group) for group in groups]) / len(codes)
-        common = _common_covariance(groups)
+        common = common_covariance(groups)
         self.densities_ = []
         for i, group in enumerate(groups):
             if self.density is None:
@@ -343,7 +329,7 @@ class AutoencoderGenerator(BaseEstimator):
             elif isinstance(self.density, str):
                 density = StandardNormal().fit(group)
             else:
-                density = self._seeded(clone(self.density), rng)
+                density = give_seeds(clone(self.density), self.random_state, rng)
                 try:
                     density.fit(group)
                 except ValueError as error:
@@ -454,8 +440,18 @@ def default_autoencoder(n_features: int) -> AutoencoderTransformer:
     )
 
 
-def _is_frozen(part: Any) -> bool:
-    return isinstance(part, FrozenEstimator) or not hasattr(part, "get_params")
+def give_seeds(part: Any, random_state: Any, rng: np.random.RandomState) -> Any:
+    """Give what has no random state one, where its owner has one; a fitted part is left alone."""
+    if random_state is None or isinstance(part, FrozenEstimator) or not hasattr(part, "get_params"):
+        return part
+    unset = [
+        name
+        for name, value in part.get_params().items()
+        if name.rpartition("__")[2] == "random_state" and value is None
+    ]
+    if unset:
+        part.set_params(**{name: int(rng.randint(np.iinfo(np.int32).max)) for name in unset})
+    return part
 
 
 def _check_classes(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -483,7 +479,7 @@ def _label_by_neighbors(codes: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return filled
 
 
-def _common_covariance(groups: list[np.ndarray]) -> np.ndarray:
+def common_covariance(groups: list[np.ndarray]) -> np.ndarray:
     """The covariance of codes about the mean of their class; never singular."""
     deviations = np.concatenate([group - group.mean(axis=0) for group in groups])
     free = max(1, len(deviations) - len(groups))
@@ -507,20 +503,25 @@ def _fit_mixture(
     ).fit(codes)
 
 
-def _fit_normal(codes: np.ndarray, common: np.ndarray) -> GaussianMixture:
-    """One component. The fewer the rows, the more its covariance is that of all classes."""
+def leaning_covariance(codes: np.ndarray, common: np.ndarray) -> np.ndarray:
+    """The covariance of codes: the fewer they are, the more it is the common one."""
     n_rows, n_codes = codes.shape
-    mean = codes.mean(axis=0)
-    deviations = codes - mean
+    deviations = codes - codes.mean(axis=0)
     # As if as many rows as there are codes had been seen with the common covariance.
-    covariance = (deviations.T @ deviations + n_codes * common) / (n_rows - 1 + n_codes)
+    covariance: np.ndarray = deviations.T @ deviations + n_codes * common
+    return covariance / (n_rows - 1 + n_codes)
+
+
+def _fit_normal(codes: np.ndarray, common: np.ndarray) -> GaussianMixture:
+    """One component."""
+    mean, covariance = codes.mean(axis=0), leaning_covariance(codes, common)
     normal = GaussianMixture(1, reg_covar=_LEAST_VARIANCE)
     normal.weights_, normal.means_ = np.ones(1), mean[None]
     normal.covariances_ = covariance[None]
     factor = np.linalg.cholesky(covariance)
     normal.precisions_cholesky_ = np.linalg.inv(factor).T[None]
     normal.precisions_ = np.linalg.inv(covariance)[None]
-    normal.converged_, normal.n_iter_, normal.n_features_in_ = True, 0, n_codes
+    normal.converged_, normal.n_iter_, normal.n_features_in_ = True, 0, len(common)
     return normal
 
 

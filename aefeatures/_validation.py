@@ -41,6 +41,7 @@ except ImportError:  # scikit-learn before 1.9
 __all__ = [
     "CallbackSupportMixin",
     "GENERATOR_CONSTRAINTS",
+    "OVERSAMPLER_CONSTRAINTS",
     "PARAMETER_CONSTRAINTS",
     "BaseSearchCV",
     "check_codes",
@@ -90,6 +91,12 @@ GENERATOR_CONSTRAINTS: dict[str, list[Any]] = {
     "autoencoder": [None, _CODES_AND_BACK],
     "density": [None, StrOptions({"normal"}), HasMethods(["fit", "sample"])],
     "random_state": ["random_state"],
+}
+
+# Beside those of imbalanced-learn's base class.
+OVERSAMPLER_CONSTRAINTS: dict[str, list[Any]] = {
+    "autoencoder": [None, _CODES_AND_BACK],
+    "spread": [StrOptions({"auto"}), Interval(Real, 0, None, closed="left")],
 }
 
 
