@@ -8,19 +8,21 @@
                 distance     to the nearest training row, median, over that of real test rows
                 The same of a Gaussian mixture on PCA codes of the same size, and of real
                 training rows.
+    densities   the same of other densities of the codes of one autoencoder, and of other
+                autoencoders with the default density
     labels      MNIST, 10, 20 and 50 labelled rows per class: accuracy of an SVC on raw pixels,
                 trained on the labelled rows, and on those and samples of a generator that saw all
                 rows and these labels
     imbalance   balanced accuracy of three classifiers without sampling, and with
                 RandomOverSampler, SMOTE and AutoencoderOversampler: Fashion-MNIST's classes
-                0 and 6 (T-shirt, shirt) at 100:1, and the sets of FOLDER/anomaly where at most
-                an eighth of the rows is positive, half of the rows held out
+                0 and 6 (T-shirt, shirt), 3,000 rows and 30, and the sets of FOLDER/anomaly where
+                at most an eighth of the rows is positive, half of the rows held out
 
-    python examples/benchmark_generation.py --data FOLDER [--parts samples labels imbalance]
+    python examples/benchmark_generation.py --data FOLDER [--parts samples densities labels imbalance]
         [--sets mnist] [--seeds 3] [--rows 60000] [--quick] [--json FILE]
 
 FOLDER holds mnist.npz and fashion_mnist.npz with X_train, y_train, X_test, y_test, and
-anomaly/*.npz with X, y. Without it, digits and wine that scikit-learn bundles are measured.
+anomaly/*.npz with X, y. Without it, sets that scikit-learn bundles are measured.
 The file is written after every figure. Needs the extra `imbalance`.
 """
 
@@ -33,13 +35,16 @@ from pathlib import Path
 import numpy as np
 import torch
 from imblearn.over_sampling import SMOTE, RandomOverSampler
+from sklearn.base import BaseEstimator, clone
 from sklearn.datasets import load_breast_cancer, load_digits
 from sklearn.decomposition import PCA
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score
+from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import train_test_split
+from sklearn.neighbors import KernelDensity
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
@@ -149,20 +154,70 @@ def measure_samples(args, keep):
                 keep("samples", name, f"{who}, fit [s]", time.perf_counter() - start)
                 X_new, y_new = generator.sample(N_SAMPLES, y=wanted)
                 X_new = X_new.clip(X.min(), X.max())
-                for what, value in judged(judge, data, X_new, y_new, epochs, seed):
+                for what, value in judged(judge, data, X_new, y_new, seed):
                     keep("samples", name, f"{who}, {what}", value)
             part = np.random.default_rng(seed).permutation(len(X))[:N_SAMPLES]
-            for what, value in judged(judge, data, X[part], y[part], epochs, seed):
+            for what, value in judged(judge, data, X[part], y[part], seed):
                 keep("samples", name, f"real rows, {what}", value)
 
 
-def judged(judge, data, X_new, y_new, epochs, seed):
+class LeastBIC(BaseEstimator):
+    """The Gaussian mixture that the Bayesian information criterion asks for."""
+
+    def __init__(self, random_state=None):
+        self.random_state = random_state
+
+    def fit(self, Z, y=None):
+        each = [
+            GaussianMixture(n, reg_covar=1e-4, tol=5e-3, random_state=self.random_state).fit(Z)
+            for n in (1, 2, 4, 8, 16, 32)
+            if n < len(Z) / 8
+        ]
+        self.best_ = min(each, key=lambda mixture: mixture.bic(Z))
+        return self
+
+    def sample(self, n_samples):
+        return self.best_.sample(n_samples)
+
+
+def measure_densities(args, keep):
+    def mixture(n_components, kind):
+        return GaussianMixture(n_components, covariance_type=kind, reg_covar=1e-4, tol=5e-3)
+
+    for name in args.sets:
+        data = load(name, args.data, args.rows)
+        X, _, y, _ = data
+        judge = Judge(60 if name == "digits" else 5, 0).fit(X, y)
+        wanted = np.random.default_rng(0).permutation(np.arange(5_000) % (y.max() + 1))
+        for seed in range(args.seeds):
+            default = AutoencoderGenerator(random_state=seed).fit(X, y).autoencoder_
+            shallow = clone(default).set_params(
+                hidden_layer_sizes=(512,), activation="relu", normalization=None, batch_size=128
+            )
+            frozen = FrozenEstimator(default)
+            for who, autoencoder, density in (
+                ("default", frozen, None),
+                ("least BIC", frozen, LeastBIC()),
+                ("4 components", frozen, mixture(4, "full")),
+                ("16 of one covariance", frozen, mixture(16, "tied")),
+                ("kernel, bandwidth 0.2", frozen, KernelDensity(bandwidth=0.2)),
+                ("3 codes", clone(default).set_params(n_components=3), None),
+                ("16 codes", clone(default).set_params(n_components=16), None),
+                ("one hidden layer of rectifiers", shallow, None),
+            ):
+                generator = AutoencoderGenerator(autoencoder, density, random_state=seed)
+                X_new, y_new = generator.fit(X, y).sample(len(wanted), y=wanted)
+                for what, value in judged(judge, data, X_new, y_new, seed):
+                    keep("densities", name, f"{who}, {what}", value)
+
+
+def judged(judge, data, X_new, y_new, seed):
     """What samples are worth, figure by figure."""
     X, X_test, _, y_test = data
     yield "agree", judge.score(X_new, y_new)
     yield "Frechet", frechet(judge.features(X_new), judge.features(X_test))
     yield "distance", distance_to_nearest(X_new, X) / distance_to_nearest(X_test, X)
-    yield "samples only", Judge(2 * epochs, seed + 1).fit(X_new, y_new).score(X_test, y_test)
+    yield "samples only", Judge(10, seed + 1).fit(X_new, y_new).score(X_test, y_test)
 
 
 def measure_labels(args, keep):
@@ -219,7 +274,7 @@ def imbalanced_sets(args, seed):
         yield path.stem, *train_test_split(X, y, test_size=0.5, stratify=y, random_state=seed)
     X, X_test, y, y_test = load("fashion_mnist", args.data, None)
     rng = np.random.default_rng(seed)
-    many = rng.permutation(np.flatnonzero(y == 0))
+    many = rng.permutation(np.flatnonzero(y == 0))[:3_000]
     few = rng.permutation(np.flatnonzero(y == 6))[: len(many) // 100]
     rows, test = np.concatenate([many, few]), np.isin(y_test, (0, 6))
     yield (
@@ -261,7 +316,12 @@ def report_imbalance(figures):
             print(f"{kind}: ours above {other} on {above}, below on {below} of {len(pairs)} sets")
 
 
-PARTS = {"samples": measure_samples, "labels": measure_labels, "imbalance": measure_imbalance}
+PARTS = {
+    "samples": measure_samples,
+    "densities": measure_densities,
+    "labels": measure_labels,
+    "imbalance": measure_imbalance,
+}
 
 
 def main():
@@ -269,7 +329,9 @@ def main():
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", type=Path)
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument(
+        "--parts", nargs="+", choices=PARTS, default=["samples", "labels", "imbalance"]
+    )
     parser.add_argument("--sets", nargs="+")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--rows", type=int, help="train on that many rows of MNIST")

@@ -26,8 +26,8 @@ generator = AutoencoderGenerator(random_state=0).fit(X_train, y_train)
 # %%
 # Samples beside the nearest training rows
 # ----------------------------------------
-# Four samples of each class, in each pair on the left; on the right the training row nearest to it. Were
-# they the same, the samples would be copies.
+# Four samples of each class, in each pair on the left; on the right the training row nearest to
+# it. Were they the same, the samples would be copies.
 labels = np.repeat(np.arange(10), 4)
 samples, _ = generator.sample(40, y=labels)
 nearest, distance = pairwise_distances_argmin_min(samples, X_train)
@@ -62,8 +62,8 @@ for ax, (start, end) in zip(axes, [(0, 6), (1, 7), (3, 8), (4, 9)], strict=True)
 # %%
 # More training data
 # ------------------
-# With five labelled digits of each class, and the other rows without labels (-1), the generator learns
-# from all rows, and gives a classifier as many labelled ones as it likes.
+# With five labelled digits of each class, and the other rows without labels (-1), the generator
+# learns from all rows, and gives a classifier as many labelled ones as it likes.
 few = np.full(len(y_train), -1)
 for digit in range(10):
     rows = np.flatnonzero(y_train == digit)[:5]
@@ -74,4 +74,5 @@ generator = AutoencoderGenerator(autoencoder, random_state=0).fit(X_train, few)
 X_new, y_new = generator.sample(1_000)
 alone = SVC().fit(X_train[known], few[known]).score(X_test, y_test)
 more = SVC().fit(np.vstack([X_train[known], X_new]), np.r_[few[known], y_new])
-print(f"SVC on 50 labelled digits: {alone:.3f}; with 1,000 samples: {more.score(X_test, y_test):.3f}")
+score = more.score(X_test, y_test)
+print(f"SVC on 50 labelled digits: {alone:.3f}; with 1,000 samples: {score:.3f}")
