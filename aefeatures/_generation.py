@@ -84,8 +84,8 @@ class AutoencoderGenerator(BaseEstimator):
         - "normal": the standard normal distribution of the codes as they are, which is the
           prior of an autoencoder with `Variational`. It knows no classes.
     random_state : int, RandomState instance or None, default=None
-        Given to the parts, where they have a `random_state` that is None: to the
-        autoencoder, the density and, where `sample` is not given another, to what it draws.
+        Determines what is drawn in `sample`, where that is not given another, and seeds
+        autoencoder and density where their own `random_state` is None.
 
     Attributes
     ----------
@@ -174,7 +174,7 @@ class AutoencoderGenerator(BaseEstimator):
         """
         with self._unchanged_on_error():
             rows = check_rows(self, X, reset=True)
-            rng = check_random_state(self.random_state)
+            rng = make_rng(self.random_state)
             classes = labels = None
             if y is not None:
                 y = column_or_1d(y, warn=True)
@@ -235,9 +235,7 @@ class AutoencoderGenerator(BaseEstimator):
             raise ValueError(f"n_samples must be an int of at least 1, got {n_samples!r}.")
         n_samples = int(n_samples)
         self._check_size(n_samples)
-        if random_state is None:
-            random_state = self.random_state
-        rng = check_random_state(random_state)
+        rng = make_rng(self.random_state if random_state is None else random_state)
         labels = self._resolve_labels(n_samples, y, rng)
         samples: np.ndarray | None = None
         for part in iterate_slices(n_samples, self.n_features_in_):
@@ -300,7 +298,7 @@ class AutoencoderGenerator(BaseEstimator):
             made: Any = default_autoencoder(n_features)
         else:
             made = clone(self.autoencoder)
-        return give_seeds(made, self.random_state, rng)
+        return give_seeds(made, rng)
 
     def _learn_scale(self, codes: np.ndarray) -> np.ndarray:
         """Standardize the codes, but for the density that is of codes as they are."""
@@ -329,7 +327,7 @@ class AutoencoderGenerator(BaseEstimator):
             elif isinstance(self.density, str):
                 density = StandardNormal().fit(group)
             else:
-                density = give_seeds(clone(self.density), self.random_state, rng)
+                density = give_seeds(clone(self.density), rng)
                 try:
                     density.fit(group)
                 except ValueError as error:
@@ -440,9 +438,16 @@ def default_autoencoder(n_features: int) -> AutoencoderTransformer:
     )
 
 
-def give_seeds(part: Any, random_state: Any, rng: np.random.RandomState) -> Any:
-    """Give what has no random state one, where its owner has one; a fitted part is left alone."""
-    if random_state is None or isinstance(part, FrozenEstimator) or not hasattr(part, "get_params"):
+def make_rng(random_state: int | np.random.RandomState | None) -> np.random.RandomState:
+    """As `check_random_state`; None leaves NumPy's global generator alone."""
+    if random_state is None:
+        random_state = int(np.random.SeedSequence().generate_state(1)[0])
+    return check_random_state(random_state)
+
+
+def give_seeds(part: Any, rng: np.random.RandomState) -> Any:
+    """Give what has no random state one; a fitted part is left alone."""
+    if isinstance(part, FrozenEstimator) or not hasattr(part, "get_params"):
         return part
     unset = [
         name

@@ -7,11 +7,10 @@ from typing import Any, ClassVar
 import numpy as np
 from scipy import sparse
 from sklearn.base import clone
-from sklearn.utils import check_random_state
 
 from aefeatures._autoencoder import AutoencoderTransformer
 from aefeatures._batches import to_dense
-from aefeatures._generation import common_covariance, give_seeds, leaning_covariance
+from aefeatures._generation import common_covariance, give_seeds, leaning_covariance, make_rng
 from aefeatures._validation import OVERSAMPLER_CONSTRAINTS, check_rows, get_tags
 
 try:
@@ -55,7 +54,7 @@ class AutoencoderOversampler(BaseOverSampler):
         ``n ** (-1 / 6)`` for a class of n rows, which is Silverman's rule for a density of
         two dimensions [1]_: 1 for a single row, 0.6 for 20, 0.4 for 250.
     random_state : int, RandomState instance or None, default=None
-        Also given to the autoencoder where it has none.
+        Determines what is drawn, and seeds the autoencoder where its own is None.
 
     Attributes
     ----------
@@ -118,11 +117,11 @@ class AutoencoderOversampler(BaseOverSampler):
 
     def _fit_resample(self, X: Any, y: np.ndarray, **_: Any) -> tuple[Any, np.ndarray]:
         wanted = {label: n for label, n in self.sampling_strategy_.items() if n > 0}
-        rng = check_random_state(self.random_state)
+        rng = make_rng(self.random_state)
         autoencoder = (
             _default_autoencoder(*X.shape) if self.autoencoder is None else clone(self.autoencoder)
         )
-        self.autoencoder_ = give_seeds(autoencoder, self.random_state, rng).fit(X, y)
+        self.autoencoder_ = give_seeds(autoencoder, rng).fit(X, y)
         codes = np.asarray(self.autoencoder_.transform(X), dtype=np.float64)
         common = common_covariance([codes[y == label] for label in np.unique(y)])
         columns = _Columns(X)

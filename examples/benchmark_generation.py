@@ -18,8 +18,8 @@
                 0 and 6 (T-shirt, shirt), 3,000 rows and 30, and the sets of FOLDER/anomaly where
                 at most an eighth of the rows is positive, half of the rows held out
 
-    python examples/benchmark_generation.py --data FOLDER [--parts samples densities labels imbalance]
-        [--sets mnist] [--seeds 3] [--rows 60000] [--quick] [--json FILE]
+    python examples/benchmark_generation.py --data FOLDER [--sets mnist] [--seeds 3]
+        [--parts samples densities labels imbalance] [--rows 60000] [--quick] [--json FILE]
 
 FOLDER holds mnist.npz and fashion_mnist.npz with X_train, y_train, X_test, y_test, and
 anomaly/*.npz with X, y. Without it, sets that scikit-learn bundles are measured.

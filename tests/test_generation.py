@@ -92,9 +92,11 @@ def test_the_same_state_gives_the_same_samples(labelled):
 
 
 def test_a_random_state_of_none_draws_anew(digits, frozen):
-    generator = AutoencoderGenerator(frozen).fit(digits[0])
+    before = np.random.get_state()[1].copy()  # noqa: NPY002
+    generator = AutoencoderGenerator(frozen, GaussianMixture(2)).fit(digits[0])
     assert not (generator.sample(5, random_state=3) == generator.sample(5)).all()
     assert not (generator.sample(5) == generator.sample(5)).all()
+    assert (np.random.get_state()[1] == before).all()  # noqa: NPY002
 
 
 def test_fits_repeat(digits):
