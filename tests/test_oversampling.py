@@ -1,5 +1,4 @@
 import pickle
-import subprocess
 import sys
 
 import numpy as np
@@ -15,6 +14,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_score
 from sklearn.preprocessing import StandardScaler
 
+import aefeatures
 from aefeatures import AutoencoderOversampler, AutoencoderTransformer
 
 pytestmark = [
@@ -36,23 +36,16 @@ def table():
     return X[rows], y[rows]
 
 
-def test_importing_it_is_what_needs_imbalanced_learn():
-    code = """
-import sys
-import aefeatures
-from aefeatures import *
-assert "imblearn" not in sys.modules
-assert "AutoencoderOversampler" in dir(aefeatures)
-sys.modules["imblearn"] = None  # as if it were not installed
-try:
-    from aefeatures import AutoencoderOversampler
-except ImportError as error:
-    assert "pip install 'aefeatures[imbalance]'" in str(error), error
-else:
-    raise AssertionError
-assert not hasattr(aefeatures, "Oversampler")
-"""
-    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
+def test_without_imbalanced_learn_an_error_says_what_to_install(monkeypatch):
+    # That `import aefeatures` does not import it is tested in test_imports.py.
+    monkeypatch.delitem(sys.modules, "aefeatures._oversampling")
+    monkeypatch.setitem(sys.modules, "imblearn.over_sampling.base", None)
+    with pytest.raises(ImportError, match=r"pip install 'aefeatures\[imbalance\]'"):
+        aefeatures.AutoencoderOversampler  # noqa: B018
+    assert "AutoencoderOversampler" in dir(aefeatures)
+    assert "AutoencoderOversampler" not in aefeatures.__all__  # `import *` works without
+    with pytest.raises(AttributeError, match="has no attribute 'Oversampler'"):
+        aefeatures.Oversampler  # noqa: B018
 
 
 CONTRACT = estimator_checks_generator(
