@@ -23,10 +23,6 @@ except ImportError as error:
     ) from error
 
 
-# Codes have more dimensions than the directions in which a class varies.
-_SHRINKAGE = -1 / 6
-
-
 class AutoencoderOversampler(BaseOverSampler):
     """Even out classes with new rows that lie where the data lies.
 
@@ -49,10 +45,8 @@ class AutoencoderOversampler(BaseOverSampler):
     autoencoder : AutoencoderTransformer or None, default=None
         Gives codes and decodes them. A clone is fitted; `sklearn.frozen.FrozenEstimator` around a
         fitted one keeps that one. None is one with at most 16 codes.
-    spread : float or "auto", default="auto"
-        Standard deviation of the noise, in units of that of the class. 0 repeats rows. "auto" is
-        ``n ** (-1 / 6)`` for a class of n rows, which is Silverman's rule for a density of
-        two dimensions [1]_: 1 for a single row, 0.6 for 20, 0.4 for 250.
+    spread : float, default=0.4
+        Standard deviation of the noise, in units of that of the class. 0 repeats rows.
     random_state : int, RandomState instance or None, default=None
         Determines what is drawn, and seeds the autoencoder where its own is None.
 
@@ -77,11 +71,6 @@ class AutoencoderOversampler(BaseOverSampler):
     numbers where all values are, so that columns of integers and of yes and no stay so. A value
     that is missing (NaN) in the row that a new one starts from is missing there too.
 
-    References
-    ----------
-    .. [1] B. W. Silverman. Density Estimation for Statistics and Data Analysis. Chapman and
-       Hall, 1986.
-
     Examples
     --------
     >>> import numpy as np
@@ -103,7 +92,7 @@ class AutoencoderOversampler(BaseOverSampler):
         *,
         sampling_strategy: Any = "auto",
         autoencoder: Any = None,
-        spread: float | str = "auto",
+        spread: float = 0.4,
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
         super().__init__(sampling_strategy=sampling_strategy)
@@ -129,12 +118,11 @@ class AutoencoderOversampler(BaseOverSampler):
         for label, n_samples in wanted.items():
             members = np.flatnonzero(y == label)
             factor = np.linalg.cholesky(leaning_covariance(codes[members], common))
-            spread = len(members) ** _SHRINKAGE if self.spread == "auto" else self.spread
             chosen = members[rng.randint(len(members), size=n_samples)]
             noise = rng.standard_normal((n_samples, codes.shape[1])) @ factor.T
             starts = np.asarray(to_dense(X[chosen]), dtype=np.float64)
             # The row and the way from its reconstruction to that of the moved code.
-            moved = self._decode(codes[chosen] + spread * noise)
+            moved = self._decode(codes[chosen] + self.spread * noise)
             rows = columns.keep_to(starts + (moved - self._decode(codes[chosen])))
             rows = rows.astype(X.dtype)
             parts.append(sparse.csr_matrix(rows) if sparse.issparse(X) else rows)
