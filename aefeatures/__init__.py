@@ -1,9 +1,12 @@
 """Learned features for scikit-learn pipelines, from an autoencoder."""
 
+from typing import Any
+
 from aefeatures._autoencoder import AutoencoderTransformer
 from aefeatures._checkpoint import Checkpoint
 from aefeatures._displays import LatentSpaceDisplay, LossCurveDisplay
 from aefeatures._frames import NextFramePredictor
+from aefeatures._generation import AutoencoderGenerator
 from aefeatures._latent_map import write_latent_map
 from aefeatures._networks import ConvNetwork, DenseNetwork
 from aefeatures._reconstructions import ReconstructionDisplay, ReconstructionMonitor
@@ -20,6 +23,7 @@ from aefeatures._version import __version__ as __version__
 from aefeatures._vision import load_images
 
 __all__ = [
+    "AutoencoderGenerator",
     "AutoencoderTransformer",
     "Checkpoint",
     "ConvNetwork",
@@ -39,3 +43,16 @@ __all__ = [
     "load_images",
     "write_latent_map",
 ]
+
+
+# Not in `__all__`, so that `import *` works without imbalanced-learn.
+def __getattr__(name: str) -> Any:
+    if name == "AutoencoderOversampler":
+        from aefeatures._oversampling import AutoencoderOversampler
+
+        return AutoencoderOversampler
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), "AutoencoderOversampler"])

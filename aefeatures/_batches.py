@@ -40,9 +40,15 @@ def iterate_chunks(X: Rows, width: int = 1) -> Iterator[Rows]:
 
     `width` is the number of columns that a row takes where it takes more than in X.
     """
-    size = max(1, _CHUNK_ELEMENTS // max(X.shape[1], width))
-    for start in range(0, X.shape[0], size):
-        yield X[start : start + size]
+    for part in iterate_slices(X.shape[0], max(X.shape[1], width)):
+        yield X[part]
+
+
+def iterate_slices(n_rows: int, width: int) -> Iterator[slice]:
+    """The places of consecutive rows of which each takes `width` numbers."""
+    size = max(1, _CHUNK_ELEMENTS // width)
+    for start in range(0, n_rows, size):
+        yield slice(start, start + size)
 
 
 def is_lazy(X: Rows) -> bool:
@@ -55,10 +61,11 @@ def exceeds_memory(X: Rows) -> bool:
     base = X
     while isinstance(base, np.ndarray):
         base = base.base
-    return isinstance(base, mmap.mmap) and X.nbytes > _physical_memory() // 2
+    return isinstance(base, mmap.mmap) and X.nbytes > physical_memory() // 2
 
 
-def _physical_memory() -> int:
+def physical_memory() -> int:
+    """Bytes of memory that the machine has."""
     try:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError):  # not a POSIX system

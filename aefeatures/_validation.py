@@ -14,7 +14,7 @@ from scipy import sparse
 from sklearn.base import _fit_context as fit_context
 from sklearn.model_selection._search import BaseSearchCV
 from sklearn.utils import _safe_indexing, assert_all_finite, get_tags
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import (
     check_array,
     check_consistent_length,
@@ -41,6 +41,8 @@ except ImportError:  # scikit-learn before 1.9
 
 __all__ = [
     "CallbackSupportMixin",
+    "GENERATOR_CONSTRAINTS",
+    "OVERSAMPLER_CONSTRAINTS",
     "PARAMETER_CONSTRAINTS",
     "BaseSearchCV",
     "Interval",
@@ -49,6 +51,7 @@ __all__ = [
     "check_rows",
     "check_rows_and_labels",
     "fit_context",
+    "get_tags",
     "resolve_max_epochs",
     "resolve_principal_components",
     "take_samples",
@@ -85,6 +88,21 @@ PARAMETER_CONSTRAINTS: dict[str, list[Any]] = {
     "random_state": ["random_state"],
     "checkpoint": [None, str, os.PathLike, Checkpoint],
     "verbose": ["verbose"],
+}
+
+
+_CODES_AND_BACK = HasMethods(["fit", "transform", "inverse_transform"])
+
+GENERATOR_CONSTRAINTS: dict[str, list[Any]] = {
+    "autoencoder": [None, _CODES_AND_BACK],
+    "density": [None, StrOptions({"normal"}), HasMethods(["fit", "sample"])],
+    "random_state": ["random_state"],
+}
+
+# Beside those of imbalanced-learn's base class.
+OVERSAMPLER_CONSTRAINTS: dict[str, list[Any]] = {
+    "autoencoder": [None, _CODES_AND_BACK],
+    "spread": [Interval(Real, 0, None, closed="left")],
 }
 
 

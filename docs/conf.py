@@ -45,7 +45,7 @@ autosummary_generate = True
 # From the first thing to know to the more special; new ones come last.
 GALLERY = [
     "digits", "lecture", "latent_space", "features", "denoising", "missing_values", "novelty",
-    "next_frame",
+    "generation", "next_frame",
 ]  # fmt: skip
 
 

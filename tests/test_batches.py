@@ -100,7 +100,7 @@ def test_data_that_does_not_fit_on_the_device_is_streamed(monkeypatch):
 @pytest.fixture
 def larger_than_memory(monkeypatch):
     """Memory so small, and blocks so short, that a map of 100 rows is read by blocks."""
-    monkeypatch.setattr(aefeatures._batches, "_physical_memory", lambda: 1000)
+    monkeypatch.setattr(aefeatures._batches, "physical_memory", lambda: 1000)
     monkeypatch.setattr(aefeatures._batches, "_RESIDENT_BYTES", -1)
     monkeypatch.setattr(aefeatures._batches, "_CHUNK_ELEMENTS", 4 * 16 * 2)
 

@@ -3,9 +3,10 @@ import pickle
 import numpy as np
 import pytest
 from sklearn.base import clone
+from sklearn.neighbors import KernelDensity
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from aefeatures import AutoencoderTransformer, NextFramePredictor
+from aefeatures import AutoencoderGenerator, AutoencoderTransformer, NextFramePredictor
 from aefeatures._autoencoder import PRESETS
 from aefeatures._regularizers import REGULARIZERS
 
@@ -24,6 +25,10 @@ pytestmark = [
         AutoencoderTransformer(max_epochs=2, normalization="batch", precision="float64"),
         AutoencoderTransformer(max_epochs=2, regularizer=["supervised", "neighbors"]),
         NextFramePredictor(AutoencoderTransformer(max_epochs=2)),
+        AutoencoderGenerator(AutoencoderTransformer(max_epochs=2)),
+        AutoencoderGenerator(
+            AutoencoderTransformer(max_epochs=2, regularizer="supervised"), KernelDensity()
+        ),
     ]
 )
 def test_scikit_learn_contract(estimator, check):

@@ -29,6 +29,8 @@ LAYERS = [
     "_validation",
     "_vision",
     "_autoencoder",
+    "_generation",
+    "_oversampling",
     "_displays",
     "_reconstructions",
     "_latent_map",
@@ -79,7 +81,7 @@ after = (torch.get_rng_state().sum(), numpy.random.get_state()[1].sum(), random.
 assert before == after, "seeded"
 assert threading.active_count() == 1, threading.enumerate()
 assert torch.get_num_threads() == threads
-for name in ("matplotlib", "onnx", "plotly", "ray", "torchvision"):
+for name in ("imblearn", "matplotlib", "onnx", "plotly", "ray", "torchvision"):
     assert name not in sys.modules, name
 assert not torch.cuda.is_initialized()
 """

@@ -1,0 +1,345 @@
+import pickle
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+from scipy import sparse
+from sklearn.base import clone
+from sklearn.decomposition import PCA
+from sklearn.exceptions import NotFittedError
+from sklearn.frozen import FrozenEstimator
+from sklearn.mixture import GaussianMixture
+from sklearn.neighbors import KernelDensity
+from sklearn.svm import SVC
+
+import aefeatures._batches
+import aefeatures._generation
+from aefeatures import AutoencoderGenerator, AutoencoderTransformer
+
+
+@pytest.fixture(scope="module")
+def labelled(digits):
+    """Fitted with classes, on floats of 0 to 16. Not to be changed."""
+    X, _, y, _ = digits
+    return AutoencoderGenerator(small(), random_state=0).fit(X, y)
+
+
+@pytest.fixture(scope="module")
+def unlabelled(digits):
+    return AutoencoderGenerator(small(), random_state=0).fit(digits[0])
+
+
+def small(**params):
+    return AutoencoderTransformer(8, **{"hidden_layer_sizes": (64, 32), "max_epochs": 20, **params})
+
+
+@pytest.fixture(scope="module")
+def frozen(digits):
+    """An autoencoder that is fitted once for many generators."""
+    return FrozenEstimator(small(random_state=0).fit(digits[0]))
+
+
+def test_samples_are_of_the_class_asked_for(labelled, digits):
+    X, X_test, y, y_test = digits
+    judge = SVC().fit(X, y)
+    assert judge.score(X_test, y_test) > 0.97
+    X_new, y_new = labelled.sample(500)
+    assert X_new.shape == (500, 64)
+    assert judge.score(X_new, y_new) > 0.9
+    assert SVC().fit(X_new, y_new).score(X_test, y_test) > 0.85
+
+
+def test_samples_are_no_copies_and_no_single_picture(labelled, digits):
+    X_new, _ = labelled.sample(200, y=3)
+    nearest = np.sqrt(((X_new[:, None] - digits[0]) ** 2).sum(-1)).min(axis=1)
+    real = np.sqrt(((digits[1][:, None] - digits[0]) ** 2).sum(-1)).min(axis=1)
+    assert 0.6 < np.median(nearest) / np.median(real) < 1.4
+    assert X_new.std(axis=0).max() > 0.6 * digits[0][digits[2] == 3].std(axis=0).max()
+
+
+def test_y_is_one_class_or_one_for_each_row(labelled):
+    assert (labelled.sample(4, y=7)[1] == 7).all()
+    wanted = [3, 1, 3, 0]
+    X, y = labelled.sample(4, y=wanted)
+    assert y.tolist() == wanted
+    assert X.shape == (4, 64)
+
+
+def test_classes_come_as_often_as_they_were(digits):
+    X, _, y, _ = digits
+    labels = np.where(y == 0, "nought", "other")
+    generator = AutoencoderGenerator(PCA(5), random_state=0).fit(X, labels)
+    _, drawn = generator.sample(4_000)
+    assert abs((drawn == "nought").mean() - (labels == "nought").mean()) < 0.02
+    assert generator.classes_.tolist() == ["nought", "other"]
+    assert (generator.sample(3, y="nought")[1] == "nought").all()
+
+
+def test_without_y_samples_have_none(unlabelled):
+    X = unlabelled.sample(20)
+    assert isinstance(X, np.ndarray)
+    assert X.shape == (20, 64)
+    with pytest.raises(ValueError, match="fitted without y"):
+        unlabelled.sample(2, y=1)
+
+
+def test_the_same_state_gives_the_same_samples(labelled):
+    assert (labelled.sample(5)[0] == labelled.sample(5)[0]).all()
+    first = labelled.sample(5, random_state=1)[0]
+    assert (first == labelled.sample(5, random_state=1)[0]).all()
+    assert not (first == labelled.sample(5, random_state=2)[0]).all()
+
+
+def test_a_random_state_of_none_draws_anew(digits, frozen):
+    before = np.random.get_state()[1].copy()  # noqa: NPY002
+    generator = AutoencoderGenerator(frozen, GaussianMixture(2)).fit(digits[0])
+    assert not (generator.sample(5, random_state=3) == generator.sample(5)).all()
+    assert not (generator.sample(5) == generator.sample(5)).all()
+    assert (np.random.get_state()[1] == before).all()  # noqa: NPY002
+
+
+def test_fits_repeat(digits):
+    X, _, y, _ = digits
+    once, again = (
+        AutoencoderGenerator(small(max_epochs=2), random_state=0).fit(X, y).sample(9)[0]
+        for _ in range(2)
+    )
+    assert (once == again).all()
+
+
+def test_parts_keep_their_own_random_state(digits):
+    generator = AutoencoderGenerator(small(max_epochs=2, random_state=5), random_state=0)
+    generator.fit(digits[0])
+    assert generator.autoencoder_.random_state == 5
+    assert generator.autoencoder.random_state == 5
+    assert generator.set_params(autoencoder__random_state=None).fit(digits[0]) is generator
+    assert generator.autoencoder.random_state is None
+    assert generator.autoencoder_.random_state is not None
+
+
+@pytest.mark.parametrize("density", [GaussianMixture(3), KernelDensity(bandwidth=0.2), "normal"])
+def test_any_density(digits, frozen, density):
+    generator = AutoencoderGenerator(frozen, density, random_state=0).fit(digits[0])
+    X = generator.sample(30)
+    assert X.shape == (30, 64)
+    assert np.isfinite(X).all()
+    assert not (generator.sample(30, random_state=1) == X).all()
+    assert generator.score_samples(digits[1]).shape == (450,)
+
+
+def test_the_prior_of_a_variational_autoencoder(digits):
+    X, _, y, _ = digits
+    generator = AutoencoderGenerator(
+        small(regularizer="variational", max_epochs=60), "normal", random_state=0
+    ).fit(X)
+    judge = SVC().fit(X, y)
+    drawn = judge.predict(generator.sample(300))
+    assert len(np.unique(drawn)) >= 9  # of all classes
+    assert (generator._mean == 0).all()
+    with pytest.raises(ValueError, match="'normal' is one density for all rows"):
+        generator.fit(X, y)
+    assert generator.sample(2).shape == (2, 64)  # as before
+
+
+def test_score_samples_is_the_log_density_of_the_codes(digits, frozen):
+    X, X_test, _, _ = digits
+    codes = frozen.transform(X)
+    generator = AutoencoderGenerator(frozen, GaussianMixture(2, random_state=0)).fit(X)
+    ours = generator.score_samples(X_test)
+    # The same mixture without the standardization that the generator does.
+    raw = GaussianMixture(2, random_state=0, means_init=None).fit(codes)
+    theirs = raw.score_samples(frozen.transform(X_test))
+    assert np.median(np.abs(ours - theirs)) < 1.0
+    noise = np.random.default_rng(0).uniform(0, 16, X_test.shape)
+    assert np.median(generator.score_samples(noise)) < np.median(ours)
+
+
+def test_score_samples_weighs_classes_by_their_share(labelled, digits):
+    codes = labelled.autoencoder_.transform(digits[1])
+    standardized = (codes - labelled._mean) / labelled._spread
+    each = [np.exp(density.score_samples(standardized)) for density in labelled.densities_]
+    expected = labelled.class_prior_ @ each / labelled._spread.prod()
+    ours = np.exp(labelled.score_samples(digits[1]))
+    np.testing.assert_allclose(ours, expected, rtol=1e-6)
+
+
+def test_interpolation_goes_from_one_reconstruction_to_the_other(labelled, digits):
+    X = digits[1]
+    steps = labelled.interpolate(X[0], X[1:2], 7)
+    assert steps.shape == (7, 64)
+    ends = labelled.autoencoder_.reconstruct(X[:2])
+    np.testing.assert_allclose(steps[[0, -1]], ends, rtol=1e-4, atol=1e-4)
+    jumps = np.linalg.norm(np.diff(steps, axis=0), axis=1)
+    assert jumps.max() < np.linalg.norm(ends[0] - ends[1])
+
+
+def test_interpolation_refuses_what_it_cannot_do(labelled, digits):
+    with pytest.raises(ValueError, match="n_steps must be an int of at least 2, got 1"):
+        labelled.interpolate(digits[1][0], digits[1][1], 1)
+    with pytest.raises(ValueError, match="x_to must be one row, got 3"):
+        labelled.interpolate(digits[1][0], digits[1][:3], 5)
+    with pytest.raises(ValueError, match="X has 3 features, but AutoencoderGenerator is expecting"):
+        labelled.interpolate(digits[1][0, :3], digits[1][0], 5)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "expected"),
+    [(np.uint8, np.float32), (np.float32, np.float32), (np.int64, np.float64), (float, float)],
+)
+def test_dtypes(digits, dtype, expected):
+    X = digits[0].astype(dtype)
+    generator = AutoencoderGenerator(small(max_epochs=1), random_state=0).fit(X)
+    assert generator.sample(3).dtype == expected
+    assert generator.interpolate(X[0], X[1], 3).dtype == expected
+
+
+@pytest.mark.parametrize("library", [pd, pl])
+def test_frames_come_back_as_frames(digits, library):
+    X, _, y, _ = digits
+    names = [f"pixel {i}" for i in range(64)]
+    table = pd.DataFrame(X, columns=names) if library is pd else pl.DataFrame(X, schema=names)
+    generator = AutoencoderGenerator(small(max_epochs=1), random_state=0).fit(table, y)
+    X_new, y_new = generator.sample(5)
+    assert isinstance(X_new, library.DataFrame)
+    assert list(X_new.columns) == names
+    assert isinstance(y_new, np.ndarray)
+    assert generator.score_samples(X_new).shape == (5,)
+    steps = generator.interpolate(X[0], table[1:2], 4)
+    assert list(steps.columns) == names
+
+
+def test_sparse_and_missing_values(digits, frozen):
+    X = digits[0]
+    dense = AutoencoderGenerator(frozen, random_state=0).fit(X).sample(3)
+    from_sparse = AutoencoderGenerator(frozen, random_state=0).fit(sparse.csr_matrix(X)).sample(3)
+    np.testing.assert_allclose(dense, from_sparse, rtol=1e-5)
+    X = X.copy()
+    X[::7, 20] = np.nan
+    generator = AutoencoderGenerator(small(max_epochs=1), random_state=0).fit(X)
+    assert np.isfinite(generator.sample(5)).all()
+
+
+def test_few_labels_are_spread(digits):
+    X, X_test, y, y_test = digits
+    few = np.full(len(y), -1)
+    for label in range(10):
+        few[np.flatnonzero(y == label)[:5]] = label
+    preset = AutoencoderTransformer.from_preset("neighbors", n_components=8, max_epochs=20)
+    X_new, y_new = AutoencoderGenerator(preset, random_state=0).fit(X, few).sample(1_000)
+    alone = SVC().fit(X[few >= 0], few[few >= 0]).score(X_test, y_test)
+    assert SVC().fit(X_new, y_new).score(X_test, y_test) > alone + 0.02
+
+
+def test_what_is_unlabelled(digits, frozen):
+    X, _, y, _ = digits
+    y = y[:300].astype(float)
+    y[::2] = np.nan
+    assert AutoencoderGenerator(frozen).fit(X[:300], y).classes_.tolist() == list(range(10))
+    signs = np.where(digits[2] < 5, -1, 1)
+    assert AutoencoderGenerator(frozen).fit(X, signs).classes_.tolist() == [-1, 1]
+    with pytest.raises(ValueError, match="No row of y is labelled"):
+        AutoencoderGenerator(frozen).fit(X, np.full(len(X), np.nan))
+    with pytest.raises(ValueError, match="Unknown label type: continuous"):
+        AutoencoderGenerator(frozen).fit(X, X[:, 20] + 0.5 * X[:, 21] + 0.25)
+
+
+def test_a_class_of_one_row(digits, frozen):
+    X, _, y, _ = digits
+    rows = np.r_[np.flatnonzero(y != 4), np.flatnonzero(y == 4)[:1]]
+    generator = AutoencoderGenerator(frozen, random_state=0).fit(X[rows], y[rows])
+    fours, _ = generator.sample(100, y=4)
+    assert SVC().fit(X, y).predict(fours).tolist().count(4) > 70
+    assert fours.std(axis=0).max() > 1  # they vary
+    with pytest.raises(ValueError, match="cannot be fitted to the 1 rows of class 4: Found"):
+        AutoencoderGenerator(frozen, GaussianMixture()).fit(X[rows], y[rows])
+
+
+def test_a_single_row(digits):
+    generator = AutoencoderGenerator(small(max_epochs=1), random_state=0).fit(digits[0][:1])
+    assert np.isfinite(generator.sample(3)).all()
+
+
+def test_errors_of_sample(labelled, digits):
+    with pytest.raises(NotFittedError, match="not fitted yet"):
+        AutoencoderGenerator().sample(1)
+    for wrong in (0, -3, 2.5, True):
+        with pytest.raises(ValueError, match=f"at least 1, got {wrong}"):
+            labelled.sample(wrong)
+    with pytest.raises(ValueError, match=r"asks for the class 11, which was not .*\[0, 1, 2"):
+        labelled.sample(3, y=11)
+    with pytest.raises(ValueError, match=r"n_samples=3 rows, got 2"):
+        labelled.sample(3, y=[1, 2])
+    with pytest.raises(MemoryError, match=r"more than there is memory. Draw fewer at a time"):
+        labelled.sample(10**15)
+
+
+def test_samples_are_drawn_in_parts(labelled, monkeypatch):
+    sizes = []
+    decode = AutoencoderGenerator._decode
+    monkeypatch.setattr(aefeatures._batches, "_CHUNK_ELEMENTS", 64 * 10)
+    monkeypatch.setattr(
+        AutoencoderGenerator,
+        "_decode",
+        lambda self, codes: (sizes.append(len(codes)), decode(self, codes))[1],
+    )
+    X, y = labelled.sample(25, y=np.arange(25) % 10)
+    assert sizes == [10, 10, 5]
+    assert X.shape == (25, 64)
+    assert y.tolist() == [i % 10 for i in range(25)]
+
+
+def test_errors_of_parameters(digits):
+    with pytest.raises(ValueError, match=r"'density' parameter .* implementing 'fit' and 'sample'"):
+        AutoencoderGenerator(density=PCA()).fit(digits[0])
+    with pytest.raises(ValueError, match=r"'autoencoder' parameter .* 'inverse_transform'"):
+        AutoencoderGenerator(SVC()).fit(digits[0])
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        AutoencoderGenerator().fit(digits[0], [1, 2])
+
+
+def test_a_refused_fit_changes_nothing(digits, frozen):
+    generator = AutoencoderGenerator(frozen, random_state=0).fit(digits[0])
+    before = generator.sample(2)
+    with pytest.raises(ValueError, match="infinity"):
+        generator.fit(np.full((4, 64), np.inf))
+    with pytest.raises(ValueError, match="features"):
+        generator.fit(digits[0][:, :5])
+    assert (generator.sample(2) == before).all()
+
+
+def test_clone_pickle_and_nested_parameters(labelled):
+    copied = clone(labelled)
+    assert not hasattr(copied, "densities_")
+    copied.set_params(autoencoder__n_components=3, density=GaussianMixture())
+    copied.set_params(density__n_components=4)
+    assert copied.get_params()["density__n_components"] == 4
+    loaded = pickle.loads(pickle.dumps(labelled))
+    assert (loaded.sample(4)[0] == labelled.sample(4)[0]).all()
+
+
+def test_a_frozen_autoencoder_stays(digits, frozen):
+    generator = AutoencoderGenerator(frozen).fit(digits[0][:100])
+    assert generator.autoencoder_.estimator is frozen.estimator
+
+
+def test_number_of_components_follows_the_rows():
+    rng = np.random.RandomState(0)
+    fit = aefeatures._generation._fit_mixture
+    sizes = (31, 40, 400, 1_200)
+    components = [fit(rng.normal(size=(n, 3)), np.eye(3), rng).n_components for n in sizes]
+    assert components == [1, 2, 25, 64]
+
+
+def test_few_rows_lean_on_the_covariance_of_all():
+    rng = np.random.RandomState(0)
+    wide, fit = np.diag([9.0, 1.0, 1.0]), aefeatures._generation._fit_mixture
+    few, more = (fit(rng.normal(size=(n, 3)), wide, rng).covariances_[0, 0, 0] for n in (2, 15))
+    assert few > more > 1.3
+    assert fit(np.zeros((1, 3)), wide, rng).covariances_[0].tolist() == wide.tolist()
+
+
+def test_constant_columns_and_codes(digits):
+    X = np.hstack([digits[0][:200], np.full((200, 2), 3.0)])
+    generator = AutoencoderGenerator(PCA(10), random_state=0).fit(X)
+    np.testing.assert_allclose(generator.sample(5)[:, -2:], 3.0)

@@ -1,0 +1,209 @@
+import pickle
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from imblearn.over_sampling import RandomOverSampler
+from imblearn.pipeline import make_pipeline
+from imblearn.utils.estimator_checks import estimator_checks_generator
+from scipy import sparse
+from sklearn.base import clone
+from sklearn.datasets import load_breast_cancer
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedKFold, cross_val_score
+from sklearn.preprocessing import StandardScaler
+
+import aefeatures
+from aefeatures import AutoencoderOversampler, AutoencoderTransformer
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:n_components=1 is not below:UserWarning"),
+    pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning"),
+]
+
+
+def quick(**params):
+    small = AutoencoderTransformer(3, max_epochs=2)
+    return AutoencoderOversampler(**{"autoencoder": small, "random_state": 0, **params})
+
+
+@pytest.fixture(scope="module")
+def table():
+    """30 malignant and 357 benign rows of 30 columns."""
+    X, y = load_breast_cancer(return_X_y=True)
+    rows = np.r_[np.flatnonzero(y == 1), np.flatnonzero(y == 0)[:30]]
+    return X[rows], y[rows]
+
+
+def test_without_imbalanced_learn_an_error_says_what_to_install(monkeypatch):
+    # That `import aefeatures` does not import it is tested in test_imports.py.
+    monkeypatch.delitem(sys.modules, "aefeatures._oversampling")
+    monkeypatch.setitem(sys.modules, "imblearn.over_sampling.base", None)
+    with pytest.raises(ImportError, match=r"pip install 'aefeatures\[imbalance\]'"):
+        aefeatures.AutoencoderOversampler  # noqa: B018
+    assert "AutoencoderOversampler" in dir(aefeatures)
+    assert "AutoencoderOversampler" not in aefeatures.__all__  # `import *` works without
+    with pytest.raises(AttributeError, match="has no attribute 'Oversampler'"):
+        aefeatures.Oversampler  # noqa: B018
+
+
+CONTRACT = estimator_checks_generator(
+    AutoencoderOversampler(autoencoder=AutoencoderTransformer(1, max_epochs=2), random_state=0)
+)
+
+
+@pytest.mark.parametrize(("estimator", "check"), list(CONTRACT))
+def test_contract_of_imbalanced_learn(estimator, check):
+    check(estimator)
+
+
+def test_classes_are_evened_out_by_new_rows(table):
+    X, y = table
+    X_more, y_more = quick().fit_resample(X, y)
+    assert np.bincount(y_more).tolist() == [357, 357]
+    assert (X_more[: len(X)] == X).all()
+    new = X_more[len(X) :]
+    assert len(np.unique(new, axis=0)) == len(new)
+    assert (new >= X.min(axis=0)).all()
+    assert (new <= X.max(axis=0)).all()
+    rows = X[y == 0]
+    distance = (np.abs(new[:, None] - rows) / X.std(axis=0)).mean(axis=-1).min(axis=1)
+    assert 0.01 < np.median(distance) < 1
+
+
+def test_it_helps_more_than_repeating_rows(table):
+    """A linear model that must not take the few for noise."""
+    X, y = load_breast_cancer(return_X_y=True)
+    few, many = np.flatnonzero(y == 0), np.flatnonzero(y == 1)
+    train = np.r_[many[::2], few[:5]]
+    test = np.r_[many[1::2], few[5:]]
+
+    def accuracy(sampler):
+        model = make_pipeline(StandardScaler(), sampler, LogisticRegression(max_iter=10_000))
+        return balanced(model, X[train], y[train], X[test], y[test])
+
+    def balanced(model, X, y, X_test, y_test):
+        predicted = model.fit((X - X.mean(0)) / X.std(0), y).predict(
+            (X_test - X.mean(0)) / X.std(0)
+        )
+        return np.mean([(predicted[y_test == label] == label).mean() for label in (0, 1)])
+
+    ours = np.mean([accuracy(AutoencoderOversampler(random_state=seed)) for seed in range(2)])
+    assert ours > accuracy(RandomOverSampler(random_state=0)) - 0.005
+    assert ours > accuracy("passthrough")
+
+
+@pytest.mark.parametrize(
+    "strategy", [0.5, "minority", {0: 100}, lambda y: {0: int((y == 1).sum()) // 2}]
+)
+def test_sampling_strategy(table, strategy):
+    X, y = table
+    _, y_more = quick(sampling_strategy=strategy).fit_resample(X, y)
+    expected = {0.5: 178, "minority": 357}.get(strategy if not isinstance(strategy, dict) else None)
+    if expected is None:
+        expected = 100 if isinstance(strategy, dict) else 178
+    assert (y_more == 0).sum() == expected
+
+
+def test_columns_keep_their_kind(table):
+    X, y = table
+    frame = pd.DataFrame(
+        {
+            "size": X[:, 0],
+            "count": np.arange(len(X)) % 7,
+            "flag": X[:, 1] > 18,
+            "small": (X[:, 2] % 5).astype(np.int8),
+            "single": X[:, 3].astype(np.float32),
+        }
+    )
+    target = pd.Series(np.where(y == 0, "bad", "good"), name="kind")
+    frame_more, target_more = quick().fit_resample(frame, target)
+    assert frame_more.dtypes.tolist() == frame.dtypes.tolist()
+    assert target_more.value_counts().to_dict() == {"bad": 357, "good": 357}
+    assert frame_more["count"].between(0, 6).all()
+    new = frame_more[len(frame) :]
+    assert new["flag"].nunique() == 2
+    assert new["count"].nunique() > 3
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int64, np.float32, bool])
+def test_dtypes(digits, dtype):
+    X, _, y, _ = digits
+    rows = np.r_[np.flatnonzero(y == 1), np.flatnonzero(y == 2)[:9]]
+    X = (X[rows] > 7) if dtype is bool else X[rows].astype(dtype)
+    X_more, _ = quick().fit_resample(X, y[rows])
+    assert X_more.dtype == dtype
+    assert X_more[len(X) :].max() <= X.max()
+    assert X_more[len(X) :].std() > 0
+
+
+def test_sparse_and_missing_values(table):
+    X, y = table
+    X_more, _ = quick().fit_resample(sparse.csr_matrix(X), y)
+    assert sparse.issparse(X_more)
+    X = X.copy()
+    X[::3, 4] = np.nan
+    X[:, 5] = np.nan
+    X_more, _ = quick().fit_resample(X, y)
+    new = X_more[len(X) :]
+    assert 0 < np.isnan(new[:, 4]).mean() < 1
+    assert np.isnan(new[:, 5]).all()
+    assert np.isfinite(np.delete(new, [4, 5], axis=1)).all()
+
+
+def test_only_rows_to_train_on_are_resampled(table):
+    X, y = table
+    seen = []
+
+    class Spy(LogisticRegression):
+        def fit(self, X, y):
+            seen.append(np.bincount(y).tolist())
+            return super().fit(X, y)
+
+        def score(self, X, y):
+            seen.append(len(y))
+            return super().score(X, y)
+
+    model = make_pipeline(quick(), Spy(max_iter=10_000))
+    cross_val_score(model, X, y, cv=StratifiedKFold(3))
+    assert seen == [[238, 238], 129] * 3
+
+
+def test_several_classes_and_one_of_one_row(digits):
+    X, _, y, _ = digits
+    rows = np.r_[np.flatnonzero(y < 2), np.flatnonzero(y == 2)[:1], np.flatnonzero(y == 3)[:20]]
+    X_more, y_more = quick().fit_resample(X[rows], y[rows])
+    counts = np.bincount(y_more)
+    assert (counts == counts.max()).all()
+    assert X_more[y_more == 2].std(axis=0).max() > 0
+
+
+def test_no_spread_repeats_rows(table):
+    X, y = table
+    X_more, _ = quick(spread=0.0).fit_resample(X, y)
+    rows = {row.tobytes() for row in X}
+    assert all(row.tobytes() in rows for row in X_more[len(X) :])
+
+
+def test_it_repeats_clones_and_pickles(table):
+    X, y = table
+    sampler = quick(autoencoder=None).set_params(spread=0.3)
+    once = sampler.fit_resample(X, y)[0]
+    assert (once == clone(sampler).fit_resample(X, y)[0]).all()
+    assert (once == pickle.loads(pickle.dumps(sampler)).fit_resample(X, y)[0]).all()
+    sampler = quick().set_params(autoencoder__n_components=2)
+    sampler.fit_resample(X, y)
+    assert sampler.autoencoder_.n_components == 2
+
+
+def test_errors(table):
+    X, y = table
+    with pytest.raises(ValueError, match="'spread' parameter of AutoencoderOversampler must be"):
+        quick(spread=-1.0).fit_resample(X, y)
+    with pytest.raises(ValueError, match=r"'autoencoder' parameter .* 'inverse_transform'"):
+        quick(autoencoder=LogisticRegression()).fit_resample(X, y)
+    with pytest.raises(ValueError, match="infinity"):
+        quick().fit_resample(np.where(X > 1, np.inf, X), y)
+    with pytest.raises(ValueError, match="more than 1 class"):
+        quick().fit_resample(X, np.zeros(len(X), int))
