@@ -169,7 +169,7 @@ def test_kinds_of_data(X, tmp_path, kind, within, monkeypatch):
         np.save(tmp_path / "X.npy", X)
         X = np.load(tmp_path / "X.npy", mmap_mode="r")
     if kind == "blocks":
-        monkeypatch.setattr(aefeatures._batches, "_physical_memory", lambda: 1000)
+        monkeypatch.setattr(aefeatures._batches, "physical_memory", lambda: 1000)
         monkeypatch.setattr(aefeatures._batches, "_RESIDENT_BYTES", -1)
         monkeypatch.setattr(aefeatures._batches, "_CHUNK_ELEMENTS", 64 * 64 * 16)
     folder = tmp_path / "a" / "new"
