@@ -822,6 +822,11 @@ class AutoencoderTransformer(
         else:
             seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
         self._scaling, means = learn_scaling(X, self.scaling)
+        if self._scaling.wide and self.device_.type == "mps":
+            raise ValueError(
+                "X has columns so large or so nearly constant that float32, all that device 'mps' "
+                "has, does not hold what they are scaled by. Use device='cpu', or rescale them."
+            )
         scaled_means = self._scaling(torch.from_numpy(means))
         self._fill = FillMissing(scaled_means.to(PRECISIONS[self.precision]))
         check_loss_range(self.loss, self._scaling, self.scaling)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import ctypes
 import functools
+import multiprocessing
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -32,8 +33,11 @@ _MULTI_THREAD_WORK = 50_000_000
 # Copies that `place` made, for as long as the module they were made of lives.
 _placed: WeakKeyDictionary[nn.Module, tuple[Any, nn.Module]] = WeakKeyDictionary()
 
-# The process that `settle_after_fork` was last called in.
-_process = os.getpid()
+# The process that `settle_after_fork` was last called in; not yet, in a child of `multiprocessing`
+# that is the first to import this, whose parent may have computed with PyTorch.
+_process = (
+    None if type(multiprocessing.current_process()).__name__ == "ForkProcess" else os.getpid()
+)
 
 # The process-wide thread count is touched for microseconds by `_prepare`; the lock keeps
 # two fits from reading each other's value.

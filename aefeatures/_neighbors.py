@@ -106,7 +106,7 @@ def principal_axes(
         for rows in _centred(batches, means):
             product += rows.t() @ (rows @ basis)
         if i < _N_PASSES - 1:
-            basis = torch.linalg.qr(product).Q
+            basis = torch.linalg.qr(product.cpu()).Q.to(basis)  # MPS has no such decomposition
     # Within the space that is found, by falling variance.
     vectors = torch.linalg.eigh((basis.t() @ product).cpu()).eigenvectors.flip(1)
     basis = basis @ vectors.to(basis)

@@ -171,7 +171,7 @@ def _fill_masked(X: Any) -> np.ndarray:
     """Return the array with NaN, which is a missing value, where it is masked."""
     if not np.ma.is_masked(X):
         return np.asarray(X)
-    if X.dtype.kind not in "biuf":
+    if X.dtype.kind not in "biufO":  # dates and the like, which are refused
         return np.asarray(X)
     held = np.result_type(X.dtype, np.float16)  # the smallest that holds the numbers and NaN
     filled: np.ndarray = X.astype(held).filled(np.nan)
@@ -210,6 +210,8 @@ def _check_dataset(estimator: Any, X: Any, *, reset: bool) -> Any:
 
 def check_codes(Z: Any, n_components: int, estimator: Any) -> np.ndarray:
     """Return Z as a finite matrix of codes."""
+    if np.ma.is_masked(Z):
+        raise ValueError("Z has masked values, but every number of a code is needed.")
     with _no_warnings_of_sums():
         codes: np.ndarray = check_array(Z, dtype=[np.float64, np.float32], estimator=estimator)
     if codes.shape[1] != n_components:

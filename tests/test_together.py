@@ -105,12 +105,37 @@ print("done")
 """
 
 
+FORKED_FIRST = """
+import multiprocessing, torch
+
+torch.set_num_threads(2)
+(torch.rand(800, 800) @ torch.rand(800, 800)).sum()
+
+def work():
+    import numpy as np
+    from aefeatures import AutoencoderTransformer
+
+    X = np.random.default_rng(0).random((5000, 100))
+    settings = {"hidden_layer_sizes": (999, 12), "batch_size": 4096, "max_epochs": 2}
+    AutoencoderTransformer(**settings).fit_transform(X)
+
+process = multiprocessing.get_context("fork").Process(target=work)
+process.start()
+process.join()
+print("done" if process.exitcode == 0 else process.exitcode)
+"""
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="forks after PyTorch computed")
-@pytest.mark.parametrize("kind", ["multiprocessing", "joblib"])
-def test_forked_children_of_a_process_that_computed(kind):
+@pytest.mark.parametrize(
+    "program",
+    [(FORKS, "multiprocessing"), (FORKS, "joblib"), (FORKED_FIRST,)],
+    ids=["multiprocessing", "joblib", "the child imports first"],
+)
+def test_forked_children_of_a_process_that_computed(program):
     environment = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"}
     done = subprocess.run(
-        [sys.executable, "-c", FORKS, kind],
+        [sys.executable, "-c", *program],
         env=environment,
         capture_output=True,
         text=True,

@@ -126,3 +126,19 @@ def test_long_double_is_encoded_as_float64():
     codes = transformer.transform(X.astype(np.longdouble))
     assert codes.dtype == np.float64
     np.testing.assert_array_equal(codes, transformer.transform(X))
+
+
+def test_masked_numbers_among_objects_are_missing():
+    masked = np.ma.array(X.astype(object), mask=False)
+    masked[3, 2] = np.ma.masked
+    masked.data[3, 2] = 1e6
+    filled = np.where(masked.mask, np.nan, X)
+    transformer = quick().fit(masked)
+    np.testing.assert_array_equal(transformer.transform(masked), transformer.transform(filled))
+
+
+def test_masked_codes_are_refused():
+    transformer = quick().fit(X)
+    codes = np.ma.masked_less(transformer.transform(X), 0)
+    with pytest.raises(ValueError, match="Z has masked values, but every number of a code is"):
+        transformer.inverse_transform(codes)
