@@ -99,7 +99,7 @@ class AutoencoderGenerator(BaseEstimator):
         Their shares of the rows.
     n_features_in_ : int
         Number of columns seen in `fit`.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (n_features,)
         Names of the columns seen in `fit`, where X has string names for all of them.
 
     See Also

@@ -58,7 +58,7 @@ class AutoencoderOversampler(BaseOverSampler):
         The fitted autoencoder.
     n_features_in_ : int
         Number of columns seen in `fit_resample`.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (n_features,)
         Names of the columns, where X has string names for all of them.
 
     See Also
