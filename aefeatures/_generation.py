@@ -21,6 +21,7 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted, c
 
 from aefeatures._autoencoder import AutoencoderTransformer
 from aefeatures._batches import iterate_slices, physical_memory
+from aefeatures._regularizers import split_labels
 from aefeatures._validation import (
     GENERATOR_CONSTRAINTS,
     check_rows,
@@ -109,9 +110,9 @@ class AutoencoderGenerator(BaseEstimator):
 
     Notes
     -----
-    Rows of y that are -1 among at least two other integer classes, or missing (NaN, None), are
-    unlabelled: they teach the autoencoder, and are given the class of most of the 5 labelled rows
-    whose codes are nearest. -1 beside a single other class is a class.
+    Rows of y that are missing (NaN, None, NA), or -1 among at least two other classes that are
+    whole numbers, are unlabelled: they teach the autoencoder, and are given the class of most of
+    the 5 labelled rows whose codes are nearest. -1 beside a single other class is a class.
 
     Samples are what the decoder gives: in X's units, in float64 where X is of float64 or 32-
     or 64-bit integers and in float32 else, not rounded.
@@ -461,17 +462,12 @@ def give_seeds(part: Any, rng: np.random.RandomState) -> Any:
 
 def _check_classes(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The classes in y, and their positions for each row, -1 where it is unlabelled."""
-    unlabelled = np.zeros(len(y), dtype=bool)
-    if y.dtype.kind in "fO":
-        unlabelled = np.array([label is None or label != label for label in y.tolist()])
-    if y.dtype.kind == "i" and -1 in y and len(np.unique(y)) > 2:
-        unlabelled = y == -1
-    if unlabelled.all():
+    labelled, known = split_labels(y)
+    if not labelled.any():
         raise ValueError("No row of y is labelled.")
-    known = y[~unlabelled]
     check_classification_targets(known)
     labels = np.full(len(y), -1, dtype=np.intp)
-    classes, labels[~unlabelled] = np.unique(known, return_inverse=True)
+    classes, labels[labelled] = np.unique(known, return_inverse=True)
     return classes, labels
 
 

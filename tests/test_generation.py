@@ -244,6 +244,22 @@ def test_what_is_unlabelled(digits, frozen):
         AutoencoderGenerator(frozen).fit(X, X[:, 20] + 0.5 * X[:, 21] + 0.25)
 
 
+@pytest.mark.parametrize(
+    "y",
+    [
+        pd.Series(["0", "1", "2", pd.NA] * 20, dtype="string"),
+        pd.Series([0, 1, 2, -1] * 20, dtype="Int64"),
+        np.array([0, 1, 2, -1] * 20, dtype=object),
+        np.array([0, 1, 2, None] * 20, dtype=object),
+        pl.Series([0, 1, 2, None] * 20),
+    ],
+)
+def test_labels_of_any_library(digits, y):
+    autoencoder = small(max_epochs=10, regularizer="supervised")
+    generator = AutoencoderGenerator(autoencoder, random_state=0).fit(digits[0][:80], y)
+    assert generator.classes_.astype(int).tolist() == [0, 1, 2]
+
+
 def test_a_class_of_one_row(digits, frozen):
     X, _, y, _ = digits
     rows = np.r_[np.flatnonzero(y != 4), np.flatnonzero(y == 4)[:1]]
