@@ -1,3 +1,4 @@
+import inspect
 import pickle
 import sys
 
@@ -43,6 +44,9 @@ def test_without_imbalanced_learn_an_error_says_what_to_install(monkeypatch):
     with pytest.raises(ImportError, match=r"pip install 'aefeatures\[imbalance\]'"):
         aefeatures.AutoencoderOversampler  # noqa: B018
     assert "AutoencoderOversampler" in dir(aefeatures)
+    monkeypatch.setitem(sys.modules, "imblearn", None)
+    assert "AutoencoderOversampler" not in dir(aefeatures)
+    assert "AutoencoderGenerator" in dict(inspect.getmembers(aefeatures))
     assert "AutoencoderOversampler" not in aefeatures.__all__  # `import *` works without
     with pytest.raises(AttributeError, match="has no attribute 'Oversampler'"):
         aefeatures.Oversampler  # noqa: B018
