@@ -77,11 +77,13 @@ class AutoencoderGenerator(BaseEstimator):
         it as `autoencoder_`.
     density : {"normal"}, object or None, default=None
         The density of the codes: a density of scikit-learn's or any object with `fit` and
-        `sample`. A clone of it is fitted to the standardized codes (zero mean and unit variance
-        over all rows, so that a bandwidth means the same for any autoencoder), one for each class.
+        `sample`. A clone of it (a deep copy where it is no estimator) is fitted to the
+        standardized codes (zero mean and unit variance over all rows, so that a bandwidth means
+        the same for any autoencoder), one for each class.
 
-        - None: a `GaussianMixture` of one component for every 16 rows, at most 64. Below 32 rows
-          it is a single one, whose covariance leans on that of the other classes.
+        - None: a `GaussianMixture` of one component for every 16 rows, repeated ones counted
+          once, at most 64. Below 32 rows it is a single one, whose covariance leans on that of
+          the other classes.
         - "normal": the standard normal distribution of the codes as they are, which is the
           prior of an autoencoder with `Variational`. It knows no classes.
     random_state : int, RandomState instance or None, default=None
@@ -141,6 +143,7 @@ class AutoencoderGenerator(BaseEstimator):
     _spread: np.ndarray
     _code_dtype: np.dtype
     _frame: str | None
+    _columns: Any
 
     def __init__(
         self,
@@ -195,7 +198,8 @@ class AutoencoderGenerator(BaseEstimator):
                 labels = _label_by_neighbors(codes, labels)
             self.classes_ = classes
             self._fit_densities(codes, labels, rng)
-            self._frame = _kind_of_frame(X)
+            self._frame = kind_of_frame(X)
+            self._columns = None if self._frame is None else X.columns
         return self
 
     def sample(
@@ -260,8 +264,15 @@ class AutoencoderGenerator(BaseEstimator):
         -------
         log_density : ndarray of shape (n_samples,)
             Of all classes together, each by its share.
+
+        Raises
+        ------
+        AttributeError
+            If the density has no `score_samples`.
         """
         check_is_fitted(self)
+        if not all(hasattr(density, "score_samples") for density in self.densities_):
+            raise AttributeError(f"The density {self.density!r} has no score_samples.")
         check_rows(self, X, reset=False)
         codes = np.asarray(self.autoencoder_.transform(X), dtype=np.float64)
         codes = (codes - self._mean) / self._spread
@@ -328,7 +339,7 @@ class AutoencoderGenerator(BaseEstimator):
             elif isinstance(self.density, str):
                 density = StandardNormal().fit(group)
             else:
-                density = give_seeds(clone(self.density), rng)
+                density = give_seeds(clone(self.density, safe=False), rng)
                 try:
                     density.fit(group)
                 except ValueError as error:
@@ -402,14 +413,13 @@ class AutoencoderGenerator(BaseEstimator):
         """Rows in a frame, where `fit` was given one."""
         if self._frame is None:
             return X
-        names = getattr(self, "feature_names_in_", None)
         if self._frame == "polars":
             import polars as pl
 
-            return pl.DataFrame(X, schema=None if names is None else list(names))
+            return pl.DataFrame(X, schema=self._columns)
         import pandas as pd
 
-        return pd.DataFrame(X, columns=names)
+        return pd.DataFrame(X, columns=self._columns)
 
     @contextmanager
     def _unchanged_on_error(self) -> Iterator[None]:
@@ -492,7 +502,9 @@ def _fit_mixture(
     codes: np.ndarray, common: np.ndarray, rng: np.random.RandomState
 ) -> GaussianMixture:
     """A Gaussian mixture of as many components as the rows bear."""
-    n_components = min(_MOST_COMPONENTS, len(codes) // _ROWS_OF_COMPONENT)
+    # Codes of one row differ in the last digits by its place in a batch.
+    distinct = np.unique(codes.round(6), axis=0)
+    n_components = min(_MOST_COMPONENTS, len(distinct) // _ROWS_OF_COMPONENT)
     if n_components < 2:
         return _fit_normal(codes, common)
     return GaussianMixture(
@@ -538,6 +550,7 @@ def _draw(density: Any, n_samples: int, rng: np.random.RandomState) -> np.ndarra
     return np.asarray(drawn[0] if isinstance(drawn, tuple) else drawn)
 
 
-def _kind_of_frame(X: Any) -> str | None:
+def kind_of_frame(X: Any) -> str | None:
+    """The library whose frame X is."""
     module = type(X).__module__.partition(".")[0]
     return module if module in ("pandas", "polars") and hasattr(X, "columns") else None
