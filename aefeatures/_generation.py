@@ -198,7 +198,7 @@ class AutoencoderGenerator(BaseEstimator):
                 labels = _label_by_neighbors(codes, labels)
             self.classes_ = classes
             self._fit_densities(codes, labels, rng)
-            self._frame = kind_of_frame(X)
+            self._frame = _kind_of_frame(X)
             self._columns = None if self._frame is None else X.columns
         return self
 
@@ -550,7 +550,6 @@ def _draw(density: Any, n_samples: int, rng: np.random.RandomState) -> np.ndarra
     return np.asarray(drawn[0] if isinstance(drawn, tuple) else drawn)
 
 
-def kind_of_frame(X: Any) -> str | None:
-    """The library whose frame X is."""
+def _kind_of_frame(X: Any) -> str | None:
     module = type(X).__module__.partition(".")[0]
     return module if module in ("pandas", "polars") and hasattr(X, "columns") else None
