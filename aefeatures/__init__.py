@@ -1,6 +1,7 @@
 """Learned features for scikit-learn pipelines, from an autoencoder."""
 
-from typing import Any
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
 
 from aefeatures._autoencoder import AutoencoderTransformer
 from aefeatures._checkpoint import Checkpoint
@@ -46,13 +47,18 @@ __all__ = [
 
 
 # Not in `__all__`, so that `import *` works without imbalanced-learn.
-def __getattr__(name: str) -> Any:
-    if name == "AutoencoderOversampler":
-        from aefeatures._oversampling import AutoencoderOversampler
+if TYPE_CHECKING:
+    from aefeatures._oversampling import AutoencoderOversampler as AutoencoderOversampler
+else:
 
-        return AutoencoderOversampler
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    def __getattr__(name: str) -> Any:
+        if name == "AutoencoderOversampler":
+            from aefeatures._oversampling import AutoencoderOversampler
+
+            return AutoencoderOversampler
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), "AutoencoderOversampler"])
+    # What `inspect` and `pydoc` find here they ask for.
+    return sorted({*globals(), *(["AutoencoderOversampler"] if find_spec("imblearn") else [])})

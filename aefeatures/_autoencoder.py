@@ -811,7 +811,7 @@ class AutoencoderTransformer(
             check_loss_range(self.loss, self._scaling, self.scaling)
             self._rng = copy.deepcopy(self._rng)
             return
-        if self.n_components >= X.shape[1]:
+        if self.n_components >= X.shape[1] > 1:  # a single column is what no code compresses
             warnings.warn(
                 f"n_components={self.n_components} is not below the number of columns, "
                 f"{X.shape[1]}: the code is not a compression.",

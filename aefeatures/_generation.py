@@ -21,6 +21,7 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted, c
 
 from aefeatures._autoencoder import AutoencoderTransformer
 from aefeatures._batches import iterate_slices, physical_memory
+from aefeatures._regularizers import split_labels
 from aefeatures._validation import (
     GENERATOR_CONSTRAINTS,
     check_rows,
@@ -76,11 +77,13 @@ class AutoencoderGenerator(BaseEstimator):
         it as `autoencoder_`.
     density : {"normal"}, object or None, default=None
         The density of the codes: a density of scikit-learn's or any object with `fit` and
-        `sample`. A clone of it is fitted to the standardized codes (zero mean and unit variance
-        over all rows, so that a bandwidth means the same for any autoencoder), one for each class.
+        `sample`. A clone of it (a deep copy where it is no estimator) is fitted to the
+        standardized codes (zero mean and unit variance over all rows, so that a bandwidth means
+        the same for any autoencoder), one for each class.
 
-        - None: a `GaussianMixture` of one component for every 16 rows, at most 64. Below 32 rows
-          it is a single one, whose covariance leans on that of the other classes.
+        - None: a `GaussianMixture` of one component for every 16 rows, repeated ones counted
+          once, at most 64. Below 32 rows it is a single one, whose covariance leans on that of
+          the other classes.
         - "normal": the standard normal distribution of the codes as they are, which is the
           prior of an autoencoder with `Variational`. It knows no classes.
     random_state : int, RandomState instance or None, default=None
@@ -109,9 +112,9 @@ class AutoencoderGenerator(BaseEstimator):
 
     Notes
     -----
-    Rows of y that are -1 among at least two other integer classes, or missing (NaN, None), are
-    unlabelled: they teach the autoencoder, and are given the class of most of the 5 labelled rows
-    whose codes are nearest. -1 beside a single other class is a class.
+    Rows of y that are missing (NaN, None, NA), or -1 among at least two other classes that are
+    whole numbers, are unlabelled: they teach the autoencoder, and are given the class of most of
+    the 5 labelled rows whose codes are nearest. -1 beside a single other class is a class.
 
     Samples are what the decoder gives: in X's units, in float64 where X is of float64 or 32-
     or 64-bit integers and in float32 else, not rounded.
@@ -140,6 +143,7 @@ class AutoencoderGenerator(BaseEstimator):
     _spread: np.ndarray
     _code_dtype: np.dtype
     _frame: str | None
+    _columns: Any
 
     def __init__(
         self,
@@ -195,6 +199,7 @@ class AutoencoderGenerator(BaseEstimator):
             self.classes_ = classes
             self._fit_densities(codes, labels, rng)
             self._frame = _kind_of_frame(X)
+            self._columns = None if self._frame is None else X.columns
         return self
 
     def sample(
@@ -259,8 +264,15 @@ class AutoencoderGenerator(BaseEstimator):
         -------
         log_density : ndarray of shape (n_samples,)
             Of all classes together, each by its share.
+
+        Raises
+        ------
+        AttributeError
+            If the density has no `score_samples`.
         """
         check_is_fitted(self)
+        if not all(hasattr(density, "score_samples") for density in self.densities_):
+            raise AttributeError(f"The density {self.density!r} has no score_samples.")
         check_rows(self, X, reset=False)
         codes = np.asarray(self.autoencoder_.transform(X), dtype=np.float64)
         codes = (codes - self._mean) / self._spread
@@ -327,7 +339,7 @@ class AutoencoderGenerator(BaseEstimator):
             elif isinstance(self.density, str):
                 density = StandardNormal().fit(group)
             else:
-                density = give_seeds(clone(self.density), rng)
+                density = give_seeds(clone(self.density, safe=False), rng)
                 try:
                     density.fit(group)
                 except ValueError as error:
@@ -401,14 +413,13 @@ class AutoencoderGenerator(BaseEstimator):
         """Rows in a frame, where `fit` was given one."""
         if self._frame is None:
             return X
-        names = getattr(self, "feature_names_in_", None)
         if self._frame == "polars":
             import polars as pl
 
-            return pl.DataFrame(X, schema=None if names is None else list(names))
+            return pl.DataFrame(X, schema=self._columns)
         import pandas as pd
 
-        return pd.DataFrame(X, columns=names)
+        return pd.DataFrame(X, columns=self._columns)
 
     @contextmanager
     def _unchanged_on_error(self) -> Iterator[None]:
@@ -461,17 +472,12 @@ def give_seeds(part: Any, rng: np.random.RandomState) -> Any:
 
 def _check_classes(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The classes in y, and their positions for each row, -1 where it is unlabelled."""
-    unlabelled = np.zeros(len(y), dtype=bool)
-    if y.dtype.kind in "fO":
-        unlabelled = np.array([label is None or label != label for label in y.tolist()])
-    if y.dtype.kind == "i" and -1 in y and len(np.unique(y)) > 2:
-        unlabelled = y == -1
-    if unlabelled.all():
+    labelled, known = split_labels(y)
+    if not labelled.any():
         raise ValueError("No row of y is labelled.")
-    known = y[~unlabelled]
     check_classification_targets(known)
     labels = np.full(len(y), -1, dtype=np.intp)
-    classes, labels[~unlabelled] = np.unique(known, return_inverse=True)
+    classes, labels[labelled] = np.unique(known, return_inverse=True)
     return classes, labels
 
 
@@ -496,7 +502,9 @@ def _fit_mixture(
     codes: np.ndarray, common: np.ndarray, rng: np.random.RandomState
 ) -> GaussianMixture:
     """A Gaussian mixture of as many components as the rows bear."""
-    n_components = min(_MOST_COMPONENTS, len(codes) // _ROWS_OF_COMPONENT)
+    # Codes of one row differ in the last digits by its place in a batch.
+    distinct = np.unique(codes.round(6), axis=0)
+    n_components = min(_MOST_COMPONENTS, len(distinct) // _ROWS_OF_COMPONENT)
     if n_components < 2:
         return _fit_normal(codes, common)
     return GaussianMixture(

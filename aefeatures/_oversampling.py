@@ -9,7 +9,7 @@ from scipy import sparse
 from sklearn.base import clone
 
 from aefeatures._autoencoder import AutoencoderTransformer
-from aefeatures._batches import to_dense
+from aefeatures._batches import iterate_chunks, iterate_slices, to_dense
 from aefeatures._generation import common_covariance, give_seeds, leaning_covariance, make_rng
 from aefeatures._validation import OVERSAMPLER_CONSTRAINTS, check_rows, get_tags
 
@@ -55,7 +55,7 @@ class AutoencoderOversampler(BaseOverSampler):
     sampling_strategy_ : dict
         How many rows each class was given.
     autoencoder_ : transformer
-        The fitted autoencoder.
+        The fitted autoencoder; not there where no class was to get rows.
     n_features_in_ : int
         Number of columns seen in `fit_resample`.
     feature_names_in_ : ndarray of shape (n_features,)
@@ -101,17 +101,25 @@ class AutoencoderOversampler(BaseOverSampler):
         self.random_state = random_state
 
     def _check_X_y(self, X: Any, y: Any, accept_sparse: Any = None) -> tuple[Any, Any, bool]:  # noqa: N802
+        if any(type(given).__module__.startswith("polars") for given in (X, y)):
+            raise TypeError(
+                "imbalanced-learn does not give back frames or series of polars. Pass "
+                "X.to_numpy() and y.to_numpy()."
+            )
         y, one_of_each = check_target_type(y, indicate_one_vs_all=True)
         return check_rows(self, X, reset=True), y, one_of_each
 
     def _fit_resample(self, X: Any, y: np.ndarray, **_: Any) -> tuple[Any, np.ndarray]:
         wanted = {label: n for label, n in self.sampling_strategy_.items() if n > 0}
+        if not wanted:
+            return X.copy(), y.copy()
         rng = make_rng(self.random_state)
         autoencoder = (
             _default_autoencoder(*X.shape) if self.autoencoder is None else clone(self.autoencoder)
         )
-        self.autoencoder_ = give_seeds(autoencoder, rng).fit(X, y)
-        codes = np.asarray(self.autoencoder_.transform(X), dtype=np.float64)
+        named = self._name_columns(X)
+        self.autoencoder_ = give_seeds(autoencoder, rng).fit(named, y)
+        codes = np.asarray(self.autoencoder_.transform(named), dtype=np.float64)
         common = common_covariance([codes[y == label] for label in np.unique(y)])
         columns = _Columns(X)
         parts = [X]
@@ -120,15 +128,26 @@ class AutoencoderOversampler(BaseOverSampler):
             factor = np.linalg.cholesky(leaning_covariance(codes[members], common))
             chosen = members[rng.randint(len(members), size=n_samples)]
             noise = rng.standard_normal((n_samples, codes.shape[1])) @ factor.T
-            starts = np.asarray(to_dense(X[chosen]), dtype=np.float64)
-            # The row and the way from its reconstruction to that of the moved code.
-            moved = self._decode(codes[chosen] + self.spread * noise)
-            rows = columns.keep_to(starts + (moved - self._decode(codes[chosen])))
-            rows = rows.astype(X.dtype)
-            parts.append(sparse.csr_matrix(rows) if sparse.issparse(X) else rows)
+            for part in iterate_slices(n_samples, X.shape[1]):
+                start = chosen[part]
+                # The row and the way from its reconstruction to that of the moved code.
+                moved = self._decode(codes[start] + self.spread * noise[part])
+                rows = columns.keep_to(to_dense(X[start]) + (moved - self._decode(codes[start])))
+                parts.append(sparse.csr_matrix(rows) if sparse.issparse(X) else rows)
         labels = [np.full(n, label, dtype=y.dtype) for label, n in wanted.items()]
         stacked = sparse.vstack(parts, format="csr") if sparse.issparse(X) else np.vstack(parts)
         return stacked, np.concatenate([y, *labels])
+
+    def _name_columns(self, X: Any) -> Any:
+        """The rows in the frame that imbalanced-learn took them out of."""
+        names = getattr(self, "feature_names_in_", None)
+        if names is None:
+            return X
+        import pandas as pd
+
+        if sparse.issparse(X):
+            return pd.DataFrame.sparse.from_spmatrix(X, columns=names)
+        return pd.DataFrame(X, columns=names, copy=False)
 
     def _decode(self, codes: np.ndarray) -> np.ndarray:
         return np.asarray(self.autoencoder_.inverse_transform(codes), dtype=np.float64)
@@ -145,16 +164,27 @@ class _Columns:
     """What the values of each column are: their range, and whether they are whole numbers."""
 
     def __init__(self, X: Any) -> None:
-        dense = np.asarray(to_dense(X), dtype=np.float64)
-        missing = np.isnan(dense)
-        some = ~missing.all(axis=0)
-        self.low = np.where(some, np.min(dense, axis=0, where=~missing, initial=np.inf), -np.inf)
-        self.high = np.where(some, np.max(dense, axis=0, where=~missing, initial=-np.inf), np.inf)
-        self.whole = (missing | (dense == np.round(dense))).all(axis=0)
+        chunks = [_describe(to_dense(chunk)) for chunk in iterate_chunks(X)]
+        low, high, whole = map(np.array, zip(*chunks, strict=True))
+        # Of X's dtype: float64 does not hold all integers of 64 bits.
+        self.low, self.high = np.fmin.reduce(low), np.fmax.reduce(high)
+        self.whole = whole.all(axis=0)
 
     def keep_to(self, rows: np.ndarray) -> np.ndarray:
+        """Return the rows as what X holds."""
         rows[:, self.whole] = np.round(rows[:, self.whole])
-        return rows.clip(self.low, self.high)
+        low, high = rows <= self.low, rows >= self.high
+        # Only what lies between is converted: the largest integer's float64 is above it.
+        between = np.where(low | high, 0, rows).astype(self.low.dtype)
+        return np.where(low, self.low, np.where(high, self.high, between))
+
+
+def _describe(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The smallest and the largest value of each column, and whether all are whole numbers."""
+    low, high = np.fmin.reduce(rows), np.fmax.reduce(rows)  # which pass over NaN
+    if rows.dtype.kind != "f":
+        return low, high, np.ones(rows.shape[1], dtype=bool)
+    return low, high, (np.isnan(rows) | (rows == np.round(rows))).all(axis=0)
 
 
 def _default_autoencoder(n_rows: int, n_features: int) -> AutoencoderTransformer:

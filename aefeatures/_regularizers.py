@@ -552,8 +552,8 @@ class Supervised(Regularizer):
         labelled and only they matter, 10 or more is better; a few labels get learned by heart
         then.
     unlabeled : object, default="auto"
-        What marks a row of y as unlabelled. "auto": NaN among numbers, and -1 among at least
-        two other integer classes. None: every row is labelled.
+        What marks a row of y as unlabelled. "auto": what is missing (NaN, None, NA), and -1 among
+        at least two other classes that are whole numbers. None: every row is labelled.
 
     Examples
     --------
@@ -576,10 +576,14 @@ class Supervised(Regularizer):
         """Check y, and make the linear model that predicts it."""
         _check_number(self, "weight")
         y = np.asarray(data.y)
-        labelled = _is_labelled(y, self.unlabeled)
+        labelled, known = split_labels(y, self.unlabeled)
         if not labelled.any():
             raise ValueError("No row of y is labelled.")
-        known = y[labelled]
+        if _is_auto(self.unlabeled) and labelled.all() and -1 in _whole_numbers(known):
+            raise ValueError(
+                "y has -1 and one other value: -1 may be a class or mark unlabelled rows. Set "
+                "unlabeled=None where it is a class, unlabeled=-1 where it is a mark."
+            )
         head: Any = data.head or _supervised_head(data, known)
         prepared = Supervised(self.weight, self.unlabeled)
         prepared.head = head
@@ -612,26 +616,44 @@ class Supervised(Regularizer):
         return self._scale * (rows * self._labelled[index]).mean()
 
 
-def _is_labelled(y: np.ndarray, unlabeled: Any) -> np.ndarray:
-    """Which rows of y are labelled; see `Supervised`."""
+def split_labels(y: np.ndarray, unlabeled: Any = "auto") -> tuple[np.ndarray, np.ndarray]:
+    """Which rows of y are labelled, see `Supervised`, and the labels of those.
+
+    Numbers that were held as objects come as numbers.
+    """
+    auto = _is_auto(unlabeled)
     if unlabeled is None:
-        return np.ones(len(y), dtype=bool)
-    if not (isinstance(unlabeled, str) and unlabeled == "auto"):
-        return ~_is_missing(y) if _is_missing(np.array([unlabeled]))[0] else y != unlabeled
-    if y.dtype.kind == "i" and -1 in y:
-        n_classes = len(np.unique(y)) - 1
-        if n_classes == 1:
-            raise ValueError(
-                "y has -1 and one other value: -1 may be a class or mark unlabelled rows. Set "
-                "unlabeled=None where it is a class, unlabeled=-1 where it is a mark."
-            )
-        return y != -1
-    return ~_is_missing(y)
+        labelled = np.ones(len(y), dtype=bool)
+    elif auto or _is_missing(unlabeled):
+        labelled = np.array([not _is_missing(label) for label in y.tolist()], dtype=bool)
+    else:
+        labelled = y != unlabeled
+    known = y[labelled]
+    if known.dtype.kind == "O":
+        plain = np.array(known.tolist())
+        known = plain if plain.dtype.kind in "biuf" else known
+    # -1 beside a single other class may be a class.
+    if auto and -1 in (classes := _whole_numbers(known)) and len(classes) != 2:
+        labelled[labelled] = known != -1
+        known = known[known != -1]
+    return labelled, known
 
 
-def _is_missing(y: np.ndarray) -> np.ndarray:
-    missing: np.ndarray = y != y if y.dtype.kind in "fO" else np.zeros(len(y), dtype=bool)
-    return missing.astype(bool)
+def _is_auto(unlabeled: Any) -> bool:
+    return isinstance(unlabeled, str) and unlabeled == "auto"
+
+
+def _whole_numbers(known: np.ndarray) -> np.ndarray:
+    """The different labels, where all are whole numbers that may be negative; else none."""
+    if known.dtype.kind not in "if" or not (known == np.round(known)).all():
+        return np.empty(0)
+    return np.unique(known)
+
+
+def _is_missing(label: Any) -> bool:
+    """Whether a label is None or, as NaN is, not equal to itself; of NA one cannot even tell."""
+    equal = label == label
+    return label is None or not (isinstance(equal, (bool, np.bool_)) and equal)
 
 
 def _supervised_head(data: TrainingData, known: np.ndarray) -> Any:

@@ -209,6 +209,47 @@ def test_frames_come_back_as_frames(digits, library):
     assert list(steps.columns) == names
 
 
+def test_columns_without_names_of_their_own(digits):
+    table = pd.DataFrame(digits[0][:40, 18:22], columns=[7, 5, 3, 2])
+    X_new = AutoencoderGenerator(PCA(2), random_state=0).fit(table).sample(3)
+    assert list(X_new.columns) == [7, 5, 3, 2]
+
+
+class Resampled:
+    """The least that a density must be: it gives codes that it has seen."""
+
+    def fit(self, Z):
+        self.codes = Z
+        return self
+
+    def sample(self, n_samples):
+        return self.codes[:n_samples]
+
+
+def test_a_density_that_is_no_estimator(digits):
+    X, density = digits[0], Resampled()
+    generator = AutoencoderGenerator(PCA(2), density).fit(X)
+    assert generator.sample(3).shape == (3, 64)
+    assert not hasattr(density, "codes")
+    with pytest.raises(AttributeError, match=r"Resampled object .* has no score_samples"):
+        generator.score_samples(X)
+
+
+def test_repeated_rows_bear_no_components(digits):
+    """Nor do they warn of clusters that are not distinct."""
+    X = np.repeat(digits[0][:3], 40, axis=0)
+    generator = AutoencoderGenerator(small(max_epochs=10), random_state=0).fit(X)
+    assert generator.densities_[0].n_components == 1
+
+
+def test_a_single_column(digits):
+    """Its one code compresses nothing, of which nobody need be warned."""
+    generator = AutoencoderGenerator(
+        AutoencoderTransformer(1, max_epochs=10, hidden_layer_sizes=8), random_state=0
+    )
+    assert generator.fit(digits[0][:, 20:21]).sample(3).shape == (3, 1)
+
+
 def test_sparse_and_missing_values(digits, frozen):
     X = digits[0]
     dense = AutoencoderGenerator(frozen, random_state=0).fit(X).sample(3)
@@ -242,6 +283,22 @@ def test_what_is_unlabelled(digits, frozen):
         AutoencoderGenerator(frozen).fit(X, np.full(len(X), np.nan))
     with pytest.raises(ValueError, match="Unknown label type: continuous"):
         AutoencoderGenerator(frozen).fit(X, X[:, 20] + 0.5 * X[:, 21] + 0.25)
+
+
+@pytest.mark.parametrize(
+    "y",
+    [
+        pd.Series(["0", "1", "2", pd.NA] * 20, dtype="string"),
+        pd.Series([0, 1, 2, -1] * 20, dtype="Int64"),
+        np.array([0, 1, 2, -1] * 20, dtype=object),
+        np.array([0, 1, 2, None] * 20, dtype=object),
+        pl.Series([0, 1, 2, None] * 20),
+    ],
+)
+def test_labels_of_any_library(digits, y):
+    autoencoder = small(max_epochs=10, regularizer="supervised")
+    generator = AutoencoderGenerator(autoencoder, random_state=0).fit(digits[0][:80], y)
+    assert generator.classes_.astype(int).tolist() == [0, 1, 2]
 
 
 def test_a_class_of_one_row(digits, frozen):

@@ -1,8 +1,10 @@
+import inspect
 import pickle
 import sys
 
 import numpy as np
 import pandas as pd
+import polars as pl
 import pytest
 from imblearn.over_sampling import RandomOverSampler
 from imblearn.pipeline import make_pipeline
@@ -10,6 +12,8 @@ from imblearn.utils.estimator_checks import estimator_checks_generator
 from scipy import sparse
 from sklearn.base import clone
 from sklearn.datasets import load_breast_cancer
+from sklearn.decomposition import PCA
+from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_score
 from sklearn.preprocessing import StandardScaler
@@ -18,7 +22,6 @@ import aefeatures
 from aefeatures import AutoencoderOversampler, AutoencoderTransformer
 
 pytestmark = [
-    pytest.mark.filterwarnings("ignore:n_components=1 is not below:UserWarning"),
     pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning"),
 ]
 
@@ -43,6 +46,9 @@ def test_without_imbalanced_learn_an_error_says_what_to_install(monkeypatch):
     with pytest.raises(ImportError, match=r"pip install 'aefeatures\[imbalance\]'"):
         aefeatures.AutoencoderOversampler  # noqa: B018
     assert "AutoencoderOversampler" in dir(aefeatures)
+    monkeypatch.setitem(sys.modules, "imblearn", None)
+    assert "AutoencoderOversampler" not in dir(aefeatures)
+    assert "AutoencoderGenerator" in dict(inspect.getmembers(aefeatures))
     assert "AutoencoderOversampler" not in aefeatures.__all__  # `import *` works without
     with pytest.raises(AttributeError, match="has no attribute 'Oversampler'"):
         aefeatures.Oversampler  # noqa: B018
@@ -138,6 +144,53 @@ def test_dtypes(digits, dtype):
     assert X_more[len(X) :].std() > 0
 
 
+def test_integers_stay_within_64_bits():
+    ends = np.array([2**62, 2**63 - 1])
+    X = ends[np.arange(40) % 2][:, None] - np.arange(2)
+    y = np.arange(40) < 32
+    X_more, _ = quick(autoencoder=PCA(1), spread=5.0).fit_resample(X, y)
+    assert X_more.dtype == np.int64
+    assert len(X_more) == 64
+    assert (X_more.min(axis=0) == X.min(axis=0)).all()
+    assert (X_more.max(axis=0) == X.max(axis=0)).all()
+
+
+def test_rows_are_made_in_parts(table, monkeypatch):
+    X, y = table
+    at_once, _ = quick(autoencoder=PCA(3)).fit_resample(X, y)
+    monkeypatch.setattr(aefeatures._batches, "_CHUNK_ELEMENTS", 50 * X.shape[1])
+    sizes = []
+    decode = AutoencoderOversampler._decode
+    monkeypatch.setattr(
+        AutoencoderOversampler,
+        "_decode",
+        lambda self, codes: (sizes.append(len(codes)), decode(self, codes))[1],
+    )
+    in_parts, _ = quick(autoencoder=PCA(3)).fit_resample(X, y)
+    assert set(sizes) == {50, 27}
+    np.testing.assert_allclose(in_parts, at_once, rtol=1e-10)
+
+
+def test_a_frozen_autoencoder_is_given_the_names_it_knows(table):
+    X, y = table
+    frame = pd.DataFrame(X, columns=load_breast_cancer().feature_names)
+    frozen = FrozenEstimator(PCA(3).fit(frame))
+    frame_more, _ = quick(autoencoder=frozen).fit_resample(frame, y)  # a warning is an error
+    assert frame_more.columns.equals(frame.columns)
+    sparse_frame = frame.astype(pd.SparseDtype(float, 0.0))
+    assert len(quick(autoencoder=frozen).fit_resample(sparse_frame, y)[0]) == len(frame_more)
+
+
+def test_where_classes_are_even_nothing_is_trained(table):
+    X, y = table[0][-60:], table[1][-60:]
+    sampler = quick()
+    X_same, y_same = sampler.fit_resample(X, y)
+    assert (X_same == X).all()
+    assert (y_same == y).all()
+    assert not np.shares_memory(X_same, X)
+    assert not hasattr(sampler, "autoencoder_")
+
+
 def test_sparse_and_missing_values(table):
     X, y = table
     X_more, _ = quick().fit_resample(sparse.csr_matrix(X), y)
@@ -207,3 +260,7 @@ def test_errors(table):
         quick().fit_resample(np.where(X > 1, np.inf, X), y)
     with pytest.raises(ValueError, match="more than 1 class"):
         quick().fit_resample(X, np.zeros(len(X), int))
+    with pytest.raises(TypeError, match=r"frames or series of polars. Pass X.to_numpy\(\)"):
+        quick().fit_resample(pl.DataFrame(X), y)
+    with pytest.raises(TypeError, match="frames or series of polars"):
+        quick().fit_resample(X, pl.Series(y))

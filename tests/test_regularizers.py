@@ -1,6 +1,7 @@
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scipy import sparse
@@ -26,8 +27,8 @@ from aefeatures._regularizers import (
     Batch,
     Objective,
     TrainingData,
-    _is_labelled,
     resolve_regularizers,
+    split_labels,
 )
 
 pytestmark = [
@@ -389,10 +390,27 @@ def test_numbers_are_regressed_on():
         (["a", "b", "auto"], "auto", [1, 1, 1]),
         (np.array(["a", np.nan, "b"], dtype=object), "auto", [1, 0, 1]),
         ([0.0, np.nan, 1.0], np.nan, [1, 0, 1]),
+        ([0.0, np.nan, 1.0, -1.0], "auto", [1, 0, 1, 0]),
+        ([-1.0, np.nan, 1.0], "auto", [1, 0, 1]),
+        (np.array(["a", None, pd.NA], dtype=object), "auto", [1, 0, 0]),
+        (np.array([0, 1, -1, None], dtype=object), "auto", [1, 1, 0, 0]),
     ],
 )
 def test_what_counts_as_unlabelled(y, unlabeled, labelled):
-    np.testing.assert_array_equal(_is_labelled(np.asarray(y), unlabeled), np.array(labelled, bool))
+    found, known = split_labels(np.asarray(y), unlabeled)
+    assert found.tolist() == [bool(row) for row in labelled]
+    assert len(known) == sum(labelled)
+
+
+def test_objects_are_labels(digits):
+    X, y = digits[0][:60], np.arange(60) % 3
+    objects = y.astype(object)
+    objects[::5] = None
+    labelled = np.where(objects == None, -1, y)  # noqa: E711
+    expected = quick("supervised").fit(X, labelled).transform(X)
+    np.testing.assert_array_equal(quick("supervised").fit(X, objects).transform(X), expected)
+    with pytest.raises(ValueError, match="Set unlabeled=None where it is a class"):
+        quick("supervised").fit(X, np.where(y, 1, -1).astype(object))
 
 
 def test_bad_labels_are_refused(digits):
