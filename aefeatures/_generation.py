@@ -24,6 +24,7 @@ from aefeatures._batches import iterate_slices, physical_memory
 from aefeatures._regularizers import split_labels
 from aefeatures._validation import (
     GENERATOR_CONSTRAINTS,
+    check_labels,
     check_rows,
     fit_context,
     get_tags,
@@ -113,7 +114,7 @@ class AutoencoderGenerator(BaseEstimator):
     Notes
     -----
     Rows of y that are missing (NaN, None, NA), or -1 among at least two other classes that are
-    whole numbers, are unlabelled: they teach the autoencoder, and are given the class of most of
+    integers, are unlabelled: they teach the autoencoder, and are given the class of most of
     the 5 labelled rows whose codes are nearest. -1 beside a single other class is a class.
 
     Samples are what the decoder gives: in X's units, in float64 where X is of float64 or 32-
@@ -181,7 +182,7 @@ class AutoencoderGenerator(BaseEstimator):
             rng = make_rng(self.random_state)
             classes = labels = None
             if y is not None:
-                y = column_or_1d(y, warn=True)
+                y = check_labels(y)
                 check_consistent_length(rows, y)
                 classes, labels = _check_classes(y)
                 if isinstance(self.density, str) and len(classes) > 1:

@@ -553,7 +553,7 @@ class Supervised(Regularizer):
         then.
     unlabeled : object, default="auto"
         What marks a row of y as unlabelled. "auto": what is missing (NaN, None, NA), and -1 among
-        at least two other classes that are whole numbers. None: every row is labelled.
+        at least two other classes that are integers. None: every row is labelled.
 
     Examples
     --------
@@ -579,7 +579,7 @@ class Supervised(Regularizer):
         labelled, known = split_labels(y, self.unlabeled)
         if not labelled.any():
             raise ValueError("No row of y is labelled.")
-        if _is_auto(self.unlabeled) and labelled.all() and -1 in _whole_numbers(known):
+        if _is_auto(self.unlabeled) and labelled.all() and -1 in _integers(known):
             raise ValueError(
                 "y has -1 and one other value: -1 may be a class or mark unlabelled rows. Set "
                 "unlabeled=None where it is a class, unlabeled=-1 where it is a mark."
@@ -633,7 +633,7 @@ def split_labels(y: np.ndarray, unlabeled: Any = "auto") -> tuple[np.ndarray, np
         plain = np.array(known.tolist())
         known = plain if plain.dtype.kind in "biuf" else known
     # -1 beside a single other class may be a class.
-    if auto and -1 in (classes := _whole_numbers(known)) and len(classes) != 2:
+    if auto and -1 in (classes := _integers(known)) and len(classes) != 2:
         labelled[labelled] = known != -1
         known = known[known != -1]
     return labelled, known
@@ -643,11 +643,9 @@ def _is_auto(unlabeled: Any) -> bool:
     return isinstance(unlabeled, str) and unlabeled == "auto"
 
 
-def _whole_numbers(known: np.ndarray) -> np.ndarray:
-    """The different labels, where all are whole numbers that may be negative; else none."""
-    if known.dtype.kind not in "if" or not (known == np.round(known)).all():
-        return np.empty(0)
-    return np.unique(known)
+def _integers(known: np.ndarray) -> np.ndarray:
+    """The different labels, where they are integers that may be negative; else none."""
+    return np.unique(known) if known.dtype.kind == "i" else np.empty(0)
 
 
 def _is_missing(label: Any) -> bool:

@@ -47,6 +47,7 @@ __all__ = [
     "BaseSearchCV",
     "Interval",
     "check_codes",
+    "check_labels",
     "check_loss_range",
     "check_rows",
     "check_rows_and_labels",
@@ -118,10 +119,19 @@ def check_rows_and_labels(
             "is None."
         )
     rows = check_rows(estimator, X, reset=reset)
-    y = column_or_1d(y, warn=True)
+    y = check_labels(y)
     assert_all_finite(y, allow_nan=True, input_name="y")
     check_consistent_length(rows, y)
     return rows, y
+
+
+def check_labels(y: Any) -> np.ndarray:
+    """Return y as a vector."""
+    dtype = getattr(y, "dtype", None)
+    if getattr(dtype, "kind", None) == "i" and not isinstance(dtype, np.dtype):
+        y = np.asarray(y, dtype=object)  # pandas' nullable integers, which would become floats
+    labels: np.ndarray = column_or_1d(y, warn=True)
+    return labels
 
 
 def check_rows(estimator: Any, X: Any, *, reset: bool) -> Rows:

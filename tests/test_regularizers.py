@@ -390,7 +390,7 @@ def test_numbers_are_regressed_on():
         (["a", "b", "auto"], "auto", [1, 1, 1]),
         (np.array(["a", np.nan, "b"], dtype=object), "auto", [1, 0, 1]),
         ([0.0, np.nan, 1.0], np.nan, [1, 0, 1]),
-        ([0.0, np.nan, 1.0, -1.0], "auto", [1, 0, 1, 0]),
+        ([0.0, np.nan, 1.0, -1.0], "auto", [1, 0, 1, 1]),
         ([-1.0, np.nan, 1.0], "auto", [1, 0, 1]),
         (np.array(["a", None, pd.NA], dtype=object), "auto", [1, 0, 0]),
         (np.array([0, 1, -1, None], dtype=object), "auto", [1, 1, 0, 0]),
