@@ -38,6 +38,7 @@ class NextFramePredictor(BaseEstimator):
     An autoencoder learns rows of the last frames and the change to the next, which its encoder
     never sees: what the decoder makes of the codes holds the most likely change [1]_. Of large
     pictures it learns patches with their surroundings, and averages where they overlap.
+    Neither an offset of the values nor their unit matters.
 
     Parameters
     ----------
@@ -105,6 +106,8 @@ class NextFramePredictor(BaseEstimator):
     n_features_in_: int
     _shape: tuple[int, int]
     _range: tuple[float, float]
+    _centre: float
+    _unit: float
     _noise: float
     _scales: list[float]
 
@@ -169,7 +172,8 @@ class NextFramePredictor(BaseEstimator):
         if self.motion and self.n_frames < 2:
             raise ValueError(f"motion={self.motion} needs n_frames of at least 2, got 1.")
         self._shape = self._resolve_shape(X.shape[1])
-        self._range = float(X.min()), float(X.max())
+        low, high = self._range = float(X.min()), float(X.max())
+        self._centre, self._unit = float(X.mean(dtype=np.float64)), high / 2 - low / 2 or 1.0
         past = self._past(X, starts, now)
         change = self._frames(X[now + 1]) - past[:, -1]
         self._noise = _TOLERANCE * float(np.square(change).mean()) or 1.0
@@ -213,7 +217,8 @@ class NextFramePredictor(BaseEstimator):
             Row i is what is expected after row i, within the range of values seen in `fit`.
         """
         X, starts = self._check(X, groups)
-        return self._predict(self._past(X, starts, np.arange(len(X)))).astype(X.dtype)
+        frames = self._predict(self._past(X, starts, np.arange(len(X))))
+        return self._restored(frames, X.dtype).reshape(X.shape)
 
     def rollout(self, X: Any, n_frames: int, groups: Any = None) -> np.ndarray:
         """Return the frames expected after the last one, each from those predicted before.
@@ -239,8 +244,9 @@ class NextFramePredictor(BaseEstimator):
         frames = []
         for _ in range(n_frames):
             frames.append(self._predict(past))
-            past = np.concatenate([past[:, 1:], self._frames(frames[-1])[:, None]], axis=1)
-        films = np.stack(frames, axis=1).astype(X.dtype)
+            past = np.concatenate([past[:, 1:], frames[-1][:, None]], axis=1)
+        films = self._restored(np.stack(frames, axis=1), X.dtype)
+        films = films.reshape(*films.shape[:2], -1)
         return films[0] if groups is None else films
 
     def _check(self, X: Any, groups: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -263,13 +269,19 @@ class NextFramePredictor(BaseEstimator):
         return height, width
 
     def _frames(self, X: np.ndarray) -> np.ndarray:
-        return X.reshape(len(X), *self._shape).astype(np.float32)
+        """Frames about 0, in a unit that float32 squares; what lies far out says no more."""
+        values = (X.astype(np.float64) - self._centre) / self._unit
+        return values.clip(-1e6, 1e6).reshape(*X.shape[:-1], *self._shape).astype(np.float32)
+
+    def _restored(self, frames: np.ndarray, dtype: np.dtype) -> np.ndarray:
+        values = frames.astype(np.float64) * self._unit + self._centre
+        return np.clip(values, *self._range).astype(dtype)
 
     def _past(self, X: np.ndarray, starts: np.ndarray, now: np.ndarray) -> np.ndarray:
         """The last `n_frames` frames at each of `now`: (n, n_frames, height, width)."""
         steps = np.arange(1 - self.n_frames, 1)
         rows = np.maximum(now[:, None] + steps, starts[now][:, None])
-        return X[rows].reshape(*rows.shape, *self._shape).astype(np.float32)
+        return self._frames(X[rows])
 
     def _grid(self) -> tuple[np.ndarray, np.ndarray, tuple[int, int]]:
         """Where patches start, half a patch apart, and their size."""
@@ -324,7 +336,8 @@ class NextFramePredictor(BaseEstimator):
                     total[:, *place] += change[:, i, j]
                     count[place] += 1
             frames.append(part[:, -1] + total * np.float32(self._scales[-1]) / count)
-        return np.clip(np.concatenate(frames), *self._range).reshape(len(past), -1)
+        low, high = ((end - self._centre) / self._unit for end in self._range)
+        return np.clip(np.concatenate(frames), low, high)
 
 
 class _HideLast(Regularizer):

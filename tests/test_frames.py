@@ -183,6 +183,17 @@ def test_dtype_and_range(films):
     assert predictor.predict_next(frames.astype(np.float64)).dtype == np.float64
 
 
+@pytest.mark.parametrize("factor, offset", [(1, 100), (-1e-30, 0), (1e39, 1e40)])
+def test_neither_offset_nor_unit_matters(factor, offset):
+    X = film(12)[:, :24]
+    predictor = NextFramePredictor(SMALL, random_state=0).fit(factor * X + offset)
+    expected = NextFramePredictor(SMALL, random_state=0).fit(np.sign(factor) * X)
+    for name, args in (("predict_next", ()), ("rollout", (3,))):
+        there = getattr(predictor, name)(factor * X + offset, *args)
+        here = getattr(expected, name)(np.sign(factor) * X, *args)
+        np.testing.assert_allclose((there - offset) / abs(factor), here, atol=1e-3)
+
+
 def test_bad_input(films, fitted):
     X = films[0][:12]
     with pytest.raises(ValueError, match=r"No film has two frames.*n_samples = 3"):
