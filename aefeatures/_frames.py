@@ -43,7 +43,7 @@ class NextFramePredictor(BaseEstimator):
     Parameters
     ----------
     autoencoder : AutoencoderTransformer or None, default=None
-        Cloned in `fit`. None is one of 64 codes (of narrow rows, half as many as columns), with a
+        Cloned in `fit`, without early stopping: validation rows show the change. None is one of 64 codes (of narrow rows, half as many as columns), with a
         hidden layer of 512 and weight decay,
         trained for few epochs. The columns it gets have about unit variance already.
     n_frames : int, default=2
@@ -161,6 +161,11 @@ class NextFramePredictor(BaseEstimator):
         return self
 
     def _fit(self, X: Any, groups: Any) -> None:
+        if self.autoencoder is not None and self.autoencoder.early_stopping:
+            raise ValueError(
+                "autoencoder must not have early_stopping=True: the loss on validation rows is "
+                "with the change in sight. Set max_epochs instead."
+            )
         X = validate_data(self, X, dtype=[np.float64, np.float32])
         starts = _starts(X, groups)
         now = np.flatnonzero(starts[:-1] == starts[1:])

@@ -204,6 +204,8 @@ def test_bad_input(films, fitted):
         fitted.predict_next(X, groups=[0] * 11)
     with pytest.raises(ValueError, match="motion=2 needs n_frames of at least 2, got 1"):
         NextFramePredictor(n_frames=1, motion=2).fit(X)
+    with pytest.raises(ValueError, match="autoencoder must not have early_stopping=True"):
+        NextFramePredictor(clone(SMALL).set_params(early_stopping=True)).fit(X)
     with pytest.raises(ValueError, match="patch_size=13 is larger than frames of 12 x 12"):
         NextFramePredictor(patch_size=13).fit(X)
     with pytest.raises(ValueError, match="one channel here, got 3"):
