@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from numbers import Integral
 from typing import Any, ClassVar, Self
 
@@ -11,6 +12,7 @@ import torch
 from numpy.lib.stride_tricks import sliding_window_view
 from scipy.ndimage import uniform_filter
 from sklearn.base import BaseEstimator, clone
+from sklearn.utils import check_random_state
 from sklearn.utils.validation import (
     check_consistent_length,
     check_is_fitted,
@@ -19,6 +21,7 @@ from sklearn.utils.validation import (
 )
 
 from aefeatures._autoencoder import AutoencoderTransformer
+from aefeatures._batches import code_dtype, iterate_slices
 from aefeatures._networks import resolve_image_shape
 from aefeatures._regularizers import Batch, Regularizer, TrainingData
 from aefeatures._validation import Interval, fit_context
@@ -27,9 +30,8 @@ from aefeatures._validation import Interval, fit_context
 # differences between frames, a match may be and still count.
 _MATCHED = 13
 _TOLERANCE = 0.25
-# Rows to train on by default, seen again or not.
+# The most rows that are learned from; by default as many are trained on, seen again or not.
 _ROWS = 240_000
-_CHUNK = 64  # windows of a prediction held at a time, in megabytes
 
 
 class NextFramePredictor(BaseEstimator):
@@ -43,9 +45,9 @@ class NextFramePredictor(BaseEstimator):
     Parameters
     ----------
     autoencoder : AutoencoderTransformer or None, default=None
-        Cloned in `fit`, without early stopping: validation rows show the change. None is one of 64 codes (of narrow rows, half as many as columns), with a
-        hidden layer of 512 and weight decay,
-        trained for few epochs. The columns it gets have about unit variance already.
+        Cloned in `fit`; without early stopping, as validation rows show the change. None is one of
+        64 codes (of narrow rows, half as many as columns), with a hidden layer of 512 and weight
+        decay, trained for few epochs. The columns it gets have about unit variance already.
     n_frames : int, default=2
         Frames that a prediction looks back on.
     patch_size : int or None, default=None
@@ -59,7 +61,7 @@ class NextFramePredictor(BaseEstimator):
     image_shape : tuple of int, default=None
         (height, width), needed with patches and motion where frames are not square.
     random_state : int, RandomState instance or None, default=None
-        Given to the autoencoder where that is None.
+        Given to the autoencoder where that is None; draws the patches where there are too many.
 
     Attributes
     ----------
@@ -179,13 +181,8 @@ class NextFramePredictor(BaseEstimator):
         self._shape = self._resolve_shape(X.shape[1])
         low, high = self._range = float(X.min()), float(X.max())
         self._centre, self._unit = float(X.mean(dtype=np.float64)), high / 2 - low / 2 or 1.0
-        past = self._past(X, starts, now)
-        change = self._frames(X[now + 1]) - past[:, -1]
-        self._noise = _TOLERANCE * float(np.square(change).mean()) or 1.0
-        blocks = self._inputs(past)
-        target = self._patches(change, 0)
-        self._scales = [float(block.std()) or 1.0 for block in [*blocks, target]]
-        rows = self._scaled([*blocks, target])
+        self._noise = self._tolerated(X, now)
+        rows, n_hidden = self._rows(X, starts, now)
         autoencoder = self.autoencoder
         if autoencoder is None:
             autoencoder = AutoencoderTransformer(
@@ -203,7 +200,7 @@ class NextFramePredictor(BaseEstimator):
             autoencoder.random_state = self.random_state
         others = autoencoder.regularizer
         others = others if isinstance(others, list | tuple) else [others] * (others is not None)
-        autoencoder.regularizer = [_HideLast(target.shape[1]), *others]
+        autoencoder.regularizer = [_HideLast(n_hidden), *others]
         self.autoencoder_ = autoencoder.fit(rows)
 
     def predict_next(self, X: Any, groups: Any = None) -> np.ndarray:
@@ -222,8 +219,11 @@ class NextFramePredictor(BaseEstimator):
             Row i is what is expected after row i, within the range of values seen in `fit`.
         """
         X, starts = self._check(X, groups)
-        frames = self._predict(self._past(X, starts, np.arange(len(X))))
-        return self._restored(frames, X.dtype).reshape(X.shape)
+        following = np.empty(X.shape, code_dtype(X.dtype))
+        for part in self._parts(len(X)):
+            past = self._past(X, starts, np.arange(len(X))[part])
+            following[part] = self._restored(self._predict(past))
+        return following
 
     def rollout(self, X: Any, n_frames: int, groups: Any = None) -> np.ndarray:
         """Return the frames expected after the last one, each from those predicted before.
@@ -245,13 +245,14 @@ class NextFramePredictor(BaseEstimator):
         X, starts = self._check(X, groups)
         if not isinstance(n_frames, Integral) or n_frames < 1:
             raise ValueError(f"n_frames must be an integer of at least 1, got {n_frames!r}.")
-        past = self._past(X, starts, np.flatnonzero(np.r_[np.diff(starts) > 0, True]))
-        frames = []
-        for _ in range(n_frames):
-            frames.append(self._predict(past))
-            past = np.concatenate([past[:, 1:], frames[-1][:, None]], axis=1)
-        films = self._restored(np.stack(frames, axis=1), X.dtype)
-        films = films.reshape(*films.shape[:2], -1)
+        last = np.flatnonzero(np.r_[np.diff(starts) > 0, True])
+        films = np.empty((len(last), n_frames, X.shape[1]), code_dtype(X.dtype))
+        for part in self._parts(len(last)):
+            past = self._past(X, starts, last[part])
+            for step in range(n_frames):
+                frame = self._predict(past)
+                films[part, step] = self._restored(frame)
+                past = np.concatenate([past[:, 1:], frame[:, None]], axis=1)
         return films[0] if groups is None else films
 
     def _check(self, X: Any, groups: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -278,15 +279,53 @@ class NextFramePredictor(BaseEstimator):
         values = (X.astype(np.float64) - self._centre) / self._unit
         return values.clip(-1e6, 1e6).reshape(*X.shape[:-1], *self._shape).astype(np.float32)
 
-    def _restored(self, frames: np.ndarray, dtype: np.dtype) -> np.ndarray:
-        values = frames.astype(np.float64) * self._unit + self._centre
-        return np.clip(values, *self._range).astype(dtype)
+    def _restored(self, frames: np.ndarray) -> np.ndarray:
+        values = frames.reshape(len(frames), -1).astype(np.float64) * self._unit + self._centre
+        return np.clip(values, *self._range)
 
     def _past(self, X: np.ndarray, starts: np.ndarray, now: np.ndarray) -> np.ndarray:
         """The last `n_frames` frames at each of `now`: (n, n_frames, height, width)."""
         steps = np.arange(1 - self.n_frames, 1)
         rows = np.maximum(now[:, None] + steps, starts[now][:, None])
         return self._frames(X[rows])
+
+    def _parts(self, n: int) -> Iterator[slice]:
+        """The places of consecutive frames, of n, whose rows are held at a time."""
+        rows, columns, size = self._grid()
+        around = 0 if self.patch_size is None else 2 * self.margin
+        window = (size[0] + around) * (size[1] + around)
+        return iterate_slices(n, len(rows) * len(columns) * window * (self.n_frames + 2))
+
+    def _tolerated(self, X: np.ndarray, now: np.ndarray) -> float:
+        squares = 0.0
+        for part in self._parts(len(now)):
+            change = self._frames(X[now[part] + 1]) - self._frames(X[now[part]])
+            squares += float(np.square(change).sum(dtype=np.float64))
+        return _TOLERANCE * squares / (len(now) * X.shape[1]) or 1.0
+
+    def _rows(self, X: np.ndarray, starts: np.ndarray, now: np.ndarray) -> tuple[np.ndarray, int]:
+        """Rows to learn from, of all patches or as many as are held, and the change's width."""
+        rows, columns, _ = self._grid()
+        taken = np.ones((len(now), len(rows) * len(columns)), bool)
+        if taken.size > _ROWS:
+            seed = self.random_state
+            if seed is not None:
+                seed = check_random_state(seed).randint(np.iinfo(np.int32).max)
+            taken[:] = False
+            drawn = np.random.default_rng(seed).choice(taken.size, _ROWS, replace=False)
+            taken.flat[drawn] = True
+        parts = []
+        for part in self._parts(len(now)):
+            past = self._past(X, starts, now[part])
+            change = self._frames(X[now[part] + 1]) - past[:, -1]
+            blocks = [*self._inputs(past), self._patches(change, 0)]
+            parts.append(np.hstack(blocks)[taken[part].ravel()])
+        held = np.concatenate(parts)
+        self._scales = []
+        for block in np.split(held, np.cumsum([block.shape[1] for block in blocks[:-1]]), axis=1):
+            self._scales.append(float(block.std(dtype=np.float64)) or 1.0)
+            block /= np.float32(self._scales[-1])
+        return held, blocks[-1].shape[1]
 
     def _grid(self) -> tuple[np.ndarray, np.ndarray, tuple[int, int]]:
         """Where patches start, half a patch apart, and their size."""
@@ -324,25 +363,20 @@ class NextFramePredictor(BaseEstimator):
 
     def _predict(self, past: np.ndarray) -> np.ndarray:
         rows, columns, (height, width) = self._grid()
-        per_frame = len(rows) * len(columns) * self.autoencoder_.n_features_in_ * 4
-        step = max(1, _CHUNK * 2**20 // per_frame)
-        frames = []
-        for start in range(0, len(past), step):
-            part = past[start : start + step]
-            seen = self._scaled(self._inputs(part))
-            hidden = np.full((len(seen), height * width), np.nan, np.float32)
-            change = self.autoencoder_.reconstruct(np.hstack([seen, hidden]))[:, seen.shape[1] :]
-            change = change.reshape(len(part), len(rows), len(columns), height, width)
-            total = np.zeros(part[:, 0].shape, np.float32)
-            count = np.zeros(self._shape, np.float32)
-            for i, row in enumerate(rows):
-                for j, column in enumerate(columns):
-                    place = slice(row, row + height), slice(column, column + width)
-                    total[:, *place] += change[:, i, j]
-                    count[place] += 1
-            frames.append(part[:, -1] + total * np.float32(self._scales[-1]) / count)
+        seen = self._scaled(self._inputs(past))
+        hidden = np.full((len(seen), height * width), np.nan, np.float32)
+        change = self.autoencoder_.reconstruct(np.hstack([seen, hidden]))[:, seen.shape[1] :]
+        change = change.reshape(len(past), len(rows), len(columns), height, width)
+        total = np.zeros(past[:, 0].shape, np.float32)
+        count = np.zeros(self._shape, np.float32)
+        for i, row in enumerate(rows):
+            for j, column in enumerate(columns):
+                place = slice(row, row + height), slice(column, column + width)
+                total[:, *place] += change[:, i, j]
+                count[place] += 1
+        frames = past[:, -1] + total * np.float32(self._scales[-1]) / count
         low, high = ((end - self._centre) / self._unit for end in self._range)
-        return np.clip(np.concatenate(frames), low, high)
+        return np.clip(frames, low, high)
 
 
 class _HideLast(Regularizer):

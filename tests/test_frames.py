@@ -116,6 +116,29 @@ def test_patches_that_overlap_give_whole_frames(films):
     assert predictor.predict_next(X).shape == X.shape
 
 
+class Keeping(AutoencoderTransformer):
+    def fit(self, X, y=None):
+        self.rows_ = X.copy()
+        return super().fit(X, y)
+
+
+def test_no_more_rows_are_held_than_are_learned_from(monkeypatch):
+    X = film(20)
+    autoencoder = Keeping(8, hidden_layer_sizes=(32,), scaling=None, max_epochs=20)
+    predictor = NextFramePredictor(autoencoder, patch_size=4, margin=1, motion=1, random_state=0)
+    held = []
+    for n_rows in (10_000, 50, 50):
+        monkeypatch.setattr("aefeatures._frames._ROWS", n_rows)
+        predictor.fit(X)
+        scales = np.repeat(predictor._scales, [36, 36, 36, 16])
+        held.append(predictor.autoencoder_.rows_ * scales)
+    assert [len(rows) for rows in held] == [19 * 25, 50, 50]
+    np.testing.assert_array_equal(held[1], held[2])
+    distances = np.abs(held[1][:, None] - held[0]).max(axis=2)
+    assert distances.min(axis=1).max() < 1e-5
+    assert len(np.unique(distances.argmin(axis=1) // 25)) > 12  # of most frames
+
+
 def test_motion_goes_on():
     frames = film(3, size=24, step=2).reshape(3, 24, 24)
     moved = _moved_on(frames[:1], frames[1:2], 3, 1e-3)[0]
@@ -183,7 +206,7 @@ def test_dtype_and_range(films):
     assert predictor.predict_next(frames.astype(np.float64)).dtype == np.float64
 
 
-@pytest.mark.parametrize("factor, offset", [(1, 100), (-1e-30, 0), (1e39, 1e40)])
+@pytest.mark.parametrize(("factor", "offset"), [(1, 100), (-1e-30, 0), (1e39, 1e40)])
 def test_neither_offset_nor_unit_matters(factor, offset):
     X = film(12)[:, :24]
     predictor = NextFramePredictor(SMALL, random_state=0).fit(factor * X + offset)
