@@ -17,14 +17,13 @@ from sklearn.utils.validation import (
     check_consistent_length,
     check_is_fitted,
     column_or_1d,
-    validate_data,
 )
 
 from aefeatures._autoencoder import AutoencoderTransformer
-from aefeatures._batches import code_dtype, iterate_slices
+from aefeatures._batches import code_dtype, has_missing, iterate_slices, to_dense
 from aefeatures._networks import resolve_image_shape
 from aefeatures._regularizers import Batch, Regularizer, TrainingData
-from aefeatures._validation import Interval, fit_context
+from aefeatures._validation import Interval, check_rows, fit_context
 
 # Pixels around each by which its motion is found, and how much worse, in mean squared
 # differences between frames, a match may be and still count.
@@ -75,7 +74,11 @@ class NextFramePredictor(BaseEstimator):
     Notes
     -----
     There is no `predict`: of that scikit-learn expects the same for a row whatever stands
-    before it.
+    before it. Pickle keeps a fitted predictor; `autoencoder_` has no `save`, as the change is
+    hidden by a regularizer of the predictor's own.
+
+    Frames are numbers of any dtype, sparse or not; those predicted are float64 where X is wider
+    than float32, else float32. Missing and masked pixels are refused.
 
     References
     ----------
@@ -168,8 +171,7 @@ class NextFramePredictor(BaseEstimator):
                 "autoencoder must not have early_stopping=True: the loss on validation rows is "
                 "with the change in sight. Set max_epochs instead."
             )
-        X = validate_data(self, X, dtype=[np.float64, np.float32])
-        starts = _starts(X, groups)
+        X, starts = self._check(X, groups, reset=True)
         now = np.flatnonzero(starts[:-1] == starts[1:])
         if not len(now):
             raise ValueError(
@@ -218,46 +220,49 @@ class NextFramePredictor(BaseEstimator):
         X_next : ndarray of shape (n_frames, n_pixels)
             Row i is what is expected after row i, within the range of values seen in `fit`.
         """
-        X, starts = self._check(X, groups)
+        check_is_fitted(self)
+        X, starts = self._check(X, groups, reset=False)
         following = np.empty(X.shape, code_dtype(X.dtype))
         for part in self._parts(len(X)):
             past = self._past(X, starts, np.arange(len(X))[part])
             following[part] = self._restored(self._predict(past))
         return following
 
-    def rollout(self, X: Any, n_frames: int, groups: Any = None) -> np.ndarray:
+    def rollout(self, X: Any, n_steps: int, groups: Any = None) -> np.ndarray:
         """Return the frames expected after the last one, each from those predicted before.
 
         Parameters
         ----------
         X : array-like of shape (n_frames, n_pixels)
             In the order of time.
-        n_frames : int
+        n_steps : int
             How many to predict.
         groups : array-like of shape (n_frames,), default=None
             Which film a frame is of; by default all are of one.
 
         Returns
         -------
-        X_next : ndarray of shape (n_frames, n_pixels) or (n_films, n_frames, n_pixels)
+        X_next : ndarray of shape (n_steps, n_pixels) or (n_films, n_steps, n_pixels)
             The latter with `groups`, in the order of the films.
         """
-        X, starts = self._check(X, groups)
-        if not isinstance(n_frames, Integral) or n_frames < 1:
-            raise ValueError(f"n_frames must be an integer of at least 1, got {n_frames!r}.")
+        check_is_fitted(self)
+        X, starts = self._check(X, groups, reset=False)
+        if not isinstance(n_steps, Integral) or n_steps < 1:
+            raise ValueError(f"n_steps must be an integer of at least 1, got {n_steps!r}.")
         last = np.flatnonzero(np.r_[np.diff(starts) > 0, True])
-        films = np.empty((len(last), n_frames, X.shape[1]), code_dtype(X.dtype))
+        films = np.empty((len(last), n_steps, X.shape[1]), code_dtype(X.dtype))
         for part in self._parts(len(last)):
             past = self._past(X, starts, last[part])
-            for step in range(n_frames):
+            for step in range(n_steps):
                 frame = self._predict(past)
                 films[part, step] = self._restored(frame)
                 past = np.concatenate([past[:, 1:], frame[:, None]], axis=1)
         return films[0] if groups is None else films
 
-    def _check(self, X: Any, groups: Any) -> tuple[np.ndarray, np.ndarray]:
-        check_is_fitted(self)
-        X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
+    def _check(self, X: Any, groups: Any, *, reset: bool) -> tuple[np.ndarray, np.ndarray]:
+        X = to_dense(check_rows(self, X, reset=reset))
+        if has_missing(X):
+            raise ValueError("Input X contains NaN or masked pixels: frames must be whole.")
         return X, _starts(X, groups)
 
     def _resolve_shape(self, n_pixels: int) -> tuple[int, int]:
@@ -377,6 +382,11 @@ class NextFramePredictor(BaseEstimator):
         frames = past[:, -1] + total * np.float32(self._scales[-1]) / count
         low, high = ((end - self._centre) / self._unit for end in self._range)
         return np.clip(frames, low, high)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
 
 
 class _HideLast(Regularizer):

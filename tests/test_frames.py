@@ -2,6 +2,7 @@ import pickle
 
 import numpy as np
 import pytest
+from scipy.sparse import csr_array
 from sklearn.base import clone
 
 from aefeatures import AutoencoderTransformer, NextFramePredictor
@@ -196,14 +197,21 @@ def test_pickle_predicts_the_same(films, fitted):
     np.testing.assert_array_equal(loaded.predict_next(X), fitted.predict_next(X))
 
 
-def test_dtype_and_range(films):
-    frames = (film(12) * 255).astype(np.uint8)
+@pytest.mark.parametrize("dtype", [bool, np.uint8, np.int64, np.float16, np.float32, np.float64])
+def test_dtype_and_range(dtype):
+    frames = (film(12).round() * 255).astype(dtype)
     predictor = NextFramePredictor(SMALL).fit(frames)
-    predicted = predictor.predict_next(frames.astype(np.float32))
-    assert predicted.dtype == np.float32
+    predicted = predictor.predict_next(frames)
+    assert predicted.dtype == (np.float64 if frames.itemsize == 8 else np.float32)
+    assert predictor.rollout(frames, 2).dtype == predicted.dtype
     assert predicted.min() >= frames.min()
     assert predicted.max() <= frames.max()
-    assert predictor.predict_next(frames.astype(np.float64)).dtype == np.float64
+    assert predictor.predict_next(np.full((1, 144), 1e300)).max() <= frames.max()
+
+
+def test_sparse_frames(films, fitted):
+    X = np.where(films[0][:12] > 0.3, films[0][:12], 0)
+    np.testing.assert_array_equal(fitted.predict_next(csr_array(X)), fitted.predict_next(X))
 
 
 @pytest.mark.parametrize(("factor", "offset"), [(1, 100), (-1e-30, 0), (1e39, 1e40)])
@@ -235,5 +243,8 @@ def test_bad_input(films, fitted):
         NextFramePredictor(patch_size=2, image_shape=(3, 6, 8)).fit(X)
     with pytest.raises(ValueError, match="neither a square image"):
         NextFramePredictor(patch_size=2).fit(X[:, :143])
-    with pytest.raises(ValueError, match="n_frames must be an integer of at least 1, got 0"):
+    with pytest.raises(ValueError, match="n_steps must be an integer of at least 1, got 0"):
         fitted.rollout(X, 0)
+    for broken in (np.where(X > 0.9, np.nan, X), np.ma.masked_greater(X, 0.9)):
+        with pytest.raises(ValueError, match="X contains NaN or masked pixels"):
+            fitted.predict_next(broken)
