@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from numbers import Integral
 from typing import Any, ClassVar, Self
 
@@ -11,25 +12,25 @@ import torch
 from numpy.lib.stride_tricks import sliding_window_view
 from scipy.ndimage import uniform_filter
 from sklearn.base import BaseEstimator, clone
+from sklearn.utils import check_random_state
 from sklearn.utils.validation import (
     check_consistent_length,
     check_is_fitted,
     column_or_1d,
-    validate_data,
 )
 
 from aefeatures._autoencoder import AutoencoderTransformer
+from aefeatures._batches import code_dtype, has_missing, iterate_slices, to_dense
 from aefeatures._networks import resolve_image_shape
 from aefeatures._regularizers import Batch, Regularizer, TrainingData
-from aefeatures._validation import Interval, fit_context
+from aefeatures._validation import Interval, check_rows, fit_context
 
 # Pixels around each by which its motion is found, and how much worse, in mean squared
 # differences between frames, a match may be and still count.
 _MATCHED = 13
 _TOLERANCE = 0.25
-# Rows to train on by default, seen again or not.
+# The most rows that are learned from; by default as many are trained on, seen again or not.
 _ROWS = 240_000
-_CHUNK = 64  # windows of a prediction held at a time, in megabytes
 
 
 class NextFramePredictor(BaseEstimator):
@@ -38,13 +39,14 @@ class NextFramePredictor(BaseEstimator):
     An autoencoder learns rows of the last frames and the change to the next, which its encoder
     never sees: what the decoder makes of the codes holds the most likely change [1]_. Of large
     pictures it learns patches with their surroundings, and averages where they overlap.
+    Neither an offset of the values nor their unit matters.
 
     Parameters
     ----------
     autoencoder : AutoencoderTransformer or None, default=None
-        Cloned in `fit`. None is one of 64 codes (of narrow rows, half as many as columns), with a
-        hidden layer of 512 and weight decay,
-        trained for few epochs. The columns it gets have about unit variance already.
+        Cloned in `fit`; without early stopping, as validation rows show the change. None is one of
+        64 codes (of narrow rows, half as many as columns), with a hidden layer of 512 and weight
+        decay, trained for few epochs. The columns it gets have about unit variance already.
     n_frames : int, default=2
         Frames that a prediction looks back on.
     patch_size : int or None, default=None
@@ -58,7 +60,7 @@ class NextFramePredictor(BaseEstimator):
     image_shape : tuple of int, default=None
         (height, width), needed with patches and motion where frames are not square.
     random_state : int, RandomState instance or None, default=None
-        Given to the autoencoder where that is None.
+        Given to the autoencoder where that is None; draws the patches where there are too many.
 
     Attributes
     ----------
@@ -72,7 +74,11 @@ class NextFramePredictor(BaseEstimator):
     Notes
     -----
     There is no `predict`: of that scikit-learn expects the same for a row whatever stands
-    before it.
+    before it. Pickle keeps a fitted predictor; `autoencoder_` has no `save`, as the change is
+    hidden by a regularizer of the predictor's own.
+
+    Frames are numbers of any dtype, sparse or not; those predicted are float64 where X is wider
+    than float32, else float32. Missing and masked pixels are refused.
 
     References
     ----------
@@ -105,6 +111,8 @@ class NextFramePredictor(BaseEstimator):
     n_features_in_: int
     _shape: tuple[int, int]
     _range: tuple[float, float]
+    _centre: float
+    _unit: float
     _noise: float
     _scales: list[float]
 
@@ -158,8 +166,12 @@ class NextFramePredictor(BaseEstimator):
         return self
 
     def _fit(self, X: Any, groups: Any) -> None:
-        X = validate_data(self, X, dtype=[np.float64, np.float32])
-        starts = _starts(X, groups)
+        if self.autoencoder is not None and self.autoencoder.early_stopping:
+            raise ValueError(
+                "autoencoder must not have early_stopping=True: the loss on validation rows is "
+                "with the change in sight. Set max_epochs instead."
+            )
+        X, starts = self._check(X, groups, reset=True)
         now = np.flatnonzero(starts[:-1] == starts[1:])
         if not len(now):
             raise ValueError(
@@ -169,14 +181,10 @@ class NextFramePredictor(BaseEstimator):
         if self.motion and self.n_frames < 2:
             raise ValueError(f"motion={self.motion} needs n_frames of at least 2, got 1.")
         self._shape = self._resolve_shape(X.shape[1])
-        self._range = float(X.min()), float(X.max())
-        past = self._past(X, starts, now)
-        change = self._frames(X[now + 1]) - past[:, -1]
-        self._noise = _TOLERANCE * float(np.square(change).mean()) or 1.0
-        blocks = self._inputs(past)
-        target = self._patches(change, 0)
-        self._scales = [float(block.std()) or 1.0 for block in [*blocks, target]]
-        rows = self._scaled([*blocks, target])
+        low, high = self._range = float(X.min()), float(X.max())
+        self._centre, self._unit = float(X.mean(dtype=np.float64)), high / 2 - low / 2 or 1.0
+        self._noise = self._tolerated(X, now)
+        rows, n_hidden = self._rows(X, starts, now)
         autoencoder = self.autoencoder
         if autoencoder is None:
             autoencoder = AutoencoderTransformer(
@@ -194,7 +202,7 @@ class NextFramePredictor(BaseEstimator):
             autoencoder.random_state = self.random_state
         others = autoencoder.regularizer
         others = others if isinstance(others, list | tuple) else [others] * (others is not None)
-        autoencoder.regularizer = [_HideLast(target.shape[1]), *others]
+        autoencoder.regularizer = [_HideLast(n_hidden), *others]
         self.autoencoder_ = autoencoder.fit(rows)
 
     def predict_next(self, X: Any, groups: Any = None) -> np.ndarray:
@@ -212,40 +220,49 @@ class NextFramePredictor(BaseEstimator):
         X_next : ndarray of shape (n_frames, n_pixels)
             Row i is what is expected after row i, within the range of values seen in `fit`.
         """
-        X, starts = self._check(X, groups)
-        return self._predict(self._past(X, starts, np.arange(len(X)))).astype(X.dtype)
+        check_is_fitted(self)
+        X, starts = self._check(X, groups, reset=False)
+        following = np.empty(X.shape, code_dtype(X.dtype))
+        for part in self._parts(len(X)):
+            past = self._past(X, starts, np.arange(len(X))[part])
+            following[part] = self._restored(self._predict(past))
+        return following
 
-    def rollout(self, X: Any, n_frames: int, groups: Any = None) -> np.ndarray:
+    def rollout(self, X: Any, n_steps: int, groups: Any = None) -> np.ndarray:
         """Return the frames expected after the last one, each from those predicted before.
 
         Parameters
         ----------
         X : array-like of shape (n_frames, n_pixels)
             In the order of time.
-        n_frames : int
+        n_steps : int
             How many to predict.
         groups : array-like of shape (n_frames,), default=None
             Which film a frame is of; by default all are of one.
 
         Returns
         -------
-        X_next : ndarray of shape (n_frames, n_pixels) or (n_films, n_frames, n_pixels)
+        X_next : ndarray of shape (n_steps, n_pixels) or (n_films, n_steps, n_pixels)
             The latter with `groups`, in the order of the films.
         """
-        X, starts = self._check(X, groups)
-        if not isinstance(n_frames, Integral) or n_frames < 1:
-            raise ValueError(f"n_frames must be an integer of at least 1, got {n_frames!r}.")
-        past = self._past(X, starts, np.flatnonzero(np.r_[np.diff(starts) > 0, True]))
-        frames = []
-        for _ in range(n_frames):
-            frames.append(self._predict(past))
-            past = np.concatenate([past[:, 1:], self._frames(frames[-1])[:, None]], axis=1)
-        films = np.stack(frames, axis=1).astype(X.dtype)
+        check_is_fitted(self)
+        X, starts = self._check(X, groups, reset=False)
+        if not isinstance(n_steps, Integral) or n_steps < 1:
+            raise ValueError(f"n_steps must be an integer of at least 1, got {n_steps!r}.")
+        last = np.flatnonzero(np.r_[np.diff(starts) > 0, True])
+        films = np.empty((len(last), n_steps, X.shape[1]), code_dtype(X.dtype))
+        for part in self._parts(len(last)):
+            past = self._past(X, starts, last[part])
+            for step in range(n_steps):
+                frame = self._predict(past)
+                films[part, step] = self._restored(frame)
+                past = np.concatenate([past[:, 1:], frame[:, None]], axis=1)
         return films[0] if groups is None else films
 
-    def _check(self, X: Any, groups: Any) -> tuple[np.ndarray, np.ndarray]:
-        check_is_fitted(self)
-        X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
+    def _check(self, X: Any, groups: Any, *, reset: bool) -> tuple[np.ndarray, np.ndarray]:
+        X = to_dense(check_rows(self, X, reset=reset))
+        if has_missing(X):
+            raise ValueError("Input X contains NaN or masked pixels: frames must be whole.")
         return X, _starts(X, groups)
 
     def _resolve_shape(self, n_pixels: int) -> tuple[int, int]:
@@ -263,13 +280,57 @@ class NextFramePredictor(BaseEstimator):
         return height, width
 
     def _frames(self, X: np.ndarray) -> np.ndarray:
-        return X.reshape(len(X), *self._shape).astype(np.float32)
+        """Frames about 0, in a unit that float32 squares; what lies far out says no more."""
+        values = (X.astype(np.float64) - self._centre) / self._unit
+        return values.clip(-1e6, 1e6).reshape(*X.shape[:-1], *self._shape).astype(np.float32)
+
+    def _restored(self, frames: np.ndarray) -> np.ndarray:
+        values = frames.reshape(len(frames), -1).astype(np.float64) * self._unit + self._centre
+        return np.clip(values, *self._range)
 
     def _past(self, X: np.ndarray, starts: np.ndarray, now: np.ndarray) -> np.ndarray:
         """The last `n_frames` frames at each of `now`: (n, n_frames, height, width)."""
         steps = np.arange(1 - self.n_frames, 1)
         rows = np.maximum(now[:, None] + steps, starts[now][:, None])
-        return X[rows].reshape(*rows.shape, *self._shape).astype(np.float32)
+        return self._frames(X[rows])
+
+    def _parts(self, n: int) -> Iterator[slice]:
+        """The places of consecutive frames, of n, whose rows are held at a time."""
+        rows, columns, size = self._grid()
+        around = 0 if self.patch_size is None else 2 * self.margin
+        window = (size[0] + around) * (size[1] + around)
+        return iterate_slices(n, len(rows) * len(columns) * window * (self.n_frames + 2))
+
+    def _tolerated(self, X: np.ndarray, now: np.ndarray) -> float:
+        squares = 0.0
+        for part in self._parts(len(now)):
+            change = self._frames(X[now[part] + 1]) - self._frames(X[now[part]])
+            squares += float(np.square(change).sum(dtype=np.float64))
+        return _TOLERANCE * squares / (len(now) * X.shape[1]) or 1.0
+
+    def _rows(self, X: np.ndarray, starts: np.ndarray, now: np.ndarray) -> tuple[np.ndarray, int]:
+        """Rows to learn from, of all patches or as many as are held, and the change's width."""
+        rows, columns, _ = self._grid()
+        taken = np.ones((len(now), len(rows) * len(columns)), bool)
+        if taken.size > _ROWS:
+            seed = self.random_state
+            if seed is not None:
+                seed = check_random_state(seed).randint(np.iinfo(np.int32).max)
+            taken[:] = False
+            drawn = np.random.default_rng(seed).choice(taken.size, _ROWS, replace=False)
+            taken.flat[drawn] = True
+        parts = []
+        for part in self._parts(len(now)):
+            past = self._past(X, starts, now[part])
+            change = self._frames(X[now[part] + 1]) - past[:, -1]
+            blocks = [*self._inputs(past), self._patches(change, 0)]
+            parts.append(np.hstack(blocks)[taken[part].ravel()])
+        held = np.concatenate(parts)
+        self._scales = []
+        for block in np.split(held, np.cumsum([block.shape[1] for block in blocks[:-1]]), axis=1):
+            self._scales.append(float(block.std(dtype=np.float64)) or 1.0)
+            block /= np.float32(self._scales[-1])
+        return held, blocks[-1].shape[1]
 
     def _grid(self) -> tuple[np.ndarray, np.ndarray, tuple[int, int]]:
         """Where patches start, half a patch apart, and their size."""
@@ -307,24 +368,25 @@ class NextFramePredictor(BaseEstimator):
 
     def _predict(self, past: np.ndarray) -> np.ndarray:
         rows, columns, (height, width) = self._grid()
-        per_frame = len(rows) * len(columns) * self.autoencoder_.n_features_in_ * 4
-        step = max(1, _CHUNK * 2**20 // per_frame)
-        frames = []
-        for start in range(0, len(past), step):
-            part = past[start : start + step]
-            seen = self._scaled(self._inputs(part))
-            hidden = np.full((len(seen), height * width), np.nan, np.float32)
-            change = self.autoencoder_.reconstruct(np.hstack([seen, hidden]))[:, seen.shape[1] :]
-            change = change.reshape(len(part), len(rows), len(columns), height, width)
-            total = np.zeros(part[:, 0].shape, np.float32)
-            count = np.zeros(self._shape, np.float32)
-            for i, row in enumerate(rows):
-                for j, column in enumerate(columns):
-                    place = slice(row, row + height), slice(column, column + width)
-                    total[:, *place] += change[:, i, j]
-                    count[place] += 1
-            frames.append(part[:, -1] + total * np.float32(self._scales[-1]) / count)
-        return np.clip(np.concatenate(frames), *self._range).reshape(len(past), -1)
+        seen = self._scaled(self._inputs(past))
+        hidden = np.full((len(seen), height * width), np.nan, np.float32)
+        change = self.autoencoder_.reconstruct(np.hstack([seen, hidden]))[:, seen.shape[1] :]
+        change = change.reshape(len(past), len(rows), len(columns), height, width)
+        total = np.zeros(past[:, 0].shape, np.float32)
+        count = np.zeros(self._shape, np.float32)
+        for i, row in enumerate(rows):
+            for j, column in enumerate(columns):
+                place = slice(row, row + height), slice(column, column + width)
+                total[:, *place] += change[:, i, j]
+                count[place] += 1
+        frames = past[:, -1] + total * np.float32(self._scales[-1]) / count
+        low, high = ((end - self._centre) / self._unit for end in self._range)
+        return np.clip(frames, low, high)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
 
 
 class _HideLast(Regularizer):

@@ -2,6 +2,7 @@ import pickle
 
 import numpy as np
 import pytest
+from scipy.sparse import csr_array
 from sklearn.base import clone
 
 from aefeatures import AutoencoderTransformer, NextFramePredictor
@@ -116,6 +117,29 @@ def test_patches_that_overlap_give_whole_frames(films):
     assert predictor.predict_next(X).shape == X.shape
 
 
+class Keeping(AutoencoderTransformer):
+    def fit(self, X, y=None):
+        self.rows_ = X.copy()
+        return super().fit(X, y)
+
+
+def test_no_more_rows_are_held_than_are_learned_from(monkeypatch):
+    X = film(20)
+    autoencoder = Keeping(8, hidden_layer_sizes=(32,), scaling=None, max_epochs=20)
+    predictor = NextFramePredictor(autoencoder, patch_size=4, margin=1, motion=1, random_state=0)
+    held = []
+    for n_rows in (10_000, 50, 50):
+        monkeypatch.setattr("aefeatures._frames._ROWS", n_rows)
+        predictor.fit(X)
+        scales = np.repeat(predictor._scales, [36, 36, 36, 16])
+        held.append(predictor.autoencoder_.rows_ * scales)
+    assert [len(rows) for rows in held] == [19 * 25, 50, 50]
+    np.testing.assert_array_equal(held[1], held[2])
+    distances = np.abs(held[1][:, None] - held[0]).max(axis=2)
+    assert distances.min(axis=1).max() < 1e-5
+    assert len(np.unique(distances.argmin(axis=1) // 25)) > 12  # of most frames
+
+
 def test_motion_goes_on():
     frames = film(3, size=24, step=2).reshape(3, 24, 24)
     moved = _moved_on(frames[:1], frames[1:2], 3, 1e-3)[0]
@@ -173,14 +197,32 @@ def test_pickle_predicts_the_same(films, fitted):
     np.testing.assert_array_equal(loaded.predict_next(X), fitted.predict_next(X))
 
 
-def test_dtype_and_range(films):
-    frames = (film(12) * 255).astype(np.uint8)
+@pytest.mark.parametrize("dtype", [bool, np.uint8, np.int64, np.float16, np.float32, np.float64])
+def test_dtype_and_range(dtype):
+    frames = (film(12).round() * 255).astype(dtype)
     predictor = NextFramePredictor(SMALL).fit(frames)
-    predicted = predictor.predict_next(frames.astype(np.float32))
-    assert predicted.dtype == np.float32
+    predicted = predictor.predict_next(frames)
+    assert predicted.dtype == (np.float64 if frames.itemsize == 8 else np.float32)
+    assert predictor.rollout(frames, 2).dtype == predicted.dtype
     assert predicted.min() >= frames.min()
     assert predicted.max() <= frames.max()
-    assert predictor.predict_next(frames.astype(np.float64)).dtype == np.float64
+    assert predictor.predict_next(np.full((1, 144), 1e300)).max() <= frames.max()
+
+
+def test_sparse_frames(films, fitted):
+    X = np.where(films[0][:12] > 0.3, films[0][:12], 0)
+    np.testing.assert_array_equal(fitted.predict_next(csr_array(X)), fitted.predict_next(X))
+
+
+@pytest.mark.parametrize(("factor", "offset"), [(1, 100), (-1e-30, 0), (1e39, 1e40)])
+def test_neither_offset_nor_unit_matters(factor, offset):
+    X = film(12)[:, :24]
+    predictor = NextFramePredictor(SMALL, random_state=0).fit(factor * X + offset)
+    expected = NextFramePredictor(SMALL, random_state=0).fit(np.sign(factor) * X)
+    for name, args in (("predict_next", ()), ("rollout", (3,))):
+        there = getattr(predictor, name)(factor * X + offset, *args)
+        here = getattr(expected, name)(np.sign(factor) * X, *args)
+        np.testing.assert_allclose((there - offset) / abs(factor), here, atol=1e-3)
 
 
 def test_bad_input(films, fitted):
@@ -193,11 +235,16 @@ def test_bad_input(films, fitted):
         fitted.predict_next(X, groups=[0] * 11)
     with pytest.raises(ValueError, match="motion=2 needs n_frames of at least 2, got 1"):
         NextFramePredictor(n_frames=1, motion=2).fit(X)
+    with pytest.raises(ValueError, match="autoencoder must not have early_stopping=True"):
+        NextFramePredictor(clone(SMALL).set_params(early_stopping=True)).fit(X)
     with pytest.raises(ValueError, match="patch_size=13 is larger than frames of 12 x 12"):
         NextFramePredictor(patch_size=13).fit(X)
     with pytest.raises(ValueError, match="one channel here, got 3"):
         NextFramePredictor(patch_size=2, image_shape=(3, 6, 8)).fit(X)
     with pytest.raises(ValueError, match="neither a square image"):
         NextFramePredictor(patch_size=2).fit(X[:, :143])
-    with pytest.raises(ValueError, match="n_frames must be an integer of at least 1, got 0"):
+    with pytest.raises(ValueError, match="n_steps must be an integer of at least 1, got 0"):
         fitted.rollout(X, 0)
+    for broken in (np.where(X > 0.9, np.nan, X), np.ma.masked_greater(X, 0.9)):
+        with pytest.raises(ValueError, match="X contains NaN or masked pixels"):
+            fitted.predict_next(broken)
