@@ -72,6 +72,7 @@ from aefeatures._validation import (
     fit_context,
     resolve_max_epochs,
     resolve_principal_components,
+    unchanged_on_error,
 )
 
 _MODULES = ("encoder_", "decoder_", "_scaling", "_fill")
@@ -434,7 +435,7 @@ class AutoencoderTransformer(
         """
         resume = self.warm_start and hasattr(self, "encoder_")
         task = FitTask(self, X, y)
-        with self._unchanged_on_error(), ExitStack() as closing:
+        with self._fitting(), ExitStack() as closing:
             X, y = check_rows_and_labels(self, X, y, reset=not resume)
             self._start(X, resume)
             checkpoint = None
@@ -517,7 +518,7 @@ class AutoencoderTransformer(
         3
         """
         resume = hasattr(self, "encoder_")
-        with self._unchanged_on_error():
+        with self._fitting():
             X, y = check_rows_and_labels(self, X, y, reset=not resume)
             self._start(X, resume)
             batches = self._make_batches(X)
@@ -998,14 +999,10 @@ class AutoencoderTransformer(
         return fitted.__dict__
 
     @contextmanager
-    def _unchanged_on_error(self) -> Iterator[None]:
-        before = self.__dict__.copy()
-        try:
-            with torch.inference_mode(False):  # tensors made in it could not be trained
-                yield
-        except BaseException:
-            self.__dict__ = before  # at once: an interrupt finds one or the other
-            raise
+    def _fitting(self) -> Iterator[None]:
+        # Tensors made in inference mode could not be trained.
+        with unchanged_on_error(self), torch.inference_mode(False):
+            yield
 
     def __getstate__(self) -> dict[str, Any]:
         state: dict[str, Any] = super().__getstate__()

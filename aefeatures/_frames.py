@@ -23,7 +23,7 @@ from aefeatures._autoencoder import AutoencoderTransformer
 from aefeatures._batches import code_dtype, has_missing, iterate_slices, to_dense
 from aefeatures._networks import resolve_image_shape
 from aefeatures._regularizers import Batch, Regularizer, TrainingData
-from aefeatures._validation import Interval, check_rows, fit_context
+from aefeatures._validation import Interval, check_rows, fit_context, unchanged_on_error
 
 # Pixels around each by which its motion is found, and how much worse, in mean squared
 # differences between frames, a match may be and still count.
@@ -157,12 +157,8 @@ class NextFramePredictor(BaseEstimator):
         ValueError
             If no film has two frames, or X or a parameter cannot be used.
         """
-        before = self.__dict__.copy()
-        try:
+        with unchanged_on_error(self):
             self._fit(X, groups)
-        except BaseException:
-            self.__dict__ = before
-            raise
         return self
 
     def _fit(self, X: Any, groups: Any) -> None:

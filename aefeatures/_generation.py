@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Iterator
-from contextlib import contextmanager
 from numbers import Integral
 from typing import Any, ClassVar, Self
 
@@ -28,6 +26,7 @@ from aefeatures._validation import (
     check_rows,
     fit_context,
     get_tags,
+    unchanged_on_error,
 )
 
 # Components of a mixture: the most, and how many rows there are for each. Few rows span few
@@ -177,7 +176,7 @@ class AutoencoderGenerator(BaseEstimator):
         ValueError
             If X or y cannot be used, or the density cannot be fitted to a class.
         """
-        with self._unchanged_on_error():
+        with unchanged_on_error(self):
             rows = check_rows(self, X, reset=True)
             rng = make_rng(self.random_state)
             classes = labels = None
@@ -421,15 +420,6 @@ class AutoencoderGenerator(BaseEstimator):
         import pandas as pd
 
         return pd.DataFrame(X, columns=self._columns)
-
-    @contextmanager
-    def _unchanged_on_error(self) -> Iterator[None]:
-        before = self.__dict__.copy()
-        try:
-            yield
-        except BaseException:
-            self.__dict__ = before
-            raise
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -548,9 +548,8 @@ class Supervised(Regularizer):
     Parameters
     ----------
     weight : float, default=1.0
-        In units of the columns' mean variance, as that of `NeighborPreserving`. Where all rows are
-        labelled and only they matter, 10 or more is better; a few labels get learned by heart
-        then.
+        In units of the columns' mean variance, as that of `NeighborPreserving`. With a large one a
+        few labels get learned by heart.
     unlabeled : object, default="auto"
         What marks a row of y as unlabelled. "auto": what is missing (NaN, None, NA), and -1 among
         at least two other classes that are integers. None: every row is labelled.

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from numbers import Integral, Real
 from typing import Any
 
@@ -56,6 +57,7 @@ __all__ = [
     "resolve_max_epochs",
     "resolve_principal_components",
     "take_samples",
+    "unchanged_on_error",
 ]
 
 # On small data "auto" stands for 3,000 steps at batch 64.
@@ -123,6 +125,17 @@ def check_rows_and_labels(
     assert_all_finite(y, allow_nan=True, input_name="y")
     check_consistent_length(rows, y)
     return rows, y
+
+
+@contextmanager
+def unchanged_on_error(estimator: Any) -> Iterator[None]:
+    """Give an estimator back what it was where fitting it fails."""
+    before = estimator.__dict__.copy()
+    try:
+        yield
+    except BaseException:
+        estimator.__dict__ = before  # at once: an interrupt finds one or the other
+        raise
 
 
 def check_labels(y: Any) -> np.ndarray:

@@ -306,7 +306,6 @@ def measure_labels(args):
     results = {}
     for name, n_labels, regularizer in (
         ("Supervised, all labels", len(y), Supervised()),
-        ("Supervised(15), all labels", len(y), Supervised(15)),
         ("NeighborPreserving, no labels", 0, NeighborPreserving()),
         ("both, 1,000 labels", 1_000, [NeighborPreserving(), Supervised()]),
     ):
