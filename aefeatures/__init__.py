@@ -10,6 +10,7 @@ from aefeatures._frames import NextFramePredictor
 from aefeatures._generation import AutoencoderGenerator
 from aefeatures._latent_map import write_latent_map
 from aefeatures._networks import ConvNetwork, DenseNetwork
+from aefeatures._onnx import register_onnx_converters, to_onnx
 from aefeatures._reconstructions import ReconstructionDisplay, ReconstructionMonitor
 from aefeatures._regularizers import (
     Contractive,
@@ -42,6 +43,8 @@ __all__ = [
     "Supervised",
     "Variational",
     "load_images",
+    "register_onnx_converters",
+    "to_onnx",
     "write_latent_map",
 ]
 

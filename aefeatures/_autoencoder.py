@@ -666,10 +666,10 @@ class AutoencoderTransformer(
             (self.encoder_, self.decoder_, self._scaling, self._fill)
         )
         if part == "encoder":
-            return Encoder(encoder, scaling, fill)
+            return Encoder(encoder, scaling, fill).eval()
         if part == "decoder":
-            return Decoder(decoder, scaling)
-        return Autoencoder(encoder, decoder, scaling, fill)
+            return Decoder(decoder, scaling).eval()
+        return Autoencoder(encoder, decoder, scaling, fill).eval()
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the fitted transformer to a file that `load` reads, and that holds no code.

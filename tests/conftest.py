@@ -1,6 +1,7 @@
 """Data and fitted models that several test files read."""
 
 import os
+import shutil
 import signal
 import struct
 from pathlib import Path
@@ -13,6 +14,16 @@ from sklearn.model_selection import train_test_split
 from aefeatures import AutoencoderTransformer
 
 os.environ.setdefault("MPLBACKEND", "agg")  # draws without a display
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+# WebGL by the processor: there need not be a GPU.
+CHROMIUM_ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-background-networking",
+    "--use-gl=angle",
+    "--use-angle=swiftshader",
+    "--enable-unsafe-swiftshader",
+]
 
 
 def pytest_collection_modifyitems(items):
@@ -62,6 +73,17 @@ def mnist_root(tmp_path_factory, digits):
         header = struct.pack(">II", 0x801, len(labels))
         (raw / f"{name}-labels-idx1-ubyte").write_bytes(header + labels.astype(np.uint8).tobytes())
     return root
+
+
+@pytest.fixture(scope="module")
+def browser():
+    sync_api = pytest.importorskip("playwright.sync_api", reason="needs Playwright for Python")
+    if CHROMIUM is None:
+        pytest.skip("needs the browser Chromium")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_ARGUMENTS)
+        yield browser
+        browser.close()
 
 
 @pytest.fixture(scope="session")

@@ -31,6 +31,7 @@ LAYERS = [
     "_autoencoder",
     "_generation",
     "_oversampling",
+    "_onnx",
     "_displays",
     "_reconstructions",
     "_latent_map",
@@ -81,7 +82,8 @@ after = (torch.get_rng_state().sum(), numpy.random.get_state()[1].sum(), random.
 assert before == after, "seeded"
 assert threading.active_count() == 1, threading.enumerate()
 assert torch.get_num_threads() == threads
-for name in ("imblearn", "matplotlib", "onnx", "plotly", "ray", "torchvision"):
+optional = "imblearn matplotlib onnx onnxruntime plotly ray skl2onnx torchvision"
+for name in optional.split():
     assert name not in sys.modules, name
 assert not torch.cuda.is_initialized()
 """

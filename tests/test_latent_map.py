@@ -1,7 +1,6 @@
 import base64
 import json
 import re
-import shutil
 import sys
 import zlib
 
@@ -23,15 +22,6 @@ pytest.importorskip("plotly", reason="needs the extra 'map'")
 # Most are fitted for so short that little is learned.
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
-# WebGL by the processor: there need not be a GPU.
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-background-networking",
-    "--use-gl=angle",
-    "--use-angle=swiftshader",
-    "--enable-unsafe-swiftshader",
-]
 HOSTILE = (
     """<img src=x onerror="window.hacked=1">'"</script><script>window.hacked=1</script>&amp;"""
 )
@@ -301,17 +291,6 @@ def test_page_of_mnist_is_below_15_mb(mnist, tmp_path, preset):
 
 
 # In a browser
-
-
-@pytest.fixture(scope="module")
-def browser():
-    sync_api = pytest.importorskip("playwright.sync_api", reason="needs Playwright for Python")
-    if CHROMIUM is None:
-        pytest.skip("needs the browser Chromium")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
