@@ -10,6 +10,7 @@ FOLDER holds `mnist.npz`; without it the bundled digits are used.
 """
 
 import argparse
+import json
 import tempfile
 import time
 import warnings
