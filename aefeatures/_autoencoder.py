@@ -641,7 +641,8 @@ class AutoencoderTransformer(
         Returns
         -------
         module : torch.nn.Module
-            A copy, on the CPU, in evaluation mode.
+            A copy, on the CPU, in evaluation mode. `torch.export` takes it, with any number of
+            rows as a dynamic shape.
 
         Raises
         ------
