@@ -65,11 +65,14 @@ from aefeatures._training import EarlyStopping, TrainingResult, Watcher, diagnos
 from aefeatures._validation import (
     PARAMETER_CONSTRAINTS,
     CallbackSupportMixin,
+    check_array_library,
     check_codes,
     check_loss_range,
     check_rows,
     check_rows_and_labels,
     fit_context,
+    like,
+    name_of_array_library,
     resolve_max_epochs,
     resolve_principal_components,
     unchanged_on_error,
@@ -291,6 +294,7 @@ class AutoencoderTransformer(
     _scaling: Scaling
     _fill: Any  # a FillMissing
     _learns_missing: bool
+    _fitted_library: str | None = None  # of arrays that are not NumPy's
     _built_from: dict[str, Any]  # what the network was built from, for training on
     _network: Any  # what built it: a Network, whose parameters are its own, or a callable
     _fitted_loss: str | RowLoss
@@ -436,6 +440,7 @@ class AutoencoderTransformer(
         resume = self.warm_start and hasattr(self, "encoder_")
         task = FitTask(self, X, y)
         with self._fitting(), ExitStack() as closing:
+            self._fitted_library = name_of_array_library(X)
             X, y = check_rows_and_labels(self, X, y, reset=not resume)
             self._start(X, resume)
             checkpoint = None
@@ -519,6 +524,7 @@ class AutoencoderTransformer(
         """
         resume = hasattr(self, "encoder_")
         with self._fitting():
+            self._fitted_library = name_of_array_library(X)
             X, y = check_rows_and_labels(self, X, y, reset=not resume)
             self._start(X, resume)
             batches = self._make_batches(X)
@@ -529,7 +535,7 @@ class AutoencoderTransformer(
             self._optimizer_state = result.optimizer_state
         return self
 
-    def transform(self, X: Any) -> np.ndarray:
+    def transform(self, X: Any) -> Any:
         """Return the codes of the rows of X.
 
         Parameters
@@ -541,16 +547,17 @@ class AutoencoderTransformer(
         Z : ndarray of shape (n_samples, n_components)
             In float64 for float64 and 32- or 64-bit integer X, else in float32.
         """
-        X = self._check_fitted_rows(X)
-        encoder = self._placed(self.encoder_, X.dtype)
-        return map_chunks(
-            lambda rows: encoder(self._filled(self._scaled(rows), rows)),
-            X,
+        rows = self._check_fitted_rows(X, "transform")
+        encoder = self._placed(self.encoder_, rows.dtype)
+        codes = map_chunks(
+            lambda chunk: encoder(self._filled(self._scaled(chunk), chunk)),
+            rows,
             self._n_features_out,
             width=self._cost.width,
         )
+        return like(codes, X)
 
-    def inverse_transform(self, Z: Any) -> np.ndarray:
+    def inverse_transform(self, Z: Any) -> Any:
         """Return the rows, in X's units, that the decoder makes of codes.
 
         Parameters
@@ -562,16 +569,18 @@ class AutoencoderTransformer(
         X : ndarray of shape (n_samples, n_features)
         """
         check_is_fitted(self)
-        Z = check_codes(Z, self._n_features_out, self)
-        decoder = self._placed(self.decoder_, Z.dtype)
-        return map_chunks(
-            lambda codes: self._scaling.inverse(decoder(to_tensor(codes, self.device_))),
-            Z,
+        check_array_library(self, Z, self._fitted_library, "inverse_transform")
+        codes = check_codes(Z, self._n_features_out, self)
+        decoder = self._placed(self.decoder_, codes.dtype)
+        rows = map_chunks(
+            lambda chunk: self._scaling.inverse(decoder(to_tensor(chunk, self.device_))),
+            codes,
             self.n_features_in_,
             width=self._cost.width,
         )
+        return like(rows, Z)
 
-    def reconstruct(self, X: Any) -> np.ndarray:
+    def reconstruct(self, X: Any) -> Any:
         """Return X as the autoencoder gives it back: an estimate of every entry.
 
         ``np.where(np.isnan(X), transformer.reconstruct(X), X)`` fills in missing values.
@@ -585,9 +594,9 @@ class AutoencoderTransformer(
         X_reconstructed : ndarray of shape (n_samples, n_features)
             In X's units, in the dtype of `transform`.
         """
-        return self._reconstruct(self._check_fitted_rows(X))
+        return like(self._reconstruct(self._check_fitted_rows(X, "reconstruct")), X)
 
-    def score_samples(self, X: Any, per_feature: bool = False) -> np.ndarray:
+    def score_samples(self, X: Any, per_feature: bool = False) -> Any:
         """Return minus the reconstruction error of the rows of X: higher is more normal.
 
         Parameters
@@ -603,14 +612,14 @@ class AutoencoderTransformer(
             feature, minus the absolute difference between X and its reconstruction, in X's own
             units, 0 where X is missing.
         """
-        X = self._check_fitted_rows(X)
-        if per_feature:
-            inverse = self._scaling.inverse
-            return self._map_reconstructed(
-                X, lambda x, r: -(inverse(x) - inverse(r)).abs().nan_to_num(), X.shape[1]
-            )
-        loss = leave_out_missing(resolve_loss(self._fitted_loss))
-        return self._map_reconstructed(X, lambda x, r: -loss(r, x), None)
+        rows = self._check_fitted_rows(X, "score_samples")
+        if not per_feature:
+            return like(self._score_samples(rows), X)
+        inverse = self._scaling.inverse
+        scores = self._map_reconstructed(
+            rows, lambda x, r: -(inverse(x) - inverse(r)).abs().nan_to_num(), rows.shape[1]
+        )
+        return like(scores, X)
 
     def score(self, X: Any, y: Any = None) -> float:
         """Return the mean of `score_samples`, for model selection.
@@ -626,7 +635,8 @@ class AutoencoderTransformer(
         score : float
             Higher is better. Comparable only between fits of the same `loss` and `scaling`.
         """
-        return float(self.score_samples(X).mean(dtype=np.float64))
+        rows = self._check_fitted_rows(X, "score")
+        return float(self._score_samples(rows).mean(dtype=np.float64))
 
     def to_module(
         self, part: Literal["encoder", "decoder", "autoencoder"] = "encoder"
@@ -749,12 +759,17 @@ class AutoencoderTransformer(
     def _n_features_out(self) -> int:
         return int(self._built_from["n_components"])
 
-    def _check_fitted_rows(self, X: Any) -> Rows:
+    def _check_fitted_rows(self, X: Any, method: str) -> Rows:
         check_is_fitted(self)
+        check_array_library(self, X, self._fitted_library, method)
         return check_rows(self, X, reset=False)
 
     def _placed(self, module: nn.Module, dtype: np.dtype) -> nn.Module:
         return place(module, self.device_, work_dtype(dtype, self.device_))
+
+    def _score_samples(self, X: Rows) -> np.ndarray:
+        loss = leave_out_missing(resolve_loss(self._fitted_loss))
+        return self._map_reconstructed(X, lambda x, r: -loss(r, x), None)
 
     def _reconstruct(self, X: Rows) -> np.ndarray:
         return self._map_reconstructed(X, lambda _, r: self._scaling.inverse(r), X.shape[1])
@@ -1027,5 +1042,6 @@ class AutoencoderTransformer(
         tags.input_tags.sparse = True
         tags.target_tags.required = requires_labels(self.regularizer)
         tags.input_tags.allow_nan = True
+        tags.array_api_support = True
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags

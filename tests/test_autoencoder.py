@@ -187,7 +187,9 @@ def assert_exports(transformer, X):
         exported = torch.export.export(module, (inputs[:3],), dynamic_shapes=({0: n_rows},))
         for n in (1, 2, len(X)):
             expected = module(inputs[:n])
-            torch.testing.assert_close(exported.module()(inputs[:n]), expected, rtol=1e-5, atol=1e-6)
+            torch.testing.assert_close(
+                exported.module()(inputs[:n]), expected, rtol=1e-5, atol=1e-6
+            )
 
 
 def test_modules_are_exported(fitted, digits):
