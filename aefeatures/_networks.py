@@ -549,4 +549,6 @@ class Autoencoder(nn.Module):
 
 
 def _dtype(module: nn.Module) -> torch.dtype:
-    return next((p.dtype for p in module.parameters()), torch.float32)
+    for parameter in module.parameters():  # `next` is what `torch.export` of PyTorch 2.4 lacks
+        return parameter.dtype
+    return torch.float32
