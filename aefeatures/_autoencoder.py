@@ -371,7 +371,8 @@ class AutoencoderTransformer(
               preset for novelty detection. Chosen on the tables among these and on 19 sets
               of ADBench.
             - "images": a `ConvNetwork` for square images, for a good reconstruction; other
-              shapes by ``network__image_shape``. Chosen on MNIST with 32 codes.
+              shapes by ``network__image_shape``. Chosen on MNIST with 32 codes. Transforms of
+              torchvision go into `Denoising`.
         **params
             Parameters that override those of the preset.
 
@@ -700,8 +701,8 @@ class AutoencoderTransformer(
         sklearn.exceptions.NotFittedError
             If it is not fitted.
         ValueError
-            If a parameter is code: a `loss` or a `Regularizer` of your own. Use pickle then. A
-            `network` of your own is left out, and has to be given to `load` again.
+            If a parameter is code: a `loss`, a `noise` or a `Regularizer` of your own. Use pickle
+            then. A `network` of your own is left out, and has to be given to `load` again.
         OSError
             If the file cannot be written, as on a full disk.
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import copy
 import itertools
 import math
-from collections.abc import Callable, Sequence
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from numbers import Integral
 from typing import Any
@@ -328,8 +331,7 @@ def build_network(network: Any, n_features: int, n_components: int, *, spec: Bui
     """
     if isinstance(network, Network):
         return network.build(n_features, n_components, spec=spec)
-    with torch.random.fork_rng(devices=[]):  # what the caller's modules draw from
-        torch.manual_seed(spec.generator.initial_seed())
+    with global_seed(spec.generator.initial_seed()):  # what the caller's modules draw from
         built = network(n_features, n_components)
     pair = built if isinstance(built, tuple) else ()
     if len(pair) != 2 or not all(isinstance(part, nn.Module) for part in pair):
@@ -341,6 +343,42 @@ def build_network(network: Any, n_features: int, n_components: int, *, spec: Bui
     _check_shape("encoder", encoder, n_features, n_components, spec)
     _check_shape("decoder", decoder, n_components, n_features, spec)
     return encoder, decoder
+
+
+# PyTorch's global random state belongs to all threads: one at a time may borrow it.
+_borrowing = threading.Lock()
+
+
+def _renew_lock() -> None:
+    global _borrowing
+    _borrowing = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):  # another thread may have held it
+    os.register_at_fork(after_in_child=_renew_lock)
+
+
+@contextmanager
+def global_seed(seed: int, device: torch.device | None = None) -> Iterator[None]:
+    """Let code that draws from PyTorch's global random state draw from `seed`; then put it back.
+
+    `torch.manual_seed` in `torch.random.fork_rng` would seed all devices, also those to be used
+    later. Fits side by side wait for each other.
+    """
+    generators = [torch.default_generator]
+    if device is not None and device.type == "cuda":
+        generators.append(torch.cuda.default_generators[device.index or 0])
+    elif device is not None and device.type == "mps":
+        generators.append(torch.mps._get_default_mps_generator())
+    with _borrowing:
+        states = [generator.get_state() for generator in generators]
+        try:
+            for generator in generators:
+                generator.manual_seed(seed)
+            yield
+        finally:
+            for generator, state in zip(generators, states, strict=True):
+                generator.set_state(state)
 
 
 def _check_shape(name: str, module: nn.Module, n_in: int, n_out: int, spec: BuildSpec) -> None:
