@@ -236,6 +236,10 @@ class AutoencoderTransformer(
     data misses any value, one that is learned with the weights. Sparse matrices are
     made dense a few batches at a time, and give what the dense matrix gives.
 
+    With scikit-learn's array API dispatch (``config_context(array_api_dispatch=True)``), tensors and
+    other libraries' arrays give tensors and arrays of that library, on the same device, which need
+    not be that of the transformer. Without it they give NumPy arrays.
+
     Callbacks of scikit-learn 1.9 or later (``transformer.set_callbacks(...)``) are called in `fit`,
     not in `partial_fit`: for the whole and for each epoch, after which one that returns True
     ends the training. Their `fitted_estimator` has the weights of that epoch. Where y is None they
@@ -404,7 +408,8 @@ class AutoencoderTransformer(
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Numbers without infinity; NaN is a missing value. Not changed, and not copied as a
-            whole where it is an array, a memory map, a CSR matrix, or a dataset of h5py or zarr.
+            whole where it is an array, a memory map, a CSR matrix, a dataset of h5py or zarr, or
+            what ``load_images(..., lazy=True)`` gives.
             Of such a dataset, and of a map larger than half the memory, blocks of consecutive
             rows are read in random order.
         y : array-like of shape (n_samples,), default=None
@@ -545,7 +550,7 @@ class AutoencoderTransformer(
 
         Returns
         -------
-        Z : ndarray of shape (n_samples, n_components)
+        Z : array of shape (n_samples, n_components)
             In float64 for float64 and 32- or 64-bit integer X, else in float32.
         """
         rows = self._check_fitted_rows(X, "transform")
