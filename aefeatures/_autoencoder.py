@@ -236,9 +236,9 @@ class AutoencoderTransformer(
     data misses any value, one that is learned with the weights. Sparse matrices are
     made dense a few batches at a time, and give what the dense matrix gives.
 
-    With scikit-learn's array API dispatch (``config_context(array_api_dispatch=True)``), tensors and
-    other libraries' arrays give tensors and arrays of that library, on the same device, which need
-    not be that of the transformer. Without it they give NumPy arrays.
+    With scikit-learn's array API dispatch (``config_context(array_api_dispatch=True)``), tensors
+    give tensors and other libraries' arrays give theirs, on the same device, which need not be
+    that of the transformer. Without it they give NumPy arrays.
 
     Callbacks of scikit-learn 1.9 or later (``transformer.set_callbacks(...)``) are called in `fit`,
     not in `partial_fit`: for the whole and for each epoch, after which one that returns True

@@ -2,6 +2,7 @@
 
 import pickle
 
+import array_api_strict
 import numpy as np
 import pytest
 import torch
@@ -17,7 +18,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning"),
 ]
 
-array_api_strict = pytest.importorskip("array_api_strict")
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 
 
