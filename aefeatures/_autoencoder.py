@@ -409,9 +409,8 @@ class AutoencoderTransformer(
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Numbers without infinity; NaN is a missing value. Not changed, and not copied as a
             whole where it is an array, a memory map, a CSR matrix, a dataset of h5py or zarr, or
-            what ``load_images(..., lazy=True)`` gives.
-            Of such a dataset, and of a map larger than half the memory, blocks of consecutive
-            rows are read in random order.
+            what ``load_images(..., lazy=True)`` gives. Of a dataset of h5py or zarr, and of a map
+            larger than half the memory, blocks of consecutive rows are read in random order.
         y : array-like of shape (n_samples,), default=None
             Ignored, unless a regularizer learns from it (`Supervised`).
 

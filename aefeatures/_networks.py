@@ -346,12 +346,12 @@ def build_network(network: Any, n_features: int, n_components: int, *, spec: Bui
 
 
 # PyTorch's global random state belongs to all threads: one at a time may borrow it.
-_borrowing = threading.Lock()
+_borrowing = threading.RLock()
 
 
 def _renew_lock() -> None:
     global _borrowing
-    _borrowing = threading.Lock()
+    _borrowing = threading.RLock()
 
 
 if hasattr(os, "register_at_fork"):  # another thread may have held it
@@ -359,16 +359,16 @@ if hasattr(os, "register_at_fork"):  # another thread may have held it
 
 
 @contextmanager
-def global_seed(seed: int, device: torch.device | None = None) -> Iterator[None]:
+def global_seed(seed: int) -> Iterator[None]:
     """Let code that draws from PyTorch's global random state draw from `seed`; then put it back.
 
-    `torch.manual_seed` in `torch.random.fork_rng` would seed all devices, also those to be used
-    later. Fits side by side wait for each other.
+    `torch.manual_seed` in `torch.random.fork_rng` would also seed devices that are yet to be
+    used. Fits side by side wait for each other.
     """
     generators = [torch.default_generator]
-    if device is not None and device.type == "cuda":
-        generators.append(torch.cuda.default_generators[device.index or 0])
-    elif device is not None and device.type == "mps":
+    if torch.cuda.is_initialized():
+        generators += torch.cuda.default_generators
+    if torch.backends.mps.is_available():
         generators.append(torch.mps._get_default_mps_generator())
     with _borrowing:
         states = [generator.get_state() for generator in generators]

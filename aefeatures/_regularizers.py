@@ -290,7 +290,7 @@ class Denoising(Regularizer):
     def prepare(self, data: TrainingData) -> Regularizer:
         """Check the parameters."""
         if callable(self.noise):
-            prepared = Denoising(self.noise)
+            prepared = copy.copy(self)
             prepared.image_shape = resolve_image_shape(self.image_shape, data.batches.n_features)
             prepared._means = data.means
             return prepared
@@ -329,7 +329,7 @@ class Denoising(Regularizer):
         images = torch.where(missing, self._means, inputs).view(-1, *self.image_shape)
         shape = images.shape
         seed = int(batch.rng.integers(np.iinfo(np.int64).max))
-        with torch.no_grad(), global_seed(seed, inputs.device):
+        with torch.no_grad(), global_seed(seed):
             images = self.noise(images)
         if not isinstance(images, torch.Tensor) or images.shape != shape:
             got = tuple(images.shape) if isinstance(images, torch.Tensor) else type(images)

@@ -286,7 +286,9 @@ def like(result: np.ndarray, X: Any) -> Any:
 
 def name_of_array_library(X: Any) -> str | None:
     """What `check_array_library` compares; None for what any estimator takes."""
-    return getattr(_array_library(X), "__name__", None)
+    library = _array_library(X)
+    # Where the namespace of a library is found depends on scikit-learn's version.
+    return None if library is None else library.__name__.rpartition(".")[2]
 
 
 def check_array_library(estimator: Any, X: Any, fitted: str | None, method: str) -> None:
