@@ -41,8 +41,8 @@ def load_images(
     lazy : bool, default=False
         Whether to leave the images where they are, for more of them than memory holds: `fit`,
         `transform` and the like then decode a few batches at a time, anew in each epoch. Its
-        `transform` should then not draw at random, and y is known without decoding all images once
-        only where the dataset keeps labels as those of torchvision do.
+        `transform` should then not draw at random. y is known at once where the dataset keeps its
+        labels as most of torchvision's do; else all images are decoded for it.
     n_jobs : int or None, default=None
         Threads that decode images. None is 1, and -1 as many as there are processors. More than
         one is for datasets whose images may be read side by side, as from files.
