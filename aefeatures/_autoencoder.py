@@ -65,11 +65,14 @@ from aefeatures._training import EarlyStopping, TrainingResult, Watcher, diagnos
 from aefeatures._validation import (
     PARAMETER_CONSTRAINTS,
     CallbackSupportMixin,
+    check_array_library,
     check_codes,
     check_loss_range,
     check_rows,
     check_rows_and_labels,
     fit_context,
+    like,
+    name_of_array_library,
     resolve_max_epochs,
     resolve_principal_components,
     unchanged_on_error,
@@ -233,6 +236,10 @@ class AutoencoderTransformer(
     data misses any value, one that is learned with the weights. Sparse matrices are
     made dense a few batches at a time, and give what the dense matrix gives.
 
+    With scikit-learn's array API dispatch (``config_context(array_api_dispatch=True)``), tensors
+    give tensors and other libraries' arrays give theirs, on the same device, which need not be
+    that of the transformer. Without it they give NumPy arrays.
+
     Callbacks of scikit-learn 1.9 or later (``transformer.set_callbacks(...)``) are called in `fit`,
     not in `partial_fit`: for the whole and for each epoch, after which one that returns True
     ends the training. Their `fitted_estimator` has the weights of that epoch. Where y is None they
@@ -291,6 +298,7 @@ class AutoencoderTransformer(
     _scaling: Scaling
     _fill: Any  # a FillMissing
     _learns_missing: bool
+    _fitted_library: str | None = None  # of arrays that are not NumPy's
     _built_from: dict[str, Any]  # what the network was built from, for training on
     _network: Any  # what built it: a Network, whose parameters are its own, or a callable
     _fitted_loss: str | RowLoss
@@ -367,7 +375,8 @@ class AutoencoderTransformer(
               preset for novelty detection. Chosen on the tables among these and on 19 sets
               of ADBench.
             - "images": a `ConvNetwork` for square images, for a good reconstruction; other
-              shapes by ``network__image_shape``. Chosen on MNIST with 32 codes.
+              shapes by ``network__image_shape``. Chosen on MNIST with 32 codes. Transforms of
+              torchvision go into `Denoising`.
         **params
             Parameters that override those of the preset.
 
@@ -399,9 +408,9 @@ class AutoencoderTransformer(
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Numbers without infinity; NaN is a missing value. Not changed, and not copied as a
-            whole where it is an array, a memory map, a CSR matrix, or a dataset of h5py or zarr.
-            Of such a dataset, and of a map larger than half the memory, blocks of consecutive
-            rows are read in random order.
+            whole where it is an array, a memory map, a CSR matrix, a dataset of h5py or zarr, or
+            what ``load_images(..., lazy=True)`` gives. Of a dataset of h5py or zarr, and of a map
+            larger than half the memory, blocks of consecutive rows are read in random order.
         y : array-like of shape (n_samples,), default=None
             Ignored, unless a regularizer learns from it (`Supervised`).
 
@@ -436,6 +445,7 @@ class AutoencoderTransformer(
         resume = self.warm_start and hasattr(self, "encoder_")
         task = FitTask(self, X, y)
         with self._fitting(), ExitStack() as closing:
+            self._fitted_library = name_of_array_library(X)
             X, y = check_rows_and_labels(self, X, y, reset=not resume)
             self._start(X, resume)
             checkpoint = None
@@ -519,6 +529,7 @@ class AutoencoderTransformer(
         """
         resume = hasattr(self, "encoder_")
         with self._fitting():
+            self._fitted_library = name_of_array_library(X)
             X, y = check_rows_and_labels(self, X, y, reset=not resume)
             self._start(X, resume)
             batches = self._make_batches(X)
@@ -529,7 +540,7 @@ class AutoencoderTransformer(
             self._optimizer_state = result.optimizer_state
         return self
 
-    def transform(self, X: Any) -> np.ndarray:
+    def transform(self, X: Any) -> Any:
         """Return the codes of the rows of X.
 
         Parameters
@@ -538,19 +549,20 @@ class AutoencoderTransformer(
 
         Returns
         -------
-        Z : ndarray of shape (n_samples, n_components)
+        Z : array of shape (n_samples, n_components)
             In float64 for float64 and 32- or 64-bit integer X, else in float32.
         """
-        X = self._check_fitted_rows(X)
-        encoder = self._placed(self.encoder_, X.dtype)
-        return map_chunks(
-            lambda rows: encoder(self._filled(self._scaled(rows), rows)),
-            X,
+        rows = self._check_fitted_rows(X, "transform")
+        encoder = self._placed(self.encoder_, rows.dtype)
+        codes = map_chunks(
+            lambda chunk: encoder(self._filled(self._scaled(chunk), chunk)),
+            rows,
             self._n_features_out,
             width=self._cost.width,
         )
+        return like(codes, X)
 
-    def inverse_transform(self, Z: Any) -> np.ndarray:
+    def inverse_transform(self, Z: Any) -> Any:
         """Return the rows, in X's units, that the decoder makes of codes.
 
         Parameters
@@ -562,16 +574,18 @@ class AutoencoderTransformer(
         X : ndarray of shape (n_samples, n_features)
         """
         check_is_fitted(self)
-        Z = check_codes(Z, self._n_features_out, self)
-        decoder = self._placed(self.decoder_, Z.dtype)
-        return map_chunks(
-            lambda codes: self._scaling.inverse(decoder(to_tensor(codes, self.device_))),
-            Z,
+        check_array_library(self, Z, self._fitted_library, "inverse_transform")
+        codes = check_codes(Z, self._n_features_out, self)
+        decoder = self._placed(self.decoder_, codes.dtype)
+        rows = map_chunks(
+            lambda chunk: self._scaling.inverse(decoder(to_tensor(chunk, self.device_))),
+            codes,
             self.n_features_in_,
             width=self._cost.width,
         )
+        return like(rows, Z)
 
-    def reconstruct(self, X: Any) -> np.ndarray:
+    def reconstruct(self, X: Any) -> Any:
         """Return X as the autoencoder gives it back: an estimate of every entry.
 
         ``np.where(np.isnan(X), transformer.reconstruct(X), X)`` fills in missing values.
@@ -585,9 +599,9 @@ class AutoencoderTransformer(
         X_reconstructed : ndarray of shape (n_samples, n_features)
             In X's units, in the dtype of `transform`.
         """
-        return self._reconstruct(self._check_fitted_rows(X))
+        return like(self._reconstruct(self._check_fitted_rows(X, "reconstruct")), X)
 
-    def score_samples(self, X: Any, per_feature: bool = False) -> np.ndarray:
+    def score_samples(self, X: Any, per_feature: bool = False) -> Any:
         """Return minus the reconstruction error of the rows of X: higher is more normal.
 
         Parameters
@@ -603,14 +617,14 @@ class AutoencoderTransformer(
             feature, minus the absolute difference between X and its reconstruction, in X's own
             units, 0 where X is missing.
         """
-        X = self._check_fitted_rows(X)
-        if per_feature:
-            inverse = self._scaling.inverse
-            return self._map_reconstructed(
-                X, lambda x, r: -(inverse(x) - inverse(r)).abs().nan_to_num(), X.shape[1]
-            )
-        loss = leave_out_missing(resolve_loss(self._fitted_loss))
-        return self._map_reconstructed(X, lambda x, r: -loss(r, x), None)
+        rows = self._check_fitted_rows(X, "score_samples")
+        if not per_feature:
+            return like(self._score_samples(rows), X)
+        inverse = self._scaling.inverse
+        scores = self._map_reconstructed(
+            rows, lambda x, r: -(inverse(x) - inverse(r)).abs().nan_to_num(), rows.shape[1]
+        )
+        return like(scores, X)
 
     def score(self, X: Any, y: Any = None) -> float:
         """Return the mean of `score_samples`, for model selection.
@@ -626,7 +640,8 @@ class AutoencoderTransformer(
         score : float
             Higher is better. Comparable only between fits of the same `loss` and `scaling`.
         """
-        return float(self.score_samples(X).mean(dtype=np.float64))
+        rows = self._check_fitted_rows(X, "score")
+        return float(self._score_samples(rows).mean(dtype=np.float64))
 
     def to_module(
         self, part: Literal["encoder", "decoder", "autoencoder"] = "encoder"
@@ -641,7 +656,8 @@ class AutoencoderTransformer(
         Returns
         -------
         module : torch.nn.Module
-            A copy, on the CPU, in evaluation mode.
+            A copy, on the CPU, in evaluation mode. `torch.export` takes it, with any number of
+            rows as a dynamic shape.
 
         Raises
         ------
@@ -689,8 +705,8 @@ class AutoencoderTransformer(
         sklearn.exceptions.NotFittedError
             If it is not fitted.
         ValueError
-            If a parameter is code: a `loss` or a `Regularizer` of your own. Use pickle then. A
-            `network` of your own is left out, and has to be given to `load` again.
+            If a parameter is code: a `loss`, a `noise` or a `Regularizer` of your own. Use pickle
+            then. A `network` of your own is left out, and has to be given to `load` again.
         OSError
             If the file cannot be written, as on a full disk.
 
@@ -748,12 +764,17 @@ class AutoencoderTransformer(
     def _n_features_out(self) -> int:
         return int(self._built_from["n_components"])
 
-    def _check_fitted_rows(self, X: Any) -> Rows:
+    def _check_fitted_rows(self, X: Any, method: str) -> Rows:
         check_is_fitted(self)
+        check_array_library(self, X, self._fitted_library, method)
         return check_rows(self, X, reset=False)
 
     def _placed(self, module: nn.Module, dtype: np.dtype) -> nn.Module:
         return place(module, self.device_, work_dtype(dtype, self.device_))
+
+    def _score_samples(self, X: Rows) -> np.ndarray:
+        loss = leave_out_missing(resolve_loss(self._fitted_loss))
+        return self._map_reconstructed(X, lambda x, r: -loss(r, x), None)
 
     def _reconstruct(self, X: Rows) -> np.ndarray:
         return self._map_reconstructed(X, lambda _, r: self._scaling.inverse(r), X.shape[1])
@@ -1026,5 +1047,6 @@ class AutoencoderTransformer(
         tags.input_tags.sparse = True
         tags.target_tags.required = requires_labels(self.regularizer)
         tags.input_tags.allow_nan = True
+        tags.array_api_support = True
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags

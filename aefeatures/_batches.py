@@ -56,6 +56,11 @@ def is_lazy(X: Rows) -> bool:
     return not (isinstance(X, np.ndarray) or sparse.issparse(X))
 
 
+def reads_by_blocks(X: Rows) -> bool:
+    """Whether X lies elsewhere and is read fast by consecutive rows only: not so image files."""
+    return (is_lazy(X) and not getattr(X, "any_order", False)) or exceeds_memory(X)
+
+
 def exceeds_memory(X: Rows) -> bool:
     """Whether X is a memory map too large to stay in the page cache while it is gathered from."""
     base = X
@@ -244,7 +249,7 @@ class Batches:
 
     @property
     def _by_blocks(self) -> bool:
-        return self._resident is None and (is_lazy(self._X) or exceeds_memory(self._X))
+        return self._resident is None and reads_by_blocks(self._X)
 
     def _resident_bytes(self) -> int:
         if self.device.type == "cuda":
@@ -258,9 +263,11 @@ def evenly_spaced(n: int, n_most: int) -> np.ndarray:
 
 
 def take_rows(X: Rows, index: np.ndarray) -> Rows:
-    """The rows of X at the increasing or, where X is no dataset, any positions `index`."""
-    if not is_lazy(X):
-        return X[index] if sparse.issparse(X) else np.take(X, index, axis=0)
+    """The rows of X at the increasing or, where it is not read by blocks, any positions `index`."""
+    if isinstance(X, np.ndarray):
+        return np.take(X, index, axis=0)
+    if not reads_by_blocks(X):
+        return X[index]
     # Slices are what every kind of dataset can read, and reads fast: a longer one where it
     # spares many short ones, but no longer than a chunk.
     longest = max(1, _CHUNK_ELEMENTS // X.shape[1])

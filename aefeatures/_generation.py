@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 from scipy.special import logsumexp
+from sklearn import config_context
 from sklearn.base import BaseEstimator, clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.mixture import GaussianMixture
@@ -22,6 +23,7 @@ from aefeatures._batches import iterate_slices, physical_memory
 from aefeatures._regularizers import split_labels
 from aefeatures._validation import (
     GENERATOR_CONSTRAINTS,
+    as_numpy,
     check_labels,
     check_rows,
     fit_context,
@@ -176,7 +178,9 @@ class AutoencoderGenerator(BaseEstimator):
         ValueError
             If X or y cannot be used, or the density cannot be fitted to a class.
         """
-        with unchanged_on_error(self):
+        X, y = as_numpy(X), as_numpy(y)
+        # With dispatch, scikit-learn's mixtures refuse to start from k-means.
+        with unchanged_on_error(self), config_context(array_api_dispatch=False):
             rows = check_rows(self, X, reset=True)
             rng = make_rng(self.random_state)
             classes = labels = None
@@ -273,6 +277,7 @@ class AutoencoderGenerator(BaseEstimator):
         check_is_fitted(self)
         if not all(hasattr(density, "score_samples") for density in self.densities_):
             raise AttributeError(f"The density {self.density!r} has no score_samples.")
+        X = as_numpy(X)
         check_rows(self, X, reset=False)
         codes = np.asarray(self.autoencoder_.transform(X), dtype=np.float64)
         codes = (codes - self._mean) / self._spread
@@ -402,6 +407,7 @@ class AutoencoderGenerator(BaseEstimator):
         return np.asarray(decoded)
 
     def _encode_one(self, row: Any, name: str) -> np.ndarray:
+        row = as_numpy(row)
         if np.ndim(row) == 1:
             row = self._as_seen(np.asarray(row)[None])
         n_rows = check_rows(self, row, reset=False).shape[0]

@@ -5,7 +5,10 @@ from __future__ import annotations
 import copy
 import itertools
 import math
-from collections.abc import Callable, Sequence
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from numbers import Integral
 from typing import Any
@@ -328,8 +331,7 @@ def build_network(network: Any, n_features: int, n_components: int, *, spec: Bui
     """
     if isinstance(network, Network):
         return network.build(n_features, n_components, spec=spec)
-    with torch.random.fork_rng(devices=[]):  # what the caller's modules draw from
-        torch.manual_seed(spec.generator.initial_seed())
+    with global_seed(spec.generator.initial_seed()):  # what the caller's modules draw from
         built = network(n_features, n_components)
     pair = built if isinstance(built, tuple) else ()
     if len(pair) != 2 or not all(isinstance(part, nn.Module) for part in pair):
@@ -341,6 +343,42 @@ def build_network(network: Any, n_features: int, n_components: int, *, spec: Bui
     _check_shape("encoder", encoder, n_features, n_components, spec)
     _check_shape("decoder", decoder, n_components, n_features, spec)
     return encoder, decoder
+
+
+# PyTorch's global random state belongs to all threads: one at a time may borrow it.
+_borrowing = threading.RLock()
+
+
+def _renew_lock() -> None:
+    global _borrowing
+    _borrowing = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):  # another thread may have held it
+    os.register_at_fork(after_in_child=_renew_lock)
+
+
+@contextmanager
+def global_seed(seed: int) -> Iterator[None]:
+    """Let code that draws from PyTorch's global random state draw from `seed`; then put it back.
+
+    `torch.manual_seed` in `torch.random.fork_rng` would also seed devices that are yet to be
+    used. Fits side by side wait for each other.
+    """
+    generators = [torch.default_generator]
+    if torch.cuda.is_initialized():
+        generators += torch.cuda.default_generators
+    if torch.backends.mps.is_available():
+        generators.append(torch.mps._get_default_mps_generator())
+    with _borrowing:
+        states = [generator.get_state() for generator in generators]
+        try:
+            for generator in generators:
+                generator.manual_seed(seed)
+            yield
+        finally:
+            for generator, state in zip(generators, states, strict=True):
+                generator.set_state(state)
 
 
 def _check_shape(name: str, module: nn.Module, n_in: int, n_out: int, spec: BuildSpec) -> None:
@@ -549,4 +587,6 @@ class Autoencoder(nn.Module):
 
 
 def _dtype(module: nn.Module) -> torch.dtype:
-    return next((p.dtype for p in module.parameters()), torch.float32)
+    for parameter in module.parameters():  # `next` is what `torch.export` of PyTorch 2.4 lacks
+        return parameter.dtype
+    return torch.float32

@@ -231,6 +231,7 @@ def _rebuild(cls: type[E], document: dict[str, Any], arrays: dict[str, np.ndarra
     estimator._scaling, estimator._fill = scaling, fill.eval()
     estimator._network = clone(network) if isinstance(network, Network) else network
     estimator._built_from = built_from
+    estimator._fitted_library = None  # rows of any library will do
     estimator._fitted_loss = _typed(document, "fitted_loss", str)
     if estimator._fitted_loss not in LOSSES:
         raise ValueError(f"unknown loss {_short(estimator._fitted_loss)}.")

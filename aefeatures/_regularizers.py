@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from numbers import Integral, Real
@@ -20,7 +21,7 @@ from torch.autograd.function import once_differentiable
 from aefeatures._batches import Batches
 from aefeatures._losses import RowLoss
 from aefeatures._neighbors import neighbor_graph
-from aefeatures._networks import uninitialized
+from aefeatures._networks import global_seed, resolve_image_shape, uninitialized
 
 # Rows by which a variance is judged.
 _SAMPLE_ROWS = 2_000
@@ -227,12 +228,33 @@ class Denoising(Regularizer):
 
     Parameters
     ----------
-    noise : {"masking", "gaussian"}, default="masking"
+    noise : {"masking", "gaussian"} or callable, default="masking"
         "masking" sets entries to 0 in the network's range: to the column's mean under
-        scaling "standard", to black in a picture. "gaussian" adds normal noise.
+        scaling "standard", to black in a picture. "gaussian" adds normal noise. A callable, such as
+        a transform of `torchvision.transforms.v2`, takes images of shape (n, channels, height,
+        width) in the network's range, on the device of the training, and returns as many of the
+        same size.
     amount : float, default=0.25
         The part of all entries that is masked, in [0, 1); or the noise's standard deviation in the
-        network's range.
+        network's range. Not used with a callable.
+    image_shape : tuple of int or None, default=None
+        For a callable, how a row is laid out: as in `ConvNetwork`.
+
+    Notes
+    -----
+    A callable is given a batch at a time, and a transform of torchvision draws once for all
+    images of it: one angle, one place to erase. Noise that it adds is drawn for each pixel. For a
+    draw per image, which takes the time of as many calls, wrap it::
+
+        v2.Lambda(lambda images: torch.stack([transform(image) for image in images]))
+
+    It draws from PyTorch's global random state, which is seeded for the call by
+    `random_state` and then put back. Until then other fits with such a callable wait, and what
+    threads of your own draw from that state meanwhile is not what they would have drawn.
+    Missing values are the columns' means for it, and missing again after it.
+
+    In a search over `noise`, put a transform of torchvision into a `v2.Compose`: scikit-learn would
+    take most of them for estimators, as they have a method `get_params`.
 
     References
     ----------
@@ -247,26 +269,80 @@ class Denoising(Regularizer):
     >>> transformer = AutoencoderTransformer(10, regularizer=Denoising(amount=0.3), max_epochs=2)
     >>> transformer.fit_transform(X).shape
     (1797, 10)
+
+    Blurred digits:
+
+    >>> from torchvision.transforms import v2
+    >>> transformer.set_params(regularizer=Denoising(v2.GaussianBlur(3))).fit_transform(X).shape
+    (1797, 10)
     """
 
-    def __init__(self, noise: str = "masking", amount: float = 0.25) -> None:
+    def __init__(
+        self,
+        noise: str | Callable[[torch.Tensor], torch.Tensor] = "masking",
+        amount: float = 0.25,
+        image_shape: Sequence[int] | None = None,
+    ) -> None:
         self.noise = noise
         self.amount = amount
+        self.image_shape = image_shape
 
     def prepare(self, data: TrainingData) -> Regularizer:
         """Check the parameters."""
+        if callable(self.noise):
+            prepared = copy.copy(self)
+            prepared.image_shape = resolve_image_shape(self.image_shape, data.batches.n_features)
+            prepared._means = data.means
+            return prepared
         if not isinstance(self.noise, str) or self.noise not in ("masking", "gaussian"):
-            raise ValueError(f"noise must be 'masking' or 'gaussian', got {self.noise!r}.")
+            raise ValueError(
+                f"noise must be 'masking', 'gaussian' or a callable on images, got {self.noise!r}."
+            )
         _check_number(self, "amount", upper=1.0 if self.noise == "masking" else np.inf)
         return self
 
     def corrupt(self, inputs: torch.Tensor, batch: Batch) -> torch.Tensor:
-        """Mask or shift the inputs; missing values stay missing."""
+        """Mask, shift or transform the inputs; missing values stay missing."""
+        if callable(self.noise):
+            return self._transformed(inputs, batch)
         noise = torch.empty_like(inputs)
         if self.noise == "gaussian":
             return inputs + noise.normal_(0, self.amount, generator=batch.generator)
         masked = noise.uniform_(generator=batch.generator) < self.amount
         return inputs.masked_fill(masked & ~inputs.isnan(), 0)
+
+    # Many transforms of torchvision have a method `get_params`, which is not an estimator's.
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Return the parameters; there are none nested in them."""
+        params: dict[str, Any] = super().get_params(deep=False)
+        return params
+
+    def __sklearn_clone__(self) -> Denoising:
+        return type(self)(**copy.deepcopy(self.get_params()))
+
+    def _transformed(self, inputs: torch.Tensor, batch: Batch) -> torch.Tensor:
+        assert callable(self.noise)
+        assert self.image_shape is not None
+        missing = inputs.isnan()
+        # A copy: a transform may work in place.
+        images = torch.where(missing, self._means, inputs).view(-1, *self.image_shape)
+        shape = images.shape
+        seed = int(batch.rng.integers(np.iinfo(np.int64).max))
+        with torch.no_grad(), global_seed(seed):
+            images = self.noise(images)
+        if not isinstance(images, torch.Tensor) or images.shape != shape:
+            got = tuple(images.shape) if isinstance(images, torch.Tensor) else type(images)
+            raise ValueError(
+                f"noise must keep the shape of images: {tuple(shape)} became {got}. Follow what "
+                "changes it by a transform back to that size."
+            )
+        if not images.is_floating_point():
+            raise ValueError(
+                f"noise must return floats in the network's range, got {images.dtype}. End it "
+                "with v2.ToDtype(torch.float32, scale=True)."
+            )
+        return images.reshape(inputs.shape).to(inputs).masked_fill(missing, torch.nan)
 
 
 class Sparse(Regularizer):

@@ -82,7 +82,13 @@ def learn_scaling(X: Rows, how: str | None) -> tuple[Scaling, np.ndarray]:
     out. The statistics of columns come from one pass over chunks of rows; a sparse X is made
     dense a chunk at a time, so that it gets the very numbers that a dense one gets.
     """
-    low, high = _extent(X)
+    columns = None
+    if is_lazy(X) and X.dtype.kind in "bu" and X.dtype.itemsize <= 4:
+        # To read it takes longer than to sum it: one pass gives everything.
+        columns = _Columns(X, spread=True)
+        low, high = float(columns.low.min()), float(columns.high.max())
+    else:
+        low, high = _extent(X)
     largest = max(-low, high)
     if largest > _LARGEST:
         raise ValueError(
@@ -101,8 +107,9 @@ def learn_scaling(X: Rows, how: str | None) -> tuple[Scaling, np.ndarray]:
         if X.dtype in (np.uint8, np.uint16):
             full = float(np.iinfo(X.dtype).max)
         kind = "bytes" if high > full / 2 else "unit" if low >= 0 and high <= 1 else "standard"
-    with np.errstate(under="ignore"):  # what vanishes beside larger numbers
-        columns = _Columns(X, spread=kind in ("standard", "feature"))
+    if columns is None:
+        with np.errstate(under="ignore"):  # what vanishes beside larger numbers
+            columns = _Columns(X, spread=kind in ("standard", "feature"))
     mean = columns.mean
     if kind == "standard":
         return Scaling(mean, _divisor(columns.standard_deviation), bounded=False), mean

@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 import torch
 from scipy import sparse
+from sklearn import get_config
 from sklearn.base import _fit_context as fit_context
 from sklearn.model_selection._search import BaseSearchCV
 from sklearn.utils import _safe_indexing, assert_all_finite, get_tags
+from sklearn.utils._array_api import _convert_to_numpy, device, get_namespace
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import (
     check_array,
@@ -23,7 +25,7 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
-from aefeatures._batches import Rows, iterate_chunks, take_rows
+from aefeatures._batches import Rows, iterate_chunks, take_rows, work_dtype
 from aefeatures._checkpoint import Checkpoint
 from aefeatures._device import PRECISIONS
 from aefeatures._losses import LOSSES
@@ -47,6 +49,8 @@ __all__ = [
     "PARAMETER_CONSTRAINTS",
     "BaseSearchCV",
     "Interval",
+    "as_numpy",
+    "check_array_library",
     "check_codes",
     "check_labels",
     "check_loss_range",
@@ -54,6 +58,8 @@ __all__ = [
     "check_rows_and_labels",
     "fit_context",
     "get_tags",
+    "like",
+    "name_of_array_library",
     "resolve_max_epochs",
     "resolve_principal_components",
     "take_samples",
@@ -140,6 +146,7 @@ def unchanged_on_error(estimator: Any) -> Iterator[None]:
 
 def check_labels(y: Any) -> np.ndarray:
     """Return y as a vector."""
+    y = as_numpy(y)
     dtype = getattr(y, "dtype", None)
     if getattr(dtype, "kind", None) == "i" and not isinstance(dtype, np.dtype):
         y = np.asarray(y, dtype=object)  # pandas' nullable integers, which would become floats
@@ -155,8 +162,7 @@ def check_rows(estimator: Any, X: Any, *, reset: bool) -> Rows:
     """
     if _is_dataset(X):
         return _check_dataset(estimator, X, reset=reset)
-    if isinstance(X, np.ma.MaskedArray):
-        X = _fill_masked(X)
+    X = _fill_masked(X) if isinstance(X, np.ma.MaskedArray) else as_numpy(X)
     try:
         with _no_warnings_of_sums():
             rows: Rows = validate_data(
@@ -218,7 +224,8 @@ def _check_dataset(estimator: Any, X: Any, *, reset: bool) -> Any:
     """Check a dataset by its chunks instead of reading it whole."""
     if X.shape[0] == 0 or X.shape[1] == 0:
         check_array(np.empty(X.shape), estimator=estimator)  # raises scikit-learn's message
-    for chunk in iterate_chunks(X):
+    # Integers are finite: of these the first row tells all.
+    for chunk in iterate_chunks(X) if X.dtype.kind not in "biu" else [X[:1]]:
         with _no_warnings_of_sums():
             check_array(
                 np.asarray(chunk),
@@ -235,6 +242,7 @@ def check_codes(Z: Any, n_components: int, estimator: Any) -> np.ndarray:
     """Return Z as a finite matrix of codes."""
     if np.ma.is_masked(Z):
         raise ValueError("Z has masked values, but every number of a code is needed.")
+    Z = as_numpy(Z)
     with _no_warnings_of_sums():
         codes: np.ndarray = check_array(Z, dtype=[np.float64, np.float32], estimator=estimator)
     if codes.shape[1] != n_components:
@@ -243,6 +251,57 @@ def check_codes(Z: Any, n_components: int, estimator: Any) -> np.ndarray:
             f"{n_components} components."
         )
     return codes
+
+
+# Arrays of other libraries, where scikit-learn's array API dispatch is on
+
+
+def _array_library(X: Any) -> Any:
+    """The namespace of an array that is not NumPy's; None for all else and without dispatch."""
+    if not get_config()["array_api_dispatch"] or isinstance(X, (np.ndarray, np.generic)):
+        return None
+    return get_namespace(X)[0] if hasattr(X, "__dlpack__") else None
+
+
+def as_numpy(X: Any) -> Any:
+    """Return an array of another library as NumPy's, in the same memory where that can be."""
+    library = _array_library(X)
+    if library is None:
+        return X
+    if not isinstance(X, torch.Tensor):
+        return _convert_to_numpy(X, library)
+    X = X.detach().cpu()
+    return (X.float() if X.dtype == torch.bfloat16 else X).numpy()
+
+
+def like(result: np.ndarray, X: Any) -> Any:
+    """Return a result as an array of the library of X, on the device of X."""
+    library = _array_library(X)
+    if library is None:
+        return result
+    if isinstance(X, torch.Tensor):
+        return torch.from_numpy(result).to(X.device, work_dtype(result.dtype, X.device))
+    return library.asarray(result, device=device(X))
+
+
+def name_of_array_library(X: Any) -> str | None:
+    """What `check_array_library` compares; None for what any estimator takes."""
+    library = _array_library(X)
+    # Where the namespace of a library is found depends on scikit-learn's version.
+    return None if library is None else library.__name__.rpartition(".")[2]
+
+
+def check_array_library(estimator: Any, X: Any, fitted: str | None, method: str) -> None:
+    """Refuse, with dispatch, another library than that of `fit`: scikit-learn's contract."""
+    if fitted is None or not get_config()["array_api_dispatch"]:
+        return
+    name = name_of_array_library(X)
+    if name != fitted:
+        raise ValueError(
+            f"Inputs passed to {type(estimator).__name__}.{method}() must use the same namespace "
+            f"as those passed to fit() where array_api_dispatch=True: {fitted}, got "
+            f"{name or type(X).__name__}."
+        )
 
 
 def check_loss_range(loss: Any, scaling: Scaling, name: str | None) -> None:

@@ -24,10 +24,17 @@ CHROMIUM_ARGUMENTS = [
     "--use-angle=swiftshader",
     "--enable-unsafe-swiftshader",
 ]
+# `test_common.py` runs it in a process of its own.
+collect_ignore = [] if os.environ.get("SCIPY_ARRAY_API") == "1" else ["test_array_api.py"]
 
 
 def pytest_collection_modifyitems(items):
-    """Skip the one example that older versions of scikit-learn lack something for."""
+    """Leave out what cannot run here.
+
+    That is checks of the array API, which `test_array_api.py` runs, and the one example that older
+    versions of scikit-learn lack something for.
+    """
+    items[:] = [item for item in items if "-check_array_api_" not in item.name]
     for item in items:
         if item.name.endswith(".ReconstructionMonitor") and not hasattr(
             AutoencoderTransformer, "set_callbacks"

@@ -25,7 +25,7 @@ from sklearn.svm import SVC
 
 import aefeatures._batches
 import aefeatures._training
-from aefeatures import AutoencoderTransformer
+from aefeatures import AutoencoderTransformer, ConvNetwork, DenseNetwork
 
 
 def quick(**params):
@@ -175,6 +175,52 @@ def test_modules_are_copies(digits):
     np.testing.assert_array_equal(transformer.transform(digits[1]), before)
     with pytest.raises(ValueError, match=r"part must be .* got 'middle'"):
         transformer.to_module("middle")
+
+
+def assert_exports(transformer, X):
+    """Every part goes through `torch.export`, and gives the same for any number of rows."""
+    rows = torch.from_numpy(X.copy())
+    for part in ("encoder", "decoder", "autoencoder"):
+        module = transformer.to_module(part)
+        inputs = torch.from_numpy(transformer.transform(X)) if part == "decoder" else rows
+        n_rows = torch.export.Dim("n_rows", min=1)
+        exported = torch.export.export(module, (inputs[:3],), dynamic_shapes=({0: n_rows},))
+        for n in (1, 2, len(X)):
+            expected = module(inputs[:n])
+            torch.testing.assert_close(
+                exported.module()(inputs[:n]), expected, rtol=1e-5, atol=1e-6
+            )
+
+
+def test_modules_are_exported(fitted, digits):
+    assert_exports(fitted, digits[1])
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*learned nothing")
+@pytest.mark.parametrize("dtype", ["f4", "f8", "u1"])
+@pytest.mark.parametrize("scaling", ["auto", "feature", "wide"])
+@pytest.mark.parametrize(
+    "params",
+    [
+        {},
+        {"normalization": "layer"},
+        {"normalization": "batch"},
+        {"network": ConvNetwork()},
+        {"network": ConvNetwork((8, 8), normalization="layer")},
+        {"network": ConvNetwork((1, 8, 8), normalization="batch")},
+        {"network": DenseNetwork((8,), n_principal_components=10)},
+        {"regularizer": "variational"},
+    ],
+    ids=str,
+)
+def test_every_module_is_exported(digits, params, scaling, dtype):
+    X = digits[0].astype(dtype)
+    if scaling == "wide":  # beyond float32, in float64
+        X, scaling = X.astype("f4" if dtype == "f4" else "f8") * 1e36, "auto"
+    if X.dtype.kind == "f":
+        X[::7, 3] = np.nan
+    assert_exports(quick(max_epochs=1, scaling=scaling, **params).fit(X), X)
 
 
 # fit and its record

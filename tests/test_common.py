@@ -1,7 +1,12 @@
+import os
 import pickle
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy
 from sklearn.base import clone
 from sklearn.neighbors import KernelDensity
 from sklearn.utils.estimator_checks import parametrize_with_checks
@@ -33,6 +38,20 @@ pytestmark = [
 )
 def test_scikit_learn_contract(estimator, check):
     check(estimator)
+
+
+def test_array_api_where_it_is_allowed():
+    if tuple(map(int, scipy.__version__.split(".")[:2])) < (1, 14):
+        pytest.skip("scipy has the array API from 1.14 on")
+    path = Path(__file__).with_name("test_array_api.py")
+    run = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", str(path)],
+        env={**os.environ, "SCIPY_ARRAY_API": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
 
 
 @pytest.mark.slow

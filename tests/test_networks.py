@@ -216,6 +216,19 @@ def test_a_callable_gives_any_modules(digits):
     np.testing.assert_array_equal(codes, restored.transform(X))
 
 
+def test_a_callable_may_train_a_network_of_its_own(digits):
+    X = digits[0][:50]
+
+    def pretrained(n_features, n_components):
+        inner = AutoencoderTransformer(n_components, network=linear_pair, max_epochs=1)
+        inner.fit(X)
+        return inner.encoder_, inner.decoder_
+
+    state = torch.get_rng_state()
+    AutoencoderTransformer(network=pretrained, max_epochs=1).fit(X)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
 def test_a_users_modules_are_not_changed(digits):
     pair = linear_pair(64, 3)
     before = [p.detach().clone() for part in pair for p in part.parameters()]

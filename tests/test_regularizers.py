@@ -1,3 +1,5 @@
+import pickle
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,6 +15,7 @@ from sklearn.pipeline import make_pipeline
 import aefeatures._regularizers
 from aefeatures import (
     AutoencoderTransformer,
+    Checkpoint,
     Contractive,
     Denoising,
     NeighborPreserving,
@@ -123,7 +126,7 @@ def test_lists_combine(digits):
         (Sparse, ValueError, "'regularizer' parameter"),
         (Sparse(weight=-1), ValueError, r"weight of Sparse must be a number in \[0, inf\)"),
         (Sparse(target=1), ValueError, r"target must be in \(0, 1\), got 1"),
-        (Denoising("salt"), ValueError, "noise must be 'masking' or 'gaussian', got 'salt'"),
+        (Denoising("salt"), ValueError, "noise must be 'masking', 'gaussian' or .* got 'salt'"),
         (Denoising(amount=1.5), ValueError, r"amount of Denoising must be a number in \[0, 1\)"),
         (NeighborPreserving(0), ValueError, "n_neighbors of NeighborPreserving must be an integer"),
         (Contractive("much"), ValueError, "weight of Contractive must be a number"),
@@ -478,3 +481,128 @@ def test_only_the_networks_products_are_in_bfloat16(digits):
 
     quick([Look(), "neighbors"], precision="bfloat16", max_epochs=1).fit(digits[0][:64])
     assert seen == [(torch.float32, torch.float32)]
+
+
+# Transforms of torchvision as the corruption
+
+
+def images(noise, **params):
+    params = {"max_epochs": 2, "random_state": 0, **params}
+    return AutoencoderTransformer.from_preset("images", regularizer=Denoising(noise), **params)
+
+
+def transforms():
+    v2 = pytest.importorskip("torchvision.transforms.v2")
+    everything = [v2.RandomErasing(p=1), v2.RandomAffine(20, scale=(0.8, 1)), v2.GaussianBlur(3)]
+    everything += [v2.RandomResizedCrop(8, antialias=True), v2.ColorJitter(0.5)]
+    return v2, v2.Compose(everything)
+
+
+def test_transforms_get_images_in_the_networks_range(digits):
+    X = (digits[0][:, :48] / 16).astype(np.float32)
+    X[::5, 7] = np.nan
+    seen = []
+
+    def mirror(images):
+        seen.append(images.clone())
+        return images.flip(3)
+
+    rows = []
+
+    class Look(Regularizer):
+        def penalty(self, batch):
+            rows.append((batch.rows, batch.inputs))
+            return 0.0
+
+    regularizers = [Denoising(mirror, image_shape=(3, 4, 4)), Look()]
+    AutoencoderTransformer(regularizer=regularizers, max_epochs=1, random_state=0).fit(X)
+    clean, inputs = rows[0]
+    assert seen[0].shape == (64, 3, 4, 4)
+    assert not seen[0].isnan().any()
+    assert torch.equal(inputs.isnan(), clean.isnan())
+    known = ~clean.isnan()
+    assert torch.equal(seen[0].view(64, 48)[known], clean[known])
+    assert torch.equal(inputs[known], seen[0].flip(3).reshape(64, 48)[known])
+
+
+def test_transforms_draw_from_the_random_state_and_leave_the_global_one(digits):
+    _, everything = transforms()
+    X = (digits[0] / 16).astype(np.float32)
+    before = X.copy()
+    torch.rand(1)
+    state = torch.get_rng_state()
+    codes = images(everything).fit_transform(X)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(5)
+    transformer = images(everything)
+    np.testing.assert_array_equal(clone(transformer).fit_transform(X), codes)
+    torch.set_rng_state(state)
+    np.testing.assert_array_equal(X, before)
+    other = clone(transformer).set_params(random_state=1)
+    assert not np.array_equal(other.fit_transform(X), codes)
+    assert not np.array_equal(images(everything, max_epochs=1).fit_transform(X), codes)
+
+
+def test_fits_with_transforms_side_by_side(digits):
+    _, everything = transforms()
+    X = (digits[0] / 16).astype(np.float32)
+    state = torch.get_rng_state()
+    with ThreadPoolExecutor(3) as pool:
+        codes = list(pool.map(lambda _: images(everything).fit_transform(X), range(3)))
+    assert torch.equal(torch.get_rng_state(), state)
+    for other in codes:
+        np.testing.assert_array_equal(other, images(everything).fit_transform(X))
+
+
+def test_a_transform_that_fails_leaves_the_global_random_state(digits):
+    def fail(images):
+        torch.rand(3)
+        raise RuntimeError("no")
+
+    state = torch.get_rng_state()
+    with pytest.raises(RuntimeError, match="no"):
+        images(fail).fit(digits[0])
+    assert torch.equal(torch.get_rng_state(), state)
+    images(torch.nn.Identity()).fit(digits[0])  # the lock is free
+
+
+def test_transforms_in_searches_checkpoints_and_files(digits, tmp_path):
+    v2, everything = transforms()
+    X, y = digits[0][:200], digits[2][:200]
+    pipeline = make_pipeline(images("masking", scaling="global"), KNeighborsClassifier())
+    name = "autoencodertransformer__regularizer"
+    grid = [
+        {f"{name}__noise": [everything, "gaussian"]},
+        {name: [Denoising(v2.RandomErasing()), None]},
+    ]
+    search = GridSearchCV(pipeline, grid, cv=2, error_score="raise").fit(X, y)
+    assert len(search.cv_results_["mean_test_score"]) == 4
+    blurred = images(v2.GaussianBlur(3))  # which has a `get_params` of its own
+    assert clone(blurred).get_params()["regularizer__noise"].kernel_size == (3, 3)
+    assert "GaussianBlur" in repr(blurred)
+    assert "GaussianBlur" in blurred._repr_html_()
+    pickled = pickle.loads(pickle.dumps(blurred))
+    np.testing.assert_array_equal(pickled.fit_transform(X), blurred.fit_transform(X))
+    kept = images(everything, checkpoint=Checkpoint(tmp_path, keep=True))
+    codes = kept.fit_transform(X)
+    np.testing.assert_array_equal(clone(kept).fit_transform(X), codes)
+    assert len(list(tmp_path.iterdir())) == 1
+    clone(kept).set_params(regularizer__noise=v2.GaussianBlur(5)).fit(X)
+    assert len(list(tmp_path.iterdir())) == 2
+    with pytest.raises(ValueError, match=r"(?s)regularizer__noise=Compose.* save stores no code"):
+        kept.save(tmp_path / "model")
+
+
+@pytest.mark.parametrize(
+    ("noise", "image_shape", "message"),
+    [
+        (lambda x: x[:, :, 1:], None, r"shape of images: \(64, 1, 8, 8\) became \(64, 1, 7, 8\)"),
+        (lambda x: None, None, r"shape of images: \(64, 1, 8, 8\) became <class 'NoneType'>"),
+        (lambda x: (x * 255).byte(), None, "noise must return floats .* got torch.uint8"),
+        (lambda x: x, (3, 8, 8), r"image_shape=\(3, 8, 8\) has 192 entries, but X has 64"),
+    ],
+)
+def test_transforms_that_do_not_fit_are_refused(digits, noise, image_shape, message):
+    regularizer = Denoising(noise, image_shape=image_shape)
+    with pytest.raises(ValueError, match=message):
+        quick(regularizer).fit(digits[0])

@@ -108,3 +108,26 @@ def test_numbers_too_large():
         learn_scaling(np.array([[1.0], [-2e300]]), "standard")
     with pytest.raises(ValueError, match="scaling=None hands values as large as 1e"):
         learn_scaling(np.array([[1.0], [1e16]]), None)
+
+
+@pytest.mark.parametrize("how", [None, "auto", "standard", "feature", "global"])
+@pytest.mark.parametrize("largest", [16, 250])
+def test_bytes_elsewhere_are_read_once(how, largest):
+    """Where reading means decoding."""
+    X = np.random.default_rng(0).integers(0, largest, (50, 6), np.uint8)
+    X[:, 2] = 7
+
+    class Elsewhere:
+        shape, dtype, passes = X.shape, X.dtype, 0
+
+        def __getitem__(self, part):
+            self.passes += 1
+            return X[part]
+
+    elsewhere = Elsewhere()
+    (ours, our_means), (scaling, means) = learn_scaling(elsewhere, how), learn_scaling(X, how)
+    assert elsewhere.passes == 1
+    assert ours.bounded == scaling.bounded
+    assert torch.equal(ours.offset, scaling.offset)
+    assert torch.equal(ours.scale, scaling.scale)
+    np.testing.assert_array_equal(our_means, means)
