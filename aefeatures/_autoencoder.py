@@ -70,6 +70,7 @@ from aefeatures._validation import (
     check_rows,
     check_rows_and_labels,
     fit_context,
+    in_columns_of_fit,
     resolve_max_epochs,
     resolve_principal_components,
     unchanged_on_error,
@@ -550,7 +551,7 @@ class AutoencoderTransformer(
             width=self._cost.width,
         )
 
-    def inverse_transform(self, Z: Any) -> np.ndarray:
+    def inverse_transform(self, Z: Any) -> Any:
         """Return the rows, in X's units, that the decoder makes of codes.
 
         Parameters
@@ -559,19 +560,21 @@ class AutoencoderTransformer(
 
         Returns
         -------
-        X : ndarray of shape (n_samples, n_features)
+        X : ndarray or data frame of shape (n_samples, n_features)
+            A frame with the names of the columns in `fit`, where `set_output` asks for frames.
         """
         check_is_fitted(self)
-        Z = check_codes(Z, self._n_features_out, self)
-        decoder = self._placed(self.decoder_, Z.dtype)
-        return map_chunks(
-            lambda codes: self._scaling.inverse(decoder(to_tensor(codes, self.device_))),
-            Z,
+        codes = check_codes(Z, self._n_features_out, self)
+        decoder = self._placed(self.decoder_, codes.dtype)
+        rows = map_chunks(
+            lambda chunk: self._scaling.inverse(decoder(to_tensor(chunk, self.device_))),
+            codes,
             self.n_features_in_,
             width=self._cost.width,
         )
+        return in_columns_of_fit(self, rows, Z)
 
-    def reconstruct(self, X: Any) -> np.ndarray:
+    def reconstruct(self, X: Any) -> Any:
         """Return X as the autoencoder gives it back: an estimate of every entry.
 
         ``np.where(np.isnan(X), transformer.reconstruct(X), X)`` fills in missing values.
@@ -582,12 +585,12 @@ class AutoencoderTransformer(
 
         Returns
         -------
-        X_reconstructed : ndarray of shape (n_samples, n_features)
-            In X's units, in the dtype of `transform`.
+        X_reconstructed : ndarray or data frame of shape (n_samples, n_features)
+            In X's units, in the dtype of `transform`. A frame as of `inverse_transform`.
         """
-        return self._reconstruct(self._check_fitted_rows(X))
+        return in_columns_of_fit(self, self._reconstruct(self._check_fitted_rows(X)), X)
 
-    def score_samples(self, X: Any, per_feature: bool = False) -> np.ndarray:
+    def score_samples(self, X: Any, per_feature: bool = False) -> Any:
         """Return minus the reconstruction error of the rows of X: higher is more normal.
 
         Parameters
@@ -598,19 +601,20 @@ class AutoencoderTransformer(
 
         Returns
         -------
-        scores : ndarray of shape (n_samples,) or (n_samples, n_features)
+        scores : ndarray of shape (n_samples,), or ndarray or data frame of (n_samples, n_features)
             Per row, minus the `loss` in the network's range, without missing values. Per
             feature, minus the absolute difference between X and its reconstruction, in X's own
             units, 0 where X is missing.
         """
-        X = self._check_fitted_rows(X)
+        rows = self._check_fitted_rows(X)
         if per_feature:
             inverse = self._scaling.inverse
-            return self._map_reconstructed(
-                X, lambda x, r: -(inverse(x) - inverse(r)).abs().nan_to_num(), X.shape[1]
+            scores = self._map_reconstructed(
+                rows, lambda x, r: -(inverse(x) - inverse(r)).abs().nan_to_num(), rows.shape[1]
             )
+            return in_columns_of_fit(self, scores, X)
         loss = leave_out_missing(resolve_loss(self._fitted_loss))
-        return self._map_reconstructed(X, lambda x, r: -loss(r, x), None)
+        return self._map_reconstructed(rows, lambda x, r: -loss(r, x), None)
 
     def score(self, X: Any, y: Any = None) -> float:
         """Return the mean of `score_samples`, for model selection.
