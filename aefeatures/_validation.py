@@ -206,7 +206,7 @@ def _check_columns(X: Any) -> None:
 
 
 def _holds_numbers(dtype: Any) -> bool:
-    """Whether a column of a frame may hold numbers; of objects scikit-learn sees whether it does."""
+    """Whether a column of a frame may hold numbers; of objects scikit-learn finds out."""
     if hasattr(dtype, "is_numeric"):  # of polars
         return bool(dtype.is_numeric()) or str(dtype) in ("Boolean", "Null", "Object")
     dtype = getattr(getattr(dtype, "categories", None), "dtype", dtype)
