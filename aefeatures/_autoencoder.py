@@ -175,7 +175,8 @@ class AutoencoderTransformer(
     warm_start : bool, default=False
         Whether a further `fit` goes on from the weights and the scaling of the last one.
     device : str or torch.device, default="auto"
-        Where to train and encode. "auto" takes CUDA, else MPS, else the CPU.
+        Where to train and encode. "auto" takes CUDA, else MPS, else the CPU; of several GPUs the
+        first, but the processes of joblib's loky, as of a search with `n_jobs`, take them in turn.
     precision : {"float32", "float64", "bfloat16"}, default="float32"
         Precision of the weights and of the training. "bfloat16" keeps the weights in float32
         and multiplies matrices in bfloat16: for large networks on a GPU.
