@@ -552,7 +552,7 @@ class AutoencoderTransformer(
             width=self._cost.width,
         )
 
-    def inverse_transform(self, Z: Any) -> Any:
+    def inverse_transform(self, Z: Any) -> np.ndarray:
         """Return the rows, in X's units, that the decoder makes of codes.
 
         Parameters
@@ -575,7 +575,7 @@ class AutoencoderTransformer(
         )
         return in_columns_of_fit(self, rows, Z)
 
-    def reconstruct(self, X: Any) -> Any:
+    def reconstruct(self, X: Any) -> np.ndarray:
         """Return X as the autoencoder gives it back: an estimate of every entry.
 
         ``np.where(np.isnan(X), transformer.reconstruct(X), X)`` fills in missing values.
@@ -591,7 +591,7 @@ class AutoencoderTransformer(
         """
         return in_columns_of_fit(self, self._reconstruct(self._check_fitted_rows(X)), X)
 
-    def score_samples(self, X: Any, per_feature: bool = False) -> Any:
+    def score_samples(self, X: Any, per_feature: bool = False) -> np.ndarray:
         """Return minus the reconstruction error of the rows of X: higher is more normal.
 
         Parameters
