@@ -9,7 +9,7 @@ import torch
 from scipy import sparse
 from torch import nn
 
-from aefeatures._batches import Rows, is_lazy, iterate_chunks, to_dense
+from aefeatures._batches import Rows, iterate_chunks, to_dense
 
 SCALINGS = ("auto", "standard", "feature", "global")
 
@@ -127,7 +127,7 @@ def _extent(X: Rows) -> tuple[float, float]:
         zero = [X.dtype.type(0)] if X.nnz < X.shape[0] * X.shape[1] else []
         chunks = iter([np.append(X.data, zero)])
     else:
-        chunks = iterate_chunks(X) if is_lazy(X) else iter([X])
+        chunks = iterate_chunks(X)
     extents = [
         (np.fmin.reduce(chunk, axis=None), np.fmax.reduce(chunk, axis=None))
         for chunk in map(np.asarray, chunks)
