@@ -6,7 +6,9 @@ import warnings
 
 import joblib
 import numpy as np
+import optuna
 import pytest
+from optuna_integration import OptunaSearchCV
 from sklearn.base import clone
 from sklearn.experimental import enable_halving_search_cv  # noqa: F401
 from sklearn.model_selection import GridSearchCV, HalvingRandomSearchCV, cross_val_score
@@ -118,8 +120,6 @@ def test_halving_random_search(digits, resource):
 
 
 def test_optuna_search(digits):
-    optuna = pytest.importorskip("optuna", reason="needs optuna")
-    integration = pytest.importorskip("optuna_integration", reason="needs optuna-integration")
     X, _, y, _ = digits
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     space = {
@@ -129,7 +129,7 @@ def test_optuna_search(digits):
     }
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it is experimental, and uses what Optuna deprecates
-        search = integration.OptunaSearchCV(make(), space, n_trials=3, cv=2, random_state=0)
+        search = OptunaSearchCV(make(), space, n_trials=3, cv=2, random_state=0)
         search.fit(RowView(X[:400]), y[:400])
     assert set(search.best_params_) == set(space)
     best = search.best_estimator_["codes"]
@@ -138,7 +138,6 @@ def test_optuna_search(digits):
 
 
 def test_optuna_study(digits):
-    optuna = pytest.importorskip("optuna", reason="needs optuna")
     X, _, y, _ = digits
     optuna.logging.set_verbosity(optuna.logging.WARNING)
 
