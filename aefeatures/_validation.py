@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from scipy import sparse
-from sklearn.base import _fit_context as fit_context
+from sklearn.base import _fit_context
 from sklearn.model_selection._search import BaseSearchCV
 from sklearn.utils import _safe_indexing, assert_all_finite, get_tags
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
@@ -63,6 +63,8 @@ __all__ = [
     "unchanged_on_error",
 ]
 
+F = TypeVar("F", bound=Callable[..., Any])
+
 # On small data "auto" stands for 3,000 steps at batch 64.
 _AUTO_BATCH = 64
 _AUTO_ROWS = 3_000 * _AUTO_BATCH
@@ -110,6 +112,14 @@ OVERSAMPLER_CONSTRAINTS: dict[str, list[Any]] = {
     "autoencoder": [None, _CODES_AND_BACK],
     "spread": [Interval(Real, 0, None, closed="left")],
 }
+
+
+def fit_context(*, prefer_skip_nested_validation: bool) -> Callable[[F], F]:
+    """scikit-learn's decorator of `fit`, with types: else users' type checkers see none of `fit`."""
+    decorator: Callable[[F], F] = _fit_context(
+        prefer_skip_nested_validation=prefer_skip_nested_validation
+    )
+    return decorator
 
 
 def check_rows_and_labels(
