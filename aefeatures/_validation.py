@@ -115,7 +115,7 @@ OVERSAMPLER_CONSTRAINTS: dict[str, list[Any]] = {
 
 
 def fit_context(*, prefer_skip_nested_validation: bool) -> Callable[[F], F]:
-    """scikit-learn's decorator of `fit`, with types: else users' type checkers see none of `fit`."""
+    """scikit-learn's decorator of `fit`, with types: else type checkers see none of `fit`."""
     decorator: Callable[[F], F] = _fit_context(
         prefer_skip_nested_validation=prefer_skip_nested_validation
     )
