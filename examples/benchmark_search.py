@@ -153,6 +153,7 @@ def measure(kind, X, y, folder, batch_size):
         "PSS / X": peak.pss * 2**20 / X.nbytes,
         "anonymous, MB": peak.anonymous,
         "anonymous / X": peak.anonymous * 2**20 / X.nbytes,
+        "with X once / X": peak.anonymous * 2**20 / X.nbytes + 1,
         "settings x folds": len(ParameterGrid(GRID)) * N_FOLDS,
         "of the autoencoder": len(ParameterGrid(of_codes)) * N_FOLDS,
         "trained": len(fits.read_text(encoding="utf-8").splitlines()),
