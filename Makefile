@@ -4,7 +4,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 
-.PHONY: demo test test-slow lint docs clean
+.PHONY: demo test test-slow lint docs wheel clean
 
 demo: $(VENV)/demo
 	$(VENV)/bin/python examples/digits_pipeline.py
@@ -12,7 +12,7 @@ demo: $(VENV)/demo
 test: $(VENV)/test
 	$(VENV)/bin/python -m pytest
 
-test-slow: $(VENV)/test
+test-slow: $(VENV)/test $(VENV)/tracking
 	$(VENV)/bin/python -m pytest -m slow
 
 lint: $(VENV)/lint
@@ -22,6 +22,9 @@ lint: $(VENV)/lint
 
 docs: $(VENV)/docs
 	$(VENV)/bin/python -m sphinx -W --keep-going -b html docs docs/_build/html
+
+wheel: $(VENV)/build
+	$(VENV)/bin/python .ci/wheel
 
 # An environment with one of the package's extras; the file says that it is complete.
 $(VENV)/%: pyproject.toml

@@ -4,6 +4,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from aefeatures._autoencoder import AutoencoderTransformer
+from aefeatures._batches import RowView
 from aefeatures._checkpoint import Checkpoint
 from aefeatures._displays import LatentSpaceDisplay, LossCurveDisplay
 from aefeatures._frames import NextFramePredictor
@@ -39,6 +40,7 @@ __all__ = [
     "ReconstructionDisplay",
     "ReconstructionMonitor",
     "Regularizer",
+    "RowView",
     "Sparse",
     "Supervised",
     "Variational",

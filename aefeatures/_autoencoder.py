@@ -71,6 +71,7 @@ from aefeatures._validation import (
     check_rows,
     check_rows_and_labels,
     fit_context,
+    in_columns_of_fit,
     like,
     name_of_array_library,
     resolve_max_epochs,
@@ -177,7 +178,8 @@ class AutoencoderTransformer(
     warm_start : bool, default=False
         Whether a further `fit` goes on from the weights and the scaling of the last one.
     device : str or torch.device, default="auto"
-        Where to train and encode. "auto" takes CUDA, else MPS, else the CPU.
+        Where to train and encode. "auto" takes CUDA, else MPS, else the CPU; of several GPUs the
+        first, but the processes of joblib's loky, as of a search with `n_jobs`, take them in turn.
     precision : {"float32", "float64", "bfloat16"}, default="float32"
         Precision of the weights and of the training. "bfloat16" keeps the weights in float32
         and multiplies matrices in bfloat16: for large networks on a GPU.
@@ -571,7 +573,8 @@ class AutoencoderTransformer(
 
         Returns
         -------
-        X : ndarray of shape (n_samples, n_features)
+        X : ndarray or data frame of shape (n_samples, n_features)
+            A frame with the names of the columns in `fit`, where `set_output` asks for frames.
         """
         check_is_fitted(self)
         check_array_library(self, Z, self._fitted_library, "inverse_transform")
@@ -583,7 +586,7 @@ class AutoencoderTransformer(
             self.n_features_in_,
             width=self._cost.width,
         )
-        return like(rows, Z)
+        return in_columns_of_fit(self, rows, Z)
 
     def reconstruct(self, X: Any) -> Any:
         """Return X as the autoencoder gives it back: an estimate of every entry.
@@ -596,10 +599,11 @@ class AutoencoderTransformer(
 
         Returns
         -------
-        X_reconstructed : ndarray of shape (n_samples, n_features)
-            In X's units, in the dtype of `transform`.
+        X_reconstructed : ndarray or data frame of shape (n_samples, n_features)
+            In X's units, in the dtype of `transform`. A frame as of `inverse_transform`.
         """
-        return like(self._reconstruct(self._check_fitted_rows(X, "reconstruct")), X)
+        rows = self._check_fitted_rows(X, "reconstruct")
+        return in_columns_of_fit(self, self._reconstruct(rows), X)
 
     def score_samples(self, X: Any, per_feature: bool = False) -> Any:
         """Return minus the reconstruction error of the rows of X: higher is more normal.
@@ -612,7 +616,7 @@ class AutoencoderTransformer(
 
         Returns
         -------
-        scores : ndarray of shape (n_samples,) or (n_samples, n_features)
+        scores : ndarray of shape (n_samples,), or ndarray or data frame of (n_samples, n_features)
             Per row, minus the `loss` in the network's range, without missing values. Per
             feature, minus the absolute difference between X and its reconstruction, in X's own
             units, 0 where X is missing.
@@ -624,7 +628,7 @@ class AutoencoderTransformer(
         scores = self._map_reconstructed(
             rows, lambda x, r: -(inverse(x) - inverse(r)).abs().nan_to_num(), rows.shape[1]
         )
-        return like(scores, X)
+        return in_columns_of_fit(self, scores, X)
 
     def score(self, X: Any, y: Any = None) -> float:
         """Return the mean of `score_samples`, for model selection.

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from scipy import sparse
 
-# What X may be once it is checked: an array, also a memory map; a CSR matrix; or anything with
-# `shape`, `dtype` and slices of rows that become arrays, as of h5py and zarr.
+# What X may be once it is checked: an array, also a memory map; a CSR matrix; a `RowView`; or
+# anything with `shape`, `dtype` and slices of rows that become arrays, as of h5py and zarr.
 Rows = Any
 
 # Numbers in a chunk of rows: 16 MB in float32, enough for full speed.
@@ -51,19 +51,29 @@ def iterate_slices(n_rows: int, width: int) -> Iterator[slice]:
         yield slice(start, start + size)
 
 
+def is_dataset(X: Any) -> bool:
+    """Whether X is a matrix in a file, as of h5py or zarr: it has chunks, and slices of rows."""
+    return (
+        all(hasattr(X, name) for name in ("shape", "dtype", "chunks", "__getitem__"))
+        and len(X.shape) == 2
+    )
+
+
 def is_lazy(X: Rows) -> bool:
     """Whether X lies elsewhere, as a dataset of h5py or zarr does."""
+    X = X.base if isinstance(X, RowView) else X
     return not (isinstance(X, np.ndarray) or sparse.issparse(X))
 
 
 def reads_by_blocks(X: Rows) -> bool:
     """Whether X lies elsewhere and is read fast by consecutive rows only: not so image files."""
-    return (is_lazy(X) and not getattr(X, "any_order", False)) or exceeds_memory(X)
+    base = X.base if isinstance(X, RowView) else X
+    return (is_lazy(base) and not getattr(base, "any_order", False)) or exceeds_memory(base)
 
 
 def exceeds_memory(X: Rows) -> bool:
     """Whether X is a memory map too large to stay in the page cache while it is gathered from."""
-    base = X
+    X = base = X.base if isinstance(X, RowView) else X
     while isinstance(base, np.ndarray):
         base = base.base
     return isinstance(base, mmap.mmap) and X.nbytes > physical_memory() // 2
@@ -263,7 +273,9 @@ def evenly_spaced(n: int, n_most: int) -> np.ndarray:
 
 
 def take_rows(X: Rows, index: np.ndarray) -> Rows:
-    """The rows of X at the increasing or, where it is not read by blocks, any positions `index`."""
+    """The rows at the increasing or, where X is not read by blocks, any positions `index`."""
+    if isinstance(X, RowView):
+        return X.take(index)
     if isinstance(X, np.ndarray):
         return np.take(X, index, axis=0)
     if not reads_by_blocks(X):
@@ -274,6 +286,117 @@ def take_rows(X: Rows, index: np.ndarray) -> Rows:
     apart = (np.diff(index) > _LONGEST_GAP) | (np.diff(index // longest) > 0)
     spans = np.split(index, np.flatnonzero(apart) + 1)
     return np.concatenate([np.asarray(X[span[0] : span[-1] + 1])[span - span[0]] for span in spans])
+
+
+class RowView:
+    """A large X for searches and cross-validation, whose folds are views.
+
+    scikit-learn cuts the folds of an array as ``X[index]``, which copies them: every process of a
+    search holds a copy of nearly all of X. ``RowView(X)[index]`` only remembers which rows are
+    meant. An autoencoder in `fit` and `transform` reads them batch by batch, with the same
+    result as from the copy; anything else gets an array, by NumPy's `asarray`.
+
+    Processes that joblib starts share one memory map of X; where X is none, joblib writes it into a
+    temporary one.
+
+    Parameters
+    ----------
+    X : ndarray or dataset of shape (n_samples, n_features)
+        Numbers in memory, a memory map, or a dataset of h5py or zarr. For a search in several
+        processes a dataset has to be one that can be pickled: h5py's cannot.
+
+    Attributes
+    ----------
+    shape, dtype, ndim
+        Those of the rows in view.
+
+    Notes
+    -----
+    Slices and single integers give arrays, as with a dataset; arrays of integers or booleans give
+    views. Sparse matrices and data frames are not taken: slices of the former are small, and the
+    latter become an array by ``X.to_numpy()``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.datasets import load_digits
+    >>> from sklearn.model_selection import GridSearchCV
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from sklearn.svm import SVC
+    >>> from aefeatures import AutoencoderTransformer, RowView
+    >>> X, y = load_digits(return_X_y=True)
+    >>> view = RowView(X)
+    >>> view[np.arange(600)]
+    RowView of 600 rows of float64 of shape (1797, 64)
+    >>> pipeline = make_pipeline(AutoencoderTransformer(max_epochs=2, random_state=0), SVC())
+    >>> search = GridSearchCV(pipeline, {"svc__C": [1, 10]}, cv=2).fit(view, y)
+    >>> search.predict(X).shape
+    (1797,)
+    """
+
+    ndim = 2
+    base: Any
+    _rows: np.ndarray | None
+    chunks = None  # scikit-learn is not to convert it, as it is not to convert a dataset
+
+    def __init__(self, X: Any) -> None:
+        if isinstance(X, RowView):
+            X, self._rows = X.base, X._rows
+        elif (isinstance(X, np.ndarray) and X.ndim == 2) or is_dataset(X):
+            self._rows = None
+        else:
+            shape = f" of shape {X.shape}" if hasattr(X, "shape") else ""
+            raise TypeError(
+                "RowView takes an array of two dimensions or a dataset of h5py or zarr, got "
+                f"{type(X).__name__}{shape}. A data frame becomes one by X.to_numpy(); a sparse "
+                "matrix needs none."
+            )
+        if isinstance(X, np.ma.MaskedArray):
+            raise TypeError("RowView takes no masked array. Use X.filled(np.nan).")
+        if X.dtype.kind not in "biuf" or X.dtype.itemsize > 8:
+            raise TypeError(f"RowView takes numbers of at most 64 bits, got {X.dtype}.")
+        # Of a memory map a plain array, which counts as the same in joblib's caches.
+        self.base = np.asarray(X) if isinstance(X, np.ndarray) else X
+        self.dtype = X.dtype
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        n_rows = self.base.shape[0] if self._rows is None else len(self._rows)
+        return n_rows, self.base.shape[1]
+
+    def take(self, index: np.ndarray) -> np.ndarray:
+        """The rows at positions `index`, as an array."""
+        rows = index if self._rows is None else self._rows[index]
+        if not reads_by_blocks(self.base) or (np.diff(rows) >= 0).all():
+            return np.asarray(take_rows(self.base, rows))
+        rows, back = np.unique(rows, return_inverse=True)  # a file is read in its own order
+        return np.asarray(take_rows(self.base, rows)[back])
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, key: Any) -> Any:
+        if isinstance(key, tuple) and len(key) == 2 and key[1] in (Ellipsis, slice(None)):
+            key = key[0]  # as scikit-learn writes it
+        if isinstance(key, slice) and self._rows is None:
+            return np.asarray(self.base[key])
+        positions = np.arange(len(self)) if self._rows is None else self._rows
+        rows = positions[key]  # raises NumPy's errors
+        if isinstance(key, slice):
+            return RowView(self.base).take(rows)
+        if np.ndim(rows) == 0:
+            return RowView(self.base).take(rows[None])[0]
+        view = RowView(self.base)
+        view._rows = rows
+        return view
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        array: np.ndarray = self[:]
+        return array.astype(array.dtype if dtype is None else dtype, copy=bool(copy))
+
+    def __repr__(self) -> str:
+        return f"RowView of {len(self)} rows of {self.dtype} of shape {self.base.shape}"
 
 
 def map_chunks(

@@ -65,8 +65,23 @@ def available_devices() -> list[str]:
     return [*names, "cpu"]
 
 
+def _own_device(devices: list[str]) -> str:
+    """The device that "auto" takes in this process.
+
+    The processes of a search would else all compute on the first GPU: those of joblib's loky,
+    which are numbered from 1, take them in turn.
+    """
+    kind, _, number = multiprocessing.current_process().name.partition("-")
+    if kind != "LokyProcess" or not number.isdecimal():
+        return devices[0]
+    gpus = [name for name in devices if name.startswith("cuda")]
+    return gpus[(int(number) - 1) % len(gpus)] if gpus else devices[0]
+
+
 def resolve_device(device: str | torch.device) -> torch.device:
     """Turn "auto", a name or a `torch.device` into a device that is there.
+
+    Where there are several GPUs, "auto" is the first, and in the processes of a search one each.
 
     Raises
     ------
@@ -78,7 +93,7 @@ def resolve_device(device: str | torch.device) -> torch.device:
     settle_after_fork()
     devices = available_devices()
     if isinstance(device, str) and device == "auto":
-        return _usable(torch.device(devices[0]))
+        return _usable(torch.device(_own_device(devices)))
     problem = None
     try:
         resolved = torch.device(device)

@@ -366,7 +366,8 @@ class NextFramePredictor(BaseEstimator):
         rows, columns, (height, width) = self._grid()
         seen = self._scaled(self._inputs(past))
         hidden = np.full((len(seen), height * width), np.nan, np.float32)
-        change = self.autoencoder_.reconstruct(np.hstack([seen, hidden]))[:, seen.shape[1] :]
+        change = np.asarray(self.autoencoder_.reconstruct(np.hstack([seen, hidden])))
+        change = change[:, seen.shape[1] :]
         change = change.reshape(len(past), len(rows), len(columns), height, width)
         total = np.zeros(past[:, 0].shape, np.float32)
         count = np.zeros(self._shape, np.float32)

@@ -286,7 +286,7 @@ def _describe_codes(
     """Rows, codes, where they are plotted, and how the page decodes."""
     values = to_dense(check_rows(transformer, X, reset=False)).astype(np.float64)
     limits = _extent(values) if is_image else None  # black and white
-    codes = transformer.transform(X).astype(np.float32)
+    codes = np.asarray(transformer.transform(X), np.float32)
     n_components = codes.shape[1]
     mean, directions = np.zeros(n_components), np.eye(n_components)
     if n_components > 3:
@@ -311,8 +311,8 @@ def _describe_codes(
         decoded = transformer.inverse_transform((mean + places @ directions).astype(np.float32))
         reconstructed = transformer.reconstruct(X)
         contents["nodes"] = [axis.tolist() for axis in nodes]
-        contents["grid"] = _pack_rows(decoded, limits)
-        contents["reconstructions"] = _pack_rows(reconstructed, limits)
+        contents["grid"] = _pack_rows(np.asarray(decoded), limits)
+        contents["reconstructions"] = _pack_rows(np.asarray(reconstructed), limits)
     return contents
 
 

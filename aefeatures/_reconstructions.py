@@ -439,7 +439,7 @@ class ReconstructionMonitor:
         if context.task_name != "epoch" or not isinstance(fitted_estimator, AutoencoderTransformer):
             return
         kept = self._running[id(context.parent)]
-        kept.append(fitted_estimator.reconstruct(self.X_view))
+        kept.append(np.asarray(fitted_estimator.reconstruct(self.X_view)))
         self._columns = _columns_of(fitted_estimator)
 
     def teardown(self, estimator: Any, context: Any) -> None:

@@ -134,7 +134,7 @@ def _extent(X: Rows) -> tuple[float, float]:
         zero = [X.dtype.type(0)] if X.nnz < X.shape[0] * X.shape[1] else []
         chunks = iter([np.append(X.data, zero)])
     else:
-        chunks = iterate_chunks(X) if is_lazy(X) else iter([X])
+        chunks = iterate_chunks(X)
     extents = [
         (np.fmin.reduce(chunk, axis=None), np.fmax.reduce(chunk, axis=None))
         for chunk in map(np.asarray, chunks)

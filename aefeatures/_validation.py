@@ -4,28 +4,37 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from scipy import sparse
 from sklearn import get_config
-from sklearn.base import _fit_context as fit_context
+from sklearn.base import _fit_context
 from sklearn.model_selection._search import BaseSearchCV
 from sklearn.utils import _safe_indexing, assert_all_finite, get_tags
 from sklearn.utils._array_api import _convert_to_numpy, device, get_namespace
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from sklearn.utils._set_output import _get_container_adapter
 from sklearn.utils.validation import (
+    _check_feature_names_in,
     check_array,
     check_consistent_length,
     column_or_1d,
     validate_data,
 )
 
-from aefeatures._batches import Rows, iterate_chunks, take_rows, work_dtype
+from aefeatures._batches import (
+    Rows,
+    RowView,
+    is_dataset,
+    iterate_chunks,
+    take_rows,
+    work_dtype,
+)
 from aefeatures._checkpoint import Checkpoint
 from aefeatures._device import PRECISIONS
 from aefeatures._losses import LOSSES
@@ -57,6 +66,7 @@ __all__ = [
     "check_rows",
     "check_rows_and_labels",
     "fit_context",
+    "in_columns_of_fit",
     "get_tags",
     "like",
     "name_of_array_library",
@@ -65,6 +75,8 @@ __all__ = [
     "take_samples",
     "unchanged_on_error",
 ]
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 # On small data "auto" stands for 3,000 steps at batch 64.
 _AUTO_BATCH = 64
@@ -115,6 +127,14 @@ OVERSAMPLER_CONSTRAINTS: dict[str, list[Any]] = {
 }
 
 
+def fit_context(*, prefer_skip_nested_validation: bool) -> Callable[[F], F]:
+    """scikit-learn's decorator of `fit`, with types: else type checkers see none of `fit`."""
+    decorator: Callable[[F], F] = _fit_context(
+        prefer_skip_nested_validation=prefer_skip_nested_validation
+    )
+    return decorator
+
+
 def check_rows_and_labels(
     estimator: Any, X: Any, y: Any, *, reset: bool
 ) -> tuple[Rows, np.ndarray | None]:
@@ -160,9 +180,11 @@ def check_rows(estimator: Any, X: Any, *, reset: bool) -> Rows:
     `reset` tells whether the estimator's number and names of columns are learned from X or
     X is checked against them.
     """
-    if _is_dataset(X):
+    if is_dataset(X):
         return _check_dataset(estimator, X, reset=reset)
     X = _fill_masked(X) if isinstance(X, np.ma.MaskedArray) else as_numpy(X)
+    if hasattr(X, "columns") and hasattr(X, "dtypes"):
+        _check_columns(X)
     try:
         with _no_warnings_of_sums():
             rows: Rows = validate_data(
@@ -191,6 +213,31 @@ def check_rows(estimator: Any, X: Any, *, reset: bool) -> Rows:
     return rows
 
 
+def _check_columns(X: Any) -> None:
+    """Refuse the columns of a frame that are no numbers, by their names."""
+    others = [
+        f"{name!r} ({dtype})"
+        for name, dtype in zip(X.columns, X.dtypes, strict=True)
+        if not _holds_numbers(dtype)
+    ]
+    if others:
+        more = ", ..." if len(others) > 5 else ""
+        raise ValueError(
+            f"X must hold numbers, but these columns do not: {', '.join(others[:5])}{more}. Encode "
+            "them first, as with skrub.TableVectorizer or a ColumnTransformer."
+        )
+
+
+def _holds_numbers(dtype: Any) -> bool:
+    """Whether a column of a frame may hold numbers; of objects scikit-learn finds out."""
+    if hasattr(dtype, "is_numeric"):  # of polars
+        return bool(dtype.is_numeric()) or str(dtype) in ("Boolean", "Null", "Object")
+    dtype = getattr(getattr(dtype, "categories", None), "dtype", dtype)
+    return getattr(dtype, "kind", "O") in "biufO" and not str(dtype).startswith(
+        ("str", "date", "time", "duration")
+    )
+
+
 def _no_warnings_of_sums() -> np.errstate:
     """Large numbers whose sum is not finite: scikit-learn then looks at each of them."""
     return np.errstate(over="ignore", invalid="ignore")
@@ -207,17 +254,11 @@ def _fill_masked(X: Any) -> np.ndarray:
     return filled
 
 
-def _is_dataset(X: Any) -> bool:
-    """Whether X is a matrix in a file, as of h5py or zarr: it has chunks, and slices of rows."""
-    return (
-        all(hasattr(X, name) for name in ("shape", "dtype", "chunks", "__getitem__"))
-        and len(X.shape) == 2
-    )
-
-
 def take_samples(X: Any, index: np.ndarray) -> Any:
     """The rows at the increasing positions `index` of an X of any kind, in that kind."""
-    return take_rows(X, index) if _is_dataset(X) else _safe_indexing(X, index)
+    if isinstance(X, RowView):
+        return X[index]
+    return take_rows(X, index) if is_dataset(X) else _safe_indexing(X, index)
 
 
 def _check_dataset(estimator: Any, X: Any, *, reset: bool) -> Any:
@@ -302,6 +343,17 @@ def check_array_library(estimator: Any, X: Any, fitted: str | None, method: str)
             f"as those passed to fit() where array_api_dispatch=True: {fitted}, got "
             f"{name or type(X).__name__}."
         )
+
+
+def in_columns_of_fit(estimator: Any, rows: np.ndarray, given: Any) -> Any:
+    """Rows in X's own columns, as `like` gives them; in a frame where `set_output` asks for one.
+
+    `given` is what they were computed from, whose index, if it has one, they take.
+    """
+    adapter = _get_container_adapter("transform", estimator)
+    if adapter is None:
+        return like(rows, given)
+    return adapter.create_container(rows, given, columns=_check_feature_names_in(estimator))
 
 
 def check_loss_range(loss: Any, scaling: Scaling, name: str | None) -> None:

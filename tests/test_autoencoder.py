@@ -13,6 +13,7 @@ import polars as pl
 import pytest
 import torch
 from scipy import sparse
+from sklearn import config_context
 from sklearn.base import clone
 from sklearn.datasets import load_breast_cancer, load_wine
 from sklearn.decomposition import PCA
@@ -21,11 +22,12 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GridSearchCV, cross_val_score, train_test_split
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 import aefeatures._batches
 import aefeatures._training
-from aefeatures import AutoencoderTransformer, ConvNetwork, DenseNetwork
+from aefeatures import AutoencoderGenerator, AutoencoderTransformer, ConvNetwork, DenseNetwork
 
 
 def quick(**params):
@@ -499,9 +501,73 @@ def test_data_frames_in_and_out(digits, library):
     assert isinstance(codes, make)
     names = [f"autoencodertransformer{i}" for i in range(3)]
     assert list(codes.columns) == list(transformer.get_feature_names_out()) == names
-    assert transformer.inverse_transform(codes).shape == X.shape
+    scores = transformer.score_samples(X, per_feature=True)
+    for rows in (transformer.inverse_transform(codes), transformer.reconstruct(X), scores):
+        assert isinstance(rows, make)
+        assert list(rows.columns) == columns
+        assert rows.shape == X.shape
+    assert isinstance(transformer.score_samples(X), np.ndarray)
+    transformer.set_output(transform="default")
+    assert isinstance(transformer.inverse_transform(codes), np.ndarray)
+    assert isinstance(transformer.reconstruct(X), np.ndarray)
     with pytest.raises(ValueError, match="feature names"):
         transformer.transform(X[columns[::-1]])
+
+
+def test_rows_of_a_frame_keep_their_index(digits):
+    X = pd.DataFrame(digits[0][:50], index=[f"row {i}" for i in range(50)]).add_prefix("pixel ")
+    pipeline = make_pipeline(StandardScaler(), quick()).set_output(transform="pandas").fit(X)
+    codes = pipeline.transform(X)
+    decoded = pipeline[-1].inverse_transform(codes)
+    assert list(decoded.columns) == list(X.columns)
+    assert list(decoded.index) == list(pipeline[-1].reconstruct(X).index) == list(X.index)
+    # What a pipeline gives back is for its first step to say: scikit-learn's give arrays.
+    assert pipeline.inverse_transform(codes).shape == X.shape
+    nameless = quick().set_output(transform="pandas").fit(X.to_numpy())
+    assert list(nameless.reconstruct(X.to_numpy()).columns[:2]) == ["x0", "x1"]
+    with config_context(transform_output="polars"):
+        assert isinstance(quick().fit(X).reconstruct(X), pl.DataFrame)
+        generator = AutoencoderGenerator(quick(), random_state=0).fit(digits[0][:50])
+        assert isinstance(generator.sample(3), np.ndarray)
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pd.array([1, None] * 20, dtype="Int64"),
+        pd.array([1.5, None] * 20, dtype="Float64"),
+        pd.array([True, None] * 20, dtype="boolean"),
+        pd.Categorical([1, 2] * 20),
+        np.array([1, None] * 20, dtype=object),
+        pl.Series([1, None] * 20),
+        pl.Series([True, None] * 20),
+        pl.Series([None] * 40),
+    ],
+)
+def test_columns_that_hold_numbers(column):
+    frame = pl.DataFrame if isinstance(column, pl.Series) else pd.DataFrame
+    X = frame({"a": np.arange(40.0), "b": np.arange(40.0)[::-1].copy(), "c": column})
+    assert np.isfinite(np.asarray(quick(n_components=2).fit_transform(X))).all()
+
+
+@pytest.mark.parametrize(
+    ("column", "kind"),
+    [
+        (pd.Categorical(["x", "y"]), "category"),
+        (pd.array(["x", "y"], dtype="string"), "string"),
+        (pd.date_range("2020", periods=2), r"datetime64\[.*\]"),
+        (pd.to_timedelta([1, 2], "D"), r"timedelta64\[.*\]"),
+        (np.array([1j, 2j]), "complex128"),
+        (pl.Series(["x", "y"]), "String"),
+        (pl.Series(["x", "y"], dtype=pl.Categorical), "Categorical.*"),
+        (pl.Series([1, 2]).cast(pl.Date), "Date"),
+    ],
+)
+def test_columns_that_hold_no_numbers_are_named(column, kind):
+    frame = pl.DataFrame if isinstance(column, pl.Series) else pd.DataFrame
+    X = frame({"a": [1.0, 2.0], "b": column})
+    with pytest.raises(ValueError, match=rf"these columns do not: 'b' \({kind}\). Encode them"):
+        quick().fit(X)
 
 
 @pytest.mark.parametrize("dump", [pickle, joblib], ids=["pickle", "joblib"])

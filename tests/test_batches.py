@@ -1,12 +1,17 @@
+import joblib
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from scipy import sparse
 
 import aefeatures._batches
 from aefeatures._batches import (
     Batches,
+    RowView,
     code_dtype,
     exceeds_memory,
+    is_lazy,
     iterate_chunks,
     map_chunks,
     to_tensor,
@@ -175,3 +180,72 @@ def test_results_that_are_not_finite_are_an_error():
     rows = np.where(np.arange(10)[:, None] == 6, 1e300, X)
     with pytest.raises(ValueError, match="row 6 is not finite in float64: the row's"):
         map_chunks(lambda rows: to_tensor(rows, CPU).square(), rows, 7, width=1)
+
+
+# RowView
+
+
+def test_folds_of_a_view_are_views(digits):
+    X = digits[0]
+    view = RowView(X)
+    assert view.shape == X.shape == (len(view), 64)
+    index = np.array([5, 2, 900, 2])
+    fold = view[index, ...]  # as scikit-learn takes it
+    assert isinstance(fold, RowView)
+    assert np.shares_memory(fold.base, X)
+    assert fold.shape == (4, 64)
+    np.testing.assert_array_equal(fold, X[index])
+    np.testing.assert_array_equal(fold[np.array([True, False, True, False])], X[[5, 900]])
+    np.testing.assert_array_equal(fold[[3, 1]][:], X[[2, 2]])
+    np.testing.assert_array_equal(RowView(fold)[1:3], X[[2, 900]])
+    np.testing.assert_array_equal(fold[-2], X[900])
+    assert np.shares_memory(view[3:7], X)
+    assert np.asarray(fold, dtype=np.float32).dtype == np.float32
+    with pytest.raises(IndexError, match="out of bounds"):
+        fold[[4]]
+
+
+class Dataset:
+    """What h5py and zarr have in common; keeps what was read."""
+
+    def __init__(self, X):
+        self._X, self.shape, self.dtype, self.chunks = X, X.shape, X.dtype, (10, X.shape[1])
+        self.read = []
+
+    def __getitem__(self, rows):
+        self.read.append(rows)
+        return self._X[rows]
+
+
+def test_view_of_a_dataset_reads_slices_in_order(digits):
+    dataset = Dataset(digits[0])
+    fold = RowView(dataset)[np.array([500, 3, 501, 3])]
+    assert dataset.read == []
+    assert is_lazy(fold)
+    np.testing.assert_array_equal(fold, digits[0][[500, 3, 501, 3]])
+    assert dataset.read == [slice(3, 4), slice(500, 502)]
+
+
+def test_view_of_a_memory_map_is_one(tmp_path, larger_than_memory):
+    np.save(tmp_path / "X.npy", np.zeros((200, 2)))
+    mapped = np.load(tmp_path / "X.npy", mmap_mode="r")
+    assert exceeds_memory(RowView(mapped)[np.arange(150)])
+    assert not exceeds_memory(RowView(np.asarray(mapped).copy())[np.arange(150)])
+    assert joblib.hash(RowView(mapped)) == joblib.hash(RowView(np.array(mapped)))
+
+
+@pytest.mark.parametrize(
+    ("X", "problem"),
+    [
+        (np.zeros(3), r"got ndarray of shape \(3,\)"),
+        (pd.DataFrame({"a": [1.0]}), r"got DataFrame of shape \(1, 1\).*X.to_numpy\(\)"),
+        (sparse.csr_matrix(np.eye(3)), r"got csr_matrix of shape \(3, 3\).*sparse matrix needs"),
+        ([[1.0]], "got list"),
+        (np.ma.masked_array(np.eye(2)), r"takes no masked array. Use X.filled\(np.nan\)"),
+        (np.array([["a"]]), "takes numbers of at most 64 bits, got <U1"),
+        (np.eye(2, dtype=np.longdouble), "takes numbers of at most 64 bits, got float128"),
+    ],
+)
+def test_what_no_view_is_made_of(X, problem):
+    with pytest.raises(TypeError, match=problem):
+        RowView(X)

@@ -1,10 +1,13 @@
+import multiprocessing
 import os
 import pickle
+import re
 import signal
 import sys
 import threading
 import time
 
+import joblib
 import numpy as np
 import pytest
 import torch
@@ -29,6 +32,31 @@ def keeps_denormals():
 def test_auto_takes_the_first_device_that_is_there():
     assert resolve_device("auto") == torch.device(available_devices()[0])
     assert resolve_device("cpu") == resolve_device(torch.device("cpu")) == torch.device("cpu")
+
+
+def test_processes_of_a_search_are_spread_over_the_gpus(monkeypatch):
+    process = multiprocessing.current_process()
+    monkeypatch.setattr(process, "_name", process.name)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "_is_in_bad_fork", lambda: False)
+    taken = []
+    for name in ("MainProcess", "LokyProcess-1", "LokyProcess-2", "LokyProcess-3"):
+        process.name = name
+        taken.append(str(resolve_device("auto")))
+    assert taken == ["cuda:0", "cuda:0", "cuda:1", "cuda:0"]
+    assert str(resolve_device("cuda:1")) == "cuda:1", "a device that is named is taken"
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    assert str(resolve_device("auto")) == available_devices()[0]
+
+
+def test_processes_of_a_search_are_numbered():
+    def name():
+        return multiprocessing.current_process().name
+
+    with joblib.parallel_backend("loky", n_jobs=2):
+        names = set(joblib.Parallel(batch_size=1)(joblib.delayed(name)() for _ in range(4)))
+    assert names
+    assert all(re.fullmatch(r"LokyProcess-[1-9]\d*", name) for name in names)
 
 
 @pytest.mark.parametrize("device", ["cuda:99", "gpu", "cpu:x", "meta", ""])

@@ -1,0 +1,195 @@
+"""What a search in two processes takes: memory, and how often the autoencoder is trained.
+
+A grid of 12 settings, 4 of the autoencoder times 3 of the classifier, in 3 folds, in a `Pipeline`
+with `memory`. X is given as
+
+    array      an array in memory, which scikit-learn cuts into folds by copying
+    view       a `RowView` of it
+    map        a `RowView` of a memory map in a file
+
+Memory is that of both processes of the search together, beyond what they hold after the imports, at
+its peak (sampled): PSS of Linux, in which memory that processes share, such as a memory map,
+is divided among them, and the anonymous part of it, which nothing shares. Libraries are left out:
+their share depends on what else runs. The bar is 1.5 times X.
+
+    python examples/benchmark_search.py [--data mnist.npz] [--quick] [--folder FOLDER] [--json FILE]
+
+X are the bundled digits, magnified to 24 x 24 pixels, or with --data the training images of MNIST,
+in float32 and repeated to 300,000 rows. FOLDER is where the memory map and the cache are made.
+"""
+
+import argparse
+import importlib
+import json
+import os
+import re
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import joblib
+import numpy as np
+from sklearn.datasets import load_digits
+from sklearn.model_selection import GridSearchCV, ParameterGrid, StratifiedKFold
+from sklearn.naive_bayes import GaussianNB
+from sklearn.pipeline import Pipeline
+
+from aefeatures import AutoencoderTransformer, Denoising, RowView
+
+GRID = {
+    "codes__n_components": [4, 8],
+    "codes__regularizer__amount": [0.1, 0.3],
+    "bayes__var_smoothing": [1e-9, 1e-6, 1e-3],
+}
+N_FOLDS = 3
+
+
+class CountingTransformer(AutoencoderTransformer):
+    """Writes a line for every fit into the file that the environment names."""
+
+    def fit(self, X, y=None):
+        with Path(os.environ["FITS_FILE"]).open("a", encoding="utf-8") as file:
+            file.write("fit\n")
+        return super().fit(X, y)
+
+
+class Peak:
+    """Peak of the memory of processes while the block runs, above what it was before."""
+
+    def __init__(self, processes):
+        self._processes = processes
+
+    def __enter__(self):
+        self._base = {pid: memory(pid) for pid in self._processes}
+        self.pss = self.anonymous = 0.0
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+        self._thread.start()
+        return self
+
+    def _watch(self):
+        while not self._done.wait(0.05):
+            beyond = [np.subtract(memory(pid), self._base[pid]) for pid in self._processes]
+            pss, anonymous = np.sum(beyond, axis=0)
+            self.pss = max(self.pss, float(pss))
+            self.anonymous = max(self.anonymous, float(anonymous))
+
+    def __exit__(self, *_):
+        self._done.set()
+        self._thread.join()
+
+
+def memory(pid):
+    """PSS but that of libraries, which other processes change, and its anonymous part, in MB."""
+    pss = anonymous = 0
+    library = False
+    with Path(f"/proc/{pid}/smaps").open(encoding="utf-8") as file:
+        for line in file:
+            if re.match("[0-9a-f]+-", line):
+                library = ".so" in line or "/bin/python" in line
+            elif line.startswith("Pss:") and not library:
+                pss += int(line.split()[1])
+            elif line.startswith("Anonymous:") and not library:
+                anonymous += int(line.split()[1])
+    return pss / 1024, anonymous / 1024
+
+
+def import_all():
+    """What a process of the search imports; returns which process it is."""
+    time.sleep(1)  # so that the other one gets the second call
+    return AutoencoderTransformer and GridSearchCV and os.getpid()
+
+
+def digits(n_rows):
+    X, y = load_digits(return_X_y=True)
+    X = np.kron(X.reshape(-1, 8, 8), np.ones((3, 3))).reshape(len(X), -1) / 16
+    return repeated(X, y, n_rows)
+
+
+def repeated(X, y, n_rows):
+    """The rows of X again and again, written into one new array."""
+    times = -(-n_rows // len(X))
+    rows = np.empty((n_rows, X.shape[1]), np.float32)
+    for start in range(0, n_rows, len(X)):
+        rows[start : start + len(X)] = X[: n_rows - start]
+    return rows, np.tile(y, times)[:n_rows]
+
+
+def measure(kind, X, y, folder, batch_size):
+    if kind == "map":
+        np.save(folder / "X.npy", X)
+        X = np.load(folder / "X.npy", mmap_mode="r")
+    given = X if kind == "array" else RowView(X)
+    fits = folder / "fits"
+    fits.touch()
+    os.environ["FITS_FILE"] = str(fits)
+    # By the module's name: joblib's cache takes no class of a script.
+    codes = importlib.import_module(Path(__file__).stem).CountingTransformer(
+        regularizer=Denoising(),
+        max_epochs=1,
+        batch_size=batch_size,
+        device="cpu",
+        random_state=0,
+    )
+    pipeline = Pipeline(
+        [("codes", codes), ("bayes", GaussianNB())],
+        memory=joblib.Memory(folder / "cache", verbose=0),
+    )
+    cv = StratifiedKFold(N_FOLDS)
+    with joblib.parallel_backend("loky", n_jobs=2):
+        processes = set(joblib.Parallel()(joblib.delayed(import_all)() for _ in range(2)))
+        assert len(processes) == 2
+        search = GridSearchCV(pipeline, GRID, cv=cv, refit=False)
+        start = time.perf_counter()
+        with Peak(processes) as peak:
+            search.fit(given, y)
+        seconds = time.perf_counter() - start
+    joblib.externals.loky.get_reusable_executor().shutdown()
+    of_codes = {name: values for name, values in GRID.items() if name.startswith("codes")}
+    return {
+        "X, MB": X.nbytes / 2**20,
+        "PSS, MB": peak.pss,
+        "PSS / X": peak.pss * 2**20 / X.nbytes,
+        "anonymous, MB": peak.anonymous,
+        "anonymous / X": peak.anonymous * 2**20 / X.nbytes,
+        "with X once / X": peak.anonymous * 2**20 / X.nbytes + 1,
+        "settings x folds": len(ParameterGrid(GRID)) * N_FOLDS,
+        "of the autoencoder": len(ParameterGrid(of_codes)) * N_FOLDS,
+        "trained": len(fits.read_text(encoding="utf-8").splitlines()),
+        "seconds": seconds,
+        "best score": float(search.cv_results_["mean_test_score"].max()),
+    }
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--rows", type=int, default=300_000)
+    parser.add_argument("--quick", action="store_true", help="10,000 rows")
+    parser.add_argument("--folder", type=Path)
+    parser.add_argument("--only", choices=["array", "view", "map"], nargs="+")
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    n_rows = 10_000 if args.quick else args.rows
+    if args.data is None:
+        X, y = digits(n_rows)
+    else:
+        with np.load(args.data) as data:
+            X, y = data["X_train"], data["y_train"]
+        X, y = repeated(X.reshape(len(X), -1) / 255, y, n_rows)
+    results = {}
+    for kind in args.only or ["array", "view", "map"]:
+        with tempfile.TemporaryDirectory(dir=args.folder) as folder:
+            results[kind] = measure(kind, X, y, Path(folder), batch_size=512)
+        print(kind)
+        for quantity, value in results[kind].items():
+            print(f"    {quantity:<20}{value:>12,.2f}", flush=True)
+    if args.json:
+        args.json.write_text(json.dumps(results, indent=1), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
