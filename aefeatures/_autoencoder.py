@@ -542,7 +542,7 @@ class AutoencoderTransformer(
             self._optimizer_state = result.optimizer_state
         return self
 
-    def transform(self, X: Any) -> Any:
+    def transform(self, X: Any) -> np.ndarray:
         """Return the codes of the rows of X.
 
         Parameters
@@ -564,7 +564,7 @@ class AutoencoderTransformer(
         )
         return like(codes, X)
 
-    def inverse_transform(self, Z: Any) -> Any:
+    def inverse_transform(self, Z: Any) -> np.ndarray:
         """Return the rows, in X's units, that the decoder makes of codes.
 
         Parameters
@@ -588,7 +588,7 @@ class AutoencoderTransformer(
         )
         return in_columns_of_fit(self, rows, Z)
 
-    def reconstruct(self, X: Any) -> Any:
+    def reconstruct(self, X: Any) -> np.ndarray:
         """Return X as the autoencoder gives it back: an estimate of every entry.
 
         ``np.where(np.isnan(X), transformer.reconstruct(X), X)`` fills in missing values.
@@ -605,7 +605,7 @@ class AutoencoderTransformer(
         rows = self._check_fitted_rows(X, "reconstruct")
         return in_columns_of_fit(self, self._reconstruct(rows), X)
 
-    def score_samples(self, X: Any, per_feature: bool = False) -> Any:
+    def score_samples(self, X: Any, per_feature: bool = False) -> np.ndarray:
         """Return minus the reconstruction error of the rows of X: higher is more normal.
 
         Parameters

@@ -7,10 +7,10 @@ with `memory`. X is given as
     view       a `RowView` of it
     map        a `RowView` of a memory map in a file
 
-Memory is that of both processes of the search together, beyond what they hold after the imports, at
-its peak (sampled): PSS of Linux, in which memory that processes share, such as a memory map,
-is divided among them, and the anonymous part of it, which nothing shares. Libraries are left out:
-their share depends on what else runs. The bar is 1.5 times X.
+Memory is that of both processes of the search together, beyond what they hold after the imports,
+at its peak (sampled): the anonymous memory of each, and the files that they have mapped, such as
+joblib's copy of X, counted once where both have mapped them. Libraries are left out. The bar is
+1.5 times X.
 
     python examples/benchmark_search.py [--data mnist.npz] [--quick] [--folder FOLDER] [--json FILE]
 
@@ -55,14 +55,14 @@ class CountingTransformer(AutoencoderTransformer):
 
 
 class Peak:
-    """Peak of the memory of processes while the block runs, above what it was before."""
+    """Peak of the memory of processes while the block runs, above what it was before, in MB."""
 
     def __init__(self, processes):
         self._processes = processes
 
     def __enter__(self):
-        self._base = {pid: memory(pid) for pid in self._processes}
-        self.pss = self.anonymous = 0.0
+        self._base = {pid: memory(pid)[0] for pid in self._processes}
+        self.total = self.anonymous = 0.0
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._watch)
         self._thread.start()
@@ -70,10 +70,15 @@ class Peak:
 
     def _watch(self):
         while not self._done.wait(0.05):
-            beyond = [np.subtract(memory(pid), self._base[pid]) for pid in self._processes]
-            pss, anonymous = np.sum(beyond, axis=0)
-            self.pss = max(self.pss, float(pss))
-            self.anonymous = max(self.anonymous, float(anonymous))
+            anonymous, files = 0.0, {}
+            for pid in self._processes:
+                own, mapped = memory(pid)
+                anonymous += own - self._base[pid]
+                files = {
+                    name: max(mapped.get(name, 0), files.get(name, 0)) for name in mapped | files
+                }
+            self.anonymous = max(self.anonymous, anonymous)
+            self.total = max(self.total, anonymous + sum(files.values()))
 
     def __exit__(self, *_):
         self._done.set()
@@ -81,18 +86,23 @@ class Peak:
 
 
 def memory(pid):
-    """PSS but that of libraries, which other processes change, and its anonymous part, in MB."""
-    pss = anonymous = 0
-    library = False
+    """Anonymous memory of a process, and what is in memory of each file mapped, in MB.
+
+    Not PSS, which would divide the files among the processes: some versions of Linux give each the
+    whole of a file in large pages.
+    """
+    anonymous, files, name = 0.0, {}, ""
     with Path(f"/proc/{pid}/smaps").open(encoding="utf-8") as file:
         for line in file:
             if re.match("[0-9a-f]+-", line):
-                library = ".so" in line or "/bin/python" in line
-            elif line.startswith("Pss:") and not library:
-                pss += int(line.split()[1])
-            elif line.startswith("Anonymous:") and not library:
-                anonymous += int(line.split()[1])
-    return pss / 1024, anonymous / 1024
+                name = line.split(maxsplit=5)[5].strip() if line.count("/") else ""
+            elif ".so" in name or "/bin/python" in name:
+                continue
+            elif line.startswith("Rss:") and name:
+                files[name] = files.get(name, 0.0) + int(line.split()[1]) / 1024
+            elif line.startswith("Anonymous:"):
+                anonymous += int(line.split()[1]) / 1024
+    return anonymous, files
 
 
 def import_all():
@@ -149,11 +159,9 @@ def measure(kind, X, y, folder, batch_size):
     of_codes = {name: values for name, values in GRID.items() if name.startswith("codes")}
     return {
         "X, MB": X.nbytes / 2**20,
-        "PSS, MB": peak.pss,
-        "PSS / X": peak.pss * 2**20 / X.nbytes,
-        "anonymous, MB": peak.anonymous,
+        "memory, MB": peak.total,
+        "memory / X": peak.total * 2**20 / X.nbytes,
         "anonymous / X": peak.anonymous * 2**20 / X.nbytes,
-        "with X once / X": peak.anonymous * 2**20 / X.nbytes + 1,
         "settings x folds": len(ParameterGrid(GRID)) * N_FOLDS,
         "of the autoencoder": len(ParameterGrid(of_codes)) * N_FOLDS,
         "trained": len(fits.read_text(encoding="utf-8").splitlines()),
