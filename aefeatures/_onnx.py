@@ -157,12 +157,15 @@ def to_onnx(
         )
     else:
         register_onnx_converters()
-        model = _import("skl2onnx").to_onnx(
-            estimator,
-            np.zeros((1, estimator.n_features_in_), np.float32) if X is None else X[:1],
-            options={"zipmap": False} if is_classifier(estimator) else None,
-            target_opset={"": _OPSET, "ai.onnx.ml": _OPSET_ML},
-        )
+        with warnings.catch_warnings():
+            # skl2onnx 1.20 reads attributes of SVC that scikit-learn 1.9 deprecates.
+            warnings.filterwarnings("ignore", "Attribute `prob[AB]_`", FutureWarning)
+            model = _import("skl2onnx").to_onnx(
+                estimator,
+                np.zeros((1, estimator.n_features_in_), np.float32) if X is None else X[:1],
+                options={"zipmap": False} if is_classifier(estimator) else None,
+                target_opset={"": _OPSET, "ai.onnx.ml": _OPSET_ML},
+            )
     properties = {
         "estimator": type(estimator).__name__,
         "part": part,
