@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from aefeatures._autoencoder import AutoencoderTransformer
 from aefeatures._checkpoint import Checkpoint
 from aefeatures._displays import LatentSpaceDisplay, LossCurveDisplay
+from aefeatures._distributed import distributed
 from aefeatures._frames import NextFramePredictor
 from aefeatures._generation import AutoencoderGenerator
 from aefeatures._latent_map import write_latent_map
@@ -41,6 +42,7 @@ __all__ = [
     "Sparse",
     "Supervised",
     "Variational",
+    "distributed",
     "load_images",
     "write_latent_map",
 ]

@@ -142,7 +142,7 @@ class Batches:
     ) -> None:
         self.n_rows = X.shape[0] if rows is None else len(rows)
         self.n_features = X.shape[1]
-        self.batch_size = min(batch_size, self.n_rows)
+        self.batch_size = max(1, min(batch_size, self.n_rows))  # a rank may have no rows
         self.device = device
         self._X, self._rows, self._scaling, self._dtype = X, rows, scaling, dtype
         self._resident: torch.Tensor | None = None
@@ -250,6 +250,18 @@ class Batches:
         if self.device.type == "cuda":
             return int(torch.cuda.mem_get_info(self.device)[0]) // 2
         return _RESIDENT_BYTES
+
+
+def batch_size_of(counts: list[int], batch_size: int, rank: int) -> int:
+    """Rows of a rank in a step, where the ranks have so many rows.
+
+    Those with fewer rows than others take fewer at a time, so that all last the epoch: else its
+    last steps would be on the rows of the larger ranks alone.
+    """
+    n_steps = max(-(-n_rows // batch_size) for n_rows in counts)
+    if -(-counts[rank] // batch_size) == n_steps:
+        return batch_size
+    return max(1, -(-counts[rank] // n_steps))
 
 
 def evenly_spaced(n: int, n_most: int) -> np.ndarray:

@@ -110,17 +110,17 @@ OVERSAMPLER_CONSTRAINTS: dict[str, list[Any]] = {
 
 
 def check_rows_and_labels(
-    estimator: Any, X: Any, y: Any, *, reset: bool
+    estimator: Any, X: Any, y: Any, *, reset: bool, min_rows: int = 1
 ) -> tuple[Rows, np.ndarray | None]:
     """Return X as `check_rows` does, and y where the estimator asks for it."""
     if not get_tags(estimator).target_tags.required:
-        return check_rows(estimator, X, reset=reset), None
+        return check_rows(estimator, X, reset=reset, min_rows=min_rows), None
     if y is None:
         raise ValueError(
             f"This {type(estimator).__name__} estimator requires y to be passed, but the target y "
             "is None."
         )
-    rows = check_rows(estimator, X, reset=reset)
+    rows = check_rows(estimator, X, reset=reset, min_rows=min_rows)
     y = check_labels(y)
     assert_all_finite(y, allow_nan=True, input_name="y")
     check_consistent_length(rows, y)
@@ -147,14 +147,14 @@ def check_labels(y: Any) -> np.ndarray:
     return labels
 
 
-def check_rows(estimator: Any, X: Any, *, reset: bool) -> Rows:
+def check_rows(estimator: Any, X: Any, *, reset: bool, min_rows: int = 1) -> Rows:
     """Return X as a matrix of numbers without infinity, not copied where it is one already.
 
     `reset` tells whether the estimator's number and names of columns are learned from X or
     X is checked against them.
     """
     if _is_dataset(X):
-        return _check_dataset(estimator, X, reset=reset)
+        return _check_dataset(estimator, X, reset=reset, min_rows=min_rows)
     if isinstance(X, np.ma.MaskedArray):
         X = _fill_masked(X)
     try:
@@ -166,6 +166,7 @@ def check_rows(estimator: Any, X: Any, *, reset: bool) -> Rows:
                 accept_sparse="csr",
                 dtype="numeric",
                 ensure_all_finite="allow-nan",
+                ensure_min_samples=min_rows,
             )
     except ValueError as error:
         if np.ndim(X) > 2:
@@ -214,9 +215,9 @@ def take_samples(X: Any, index: np.ndarray) -> Any:
     return take_rows(X, index) if _is_dataset(X) else _safe_indexing(X, index)
 
 
-def _check_dataset(estimator: Any, X: Any, *, reset: bool) -> Any:
+def _check_dataset(estimator: Any, X: Any, *, reset: bool, min_rows: int) -> Any:
     """Check a dataset by its chunks instead of reading it whole."""
-    if X.shape[0] == 0 or X.shape[1] == 0:
+    if X.shape[0] < min_rows or X.shape[1] == 0:
         check_array(np.empty(X.shape), estimator=estimator)  # raises scikit-learn's message
     for chunk in iterate_chunks(X):
         with _no_warnings_of_sums():
