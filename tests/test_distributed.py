@@ -2,7 +2,6 @@ import hashlib
 import multiprocessing
 import os
 import pickle
-import time, sys
 import signal
 import warnings
 from datetime import timedelta
@@ -233,15 +232,8 @@ def shares(rank):
         "interrupted at once": lambda: fitted(rows, loss=interrupting(0, 2)),
         "labels": lambda: fitted(rows, np.full(len(rows), np.nan), regularizer="supervised"),
     }
-    results = {}
-    for name, function in some.items():
-        start = time.monotonic()
-        results[name] = function()
-        if rank == 0: print(name, time.monotonic() - start, file=sys.stderr)
-    for name, function in errors.items():
-        start = time.monotonic()
-        results[name] = raised(function)
-        if rank == 0: print(name, time.monotonic() - start, file=sys.stderr)
+    results = {name: function() for name, function in some.items()}
+    results |= {name: raised(function) for name, function in errors.items()}
     results["after errors"] = fitted(rows)
     return results
 
@@ -277,7 +269,7 @@ def work(rank, folder):
 def ranks(tmp_path_factory):
     """What each of three processes found."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["test_distributed"])
+    context.set_forkserver_preload(["aefeatures", "pytest", "sklearn.datasets"])  # once for all
     folder = tmp_path_factory.mktemp("ranks")
     processes = [context.Process(target=work, args=(rank, folder)) for rank in range(3)]
     for process in processes:
