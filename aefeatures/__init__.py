@@ -11,6 +11,7 @@ from aefeatures._frames import NextFramePredictor
 from aefeatures._generation import AutoencoderGenerator
 from aefeatures._latent_map import write_latent_map
 from aefeatures._networks import ConvNetwork, DenseNetwork
+from aefeatures._ray import fit_on_ray, transform_on_ray
 from aefeatures._reconstructions import ReconstructionDisplay, ReconstructionMonitor
 from aefeatures._regularizers import (
     Contractive,
@@ -43,7 +44,9 @@ __all__ = [
     "Supervised",
     "Variational",
     "distributed",
+    "fit_on_ray",
     "load_images",
+    "transform_on_ray",
     "write_latent_map",
 ]
 

@@ -476,12 +476,12 @@ class AutoencoderTransformer(
             )
             task.begin(self.max_epochs_)
             autoencoder, loss, result = self._train(
-                X,
+                any(ranks.gather(has_missing(X))),
                 y,
                 batches,
                 ranks,
-                task,
-                checkpoint,
+                task=task,
+                checkpoint=checkpoint,
                 max_epochs=self.max_epochs_,
                 schedule=self.learning_rate_schedule,
                 early_stopping=early_stopping,
@@ -544,7 +544,12 @@ class AutoencoderTransformer(
             batch_size = batch_size_of(counts, self.batch_size, ranks.rank)
             batches = self._make_batches(X, batch_size=batch_size)
             autoencoder, _, result = self._train(
-                X, y, batches, ranks, max_epochs=1, optimizer_state=self._optimizer_state
+                any(ranks.gather(has_missing(X))),
+                y,
+                batches,
+                ranks,
+                max_epochs=1,
+                optimizer_state=self._optimizer_state,
             )
             self._store(autoencoder, result)
             self._optimizer_state = result.optimizer_state
@@ -832,8 +837,17 @@ class AutoencoderTransformer(
             raise ValueError("Found no rows on any rank: fit needs at least 1.")
         return X, y
 
-    def _start(self, X: Rows, resume: bool, ranks: Ranks = ALONE) -> None:
-        """Set all that a training needs: new, or left by the last one."""
+    def _start(
+        self,
+        X: Rows,
+        resume: bool,
+        ranks: Ranks = ALONE,
+        learned: tuple[Scaling, np.ndarray] | None = None,
+    ) -> None:
+        """Set all that a training needs: new, or left by the last one.
+
+        Where `learned` has the scaling and the means, X needs no more than a shape.
+        """
         self.device_ = resolve_device(self.device)
         if self.device_.type == "mps" and self.precision == "float64":
             raise ValueError(
@@ -872,7 +886,7 @@ class AutoencoderTransformer(
         else:
             seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
         seed, *_ = ranks.gather(seed)
-        self._scaling, means = learn_scaling(X, self.scaling, ranks)
+        self._scaling, means = learned or learn_scaling(X, self.scaling, ranks)
         if self._scaling.wide and self.device_.type == "mps":
             raise ValueError(
                 "X has columns so large or so nearly constant that float32, all that device 'mps' "
@@ -977,18 +991,19 @@ class AutoencoderTransformer(
 
     def _train(
         self,
-        X: Rows,
+        missing: bool,
         y: np.ndarray | None,
         batches: Batches,
         ranks: Ranks,
+        *,
         task: FitTask | None = None,
-        checkpoint: FitFile | None = None,
+        checkpoint: Watcher | None = None,
         **settings: Any,
     ) -> tuple[nn.Sequential, RowLoss, TrainingResult]:
         """Train a copy of the network on the device; return it, the loss it was trained with."""
         fill, encoder, decoder = copy.deepcopy((self._fill, self.encoder_, self.decoder_))
         loss = resolve_loss(self.loss)
-        if any(ranks.gather(has_missing(X))) and not self._learns_missing:
+        if missing and not self._learns_missing:
             self._learns_missing = True
             settings["optimizer_state"] = None  # it has no moments for the values to learn
         if self._learns_missing:

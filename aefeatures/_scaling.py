@@ -84,7 +84,7 @@ def learn_scaling(X: Rows, how: str | None, ranks: Ranks = ALONE) -> tuple[Scali
     dense a chunk at a time, so that it gets the very numbers that a dense one gets. They are of
     the rows of all ranks.
     """
-    lows, highs, fulls = zip(*ranks.gather((*_extent(X), _full(X))), strict=True)
+    lows, highs, fulls = zip(*ranks.gather((*_extent(X), largest_of_type(X))), strict=True)
     low, high, full = min(lows), max(highs), max(fulls)
     kind = resolve_scaling(how, low, high, full)
     columns = Columns(X.shape[1], spread=kind in ("standard", "feature"))
@@ -138,7 +138,7 @@ def make_scaling(
     return Scaling(low, _divisor(high - low), bounded=True), np.clip(mean, low, high)
 
 
-def _full(X: Rows) -> float:
+def largest_of_type(X: Rows) -> float:
     """The largest number that X's type holds, where that type tells what X is scaled by."""
     if X.shape[0] == 0:  # of a rank without rows: the others tell
         return 0.0
