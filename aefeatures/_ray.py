@@ -8,6 +8,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from numbers import Integral
 from pathlib import Path
@@ -117,7 +118,7 @@ def fit_on_ray(
     `early_stopping`, `checkpoint`, callbacks and regularizers that ask for labels or other rows
     (`Supervised`, `NeighborPreserving`) cannot be used.
     """
-    ray = _import_ray()
+    _import_ray()
     _check_estimator(estimator)
     _check_count("num_workers", num_workers)
     names = _resolve_columns(dataset, feature_columns)
@@ -241,7 +242,7 @@ def transform_on_ray(
     resources = _resources(num_workers, use_gpu)
     return dataset.map_batches(
         _Encoder,
-        fn_constructor_args=[ray.put(pickle.dumps(estimator)), names, kept, outputs],
+        fn_constructor_args=[pickle.dumps(estimator), names, kept, outputs],
         batch_size=batch_size,
         batch_format="pyarrow",
         compute=ray.data.ActorPoolStrategy(size=num_workers),
@@ -253,10 +254,10 @@ def transform_on_ray(
 class _Encoder:
     """An actor that adds codes to tables."""
 
-    def __init__(self, model: Any, names: list[str], kept: list[str], outputs: list[str]) -> None:
-        import ray
-
-        self._estimator = pickle.loads(ray.get(model))
+    def __init__(
+        self, pickled: bytes, names: list[str], kept: list[str], outputs: list[str]
+    ) -> None:
+        self._estimator = pickle.loads(pickled)
         # The names were checked when this was asked for, and columns may be arrays.
         vars(self._estimator).pop("feature_names_in_", None)
         self._names, self._kept, self._outputs = names, kept, outputs
@@ -309,7 +310,8 @@ class _About:
         columns.add(X)
         known = columns.count > 0
         return cls(
-            *X.shape,
+            X.shape[0],
+            X.shape[1],
             float(columns.low[known].min()) if known.any() else 0.0,
             float(columns.high[known].max()) if known.any() else 0.0,
             largest_of_type(X),
@@ -394,17 +396,16 @@ def _to_numbers(column: np.ndarray, name: str) -> np.ndarray:
     return column.reshape(len(column), -1)
 
 
-class _errors_of_reading:  # noqa: N801 - used as a function
+@contextmanager
+def _errors_of_reading() -> Iterator[None]:
     """Say of what Ray raises as it reads that the dataset cannot be read."""
+    from pyarrow import ArrowException
+    from ray.exceptions import RayError
 
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
-        import pyarrow
-        from ray.exceptions import RayError
-
-        if isinstance(error, (RayError, pyarrow.ArrowException)):
-            raise ValueError(f"The dataset cannot be read: {error}") from error
+    try:
+        yield
+    except (RayError, ArrowException) as error:
+        raise ValueError(f"The dataset cannot be read: {error}") from error
 
 
 # The training in a worker
@@ -606,15 +607,14 @@ def _types_of_files(paths: list[str]) -> list[dict[str, tuple[str, bool]] | None
 
     None is a file that is not reached under this name.
     """
-    import pyarrow
-    from pyarrow import parquet, types
+    from pyarrow import ArrowException, parquet, types
 
     no_numbers = (types.is_string, types.is_large_string, types.is_temporal, types.is_decimal)
     found: list[dict[str, tuple[str, bool]] | None] = []
     for path in paths:
         try:
             schema = parquet.read_schema(path)
-        except (OSError, pyarrow.ArrowException):
+        except (OSError, ArrowException):
             found.append(None)
             continue
         found.append(
