@@ -44,12 +44,8 @@ def pixels(path, quick):
             parts[0], parts[2] = parts[0][order], parts[2][order]
     X, X_test, y, y_test = parts
     n = 4_000 if quick else len(X)
-    return (
-        X[:n].reshape(n, -1).astype(np.uint8),
-        X_test.reshape(-1, 784).astype(np.uint8),
-        y[:n],
-        y_test,
-    )
+    X, X_test = (rows.reshape(-1, 784).astype(np.uint8) for rows in (X[:n], X_test))
+    return X, X_test, y[:n], y_test
 
 
 def accuracy(encode, X, X_test, y, y_test):
@@ -93,7 +89,7 @@ def rate(rank, size, batch_size, n_steps):
     return size * len(X) / best
 
 
-def reduction(rank, size, n):
+def reduction(_rank, _size, n):
     """Seconds of an all_reduce of `n` float32."""
     buffer = torch.zeros(n)
     for _ in range(20):
@@ -136,7 +132,7 @@ class Counting:
         return (reconstruction - target).square().mean(dim=1)
 
 
-def shard(rank, size, sizes, batch_size):
+def shard(rank, _size, sizes, batch_size):
     start = sum(sizes[:rank])
     X = np.random.default_rng(0).random((sum(sizes), 20), dtype=np.float32)
     loss = Counting()
@@ -147,7 +143,7 @@ def shard(rank, size, sizes, batch_size):
     return {"rows": loss.n_rows / 3, "steps": transformer.n_steps_, "codes": codes.tobytes().hex()}
 
 
-def shards(quick):
+def shards():
     results = []
     for sizes in ([10_000, 7_333], [10_000, 50], [10_000, 0], [5, 3, 0]):
         found = on_ranks(len(sizes), shard, sizes, 64)
@@ -394,7 +390,7 @@ def main():
         if part == "throughput":
             results[part] = throughput(args.quick)
         elif part == "shards":
-            results[part] = shards(args.quick)
+            results[part] = shards()
         elif part == "knn":
             results[part] = knn(args.data, args.quick)
         elif part == "kill":
