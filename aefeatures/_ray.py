@@ -23,7 +23,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from aefeatures._autoencoder import AutoencoderTransformer
-from aefeatures._batches import Batches, StreamedBatches, evenly_spaced
+from aefeatures._batches import Batches, StreamedBatches, evenly_spaced, iterate_slices
 from aefeatures._device import PRECISIONS
 from aefeatures._distributed import Ranks, current_ranks, distributed
 from aefeatures._losses import leave_out_missing, resolve_loss
@@ -340,9 +340,14 @@ class _About:
 
 def _about_block(batch: dict[str, np.ndarray], names: list[str]) -> dict[str, list[bytes]]:
     """What is known of a block, or what is wrong with it, as a row of a dataset."""
+    found: Any = None
     try:
-        X = _to_matrix(batch, names)
-        found: Any = _About.of(X) if len(X) else None
+        for part in iterate_slices(len(batch[names[0]]), len(names)):
+            about = _About.of(_to_matrix({name: batch[name][part] for name in names}, names))
+            if found is None:
+                found = about
+            else:
+                found.join(about)
     except ValueError as error:  # told by the driver, without the cluster's traces
         found = error
     return {"found": [pickle.dumps(found)]}

@@ -3,7 +3,7 @@
     python examples/scale_plan.py [--measured FILE]
 
 FILE is what `benchmark_distributed.py --parts throughput --json FILE` wrote. A step of W workers
-with b rows each takes b / r + 2 (W - 1) (a + S / (W B)): the rows at the rate r of one worker alone,
+with b rows each takes b / r + 2 (W - 1) (a + S / (W B)): the rows at the rate r of one worker,
 then a ring, in which each worker sends 2 (W - 1) messages of S / W bytes. S is the size of
 the gradient, B the bandwidth and a the latency of a message. Nothing of it overlaps.
 """
