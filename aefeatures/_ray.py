@@ -36,8 +36,8 @@ from aefeatures._validation import check_rows, resolve_max_epochs
 if TYPE_CHECKING:
     from ray.data import Dataset
 
-# Numbers of a chunk of rows in a worker: 128 MB in float32. Rows are shuffled within it.
-_CHUNK_ELEMENTS = 32_000_000
+# Numbers of a chunk of rows in a worker: 64 MB in float32. Rows are shuffled within it.
+_CHUNK_ELEMENTS = 16_000_000
 
 # Rows of all data by which a fit is judged, and of a block of it that are kept for that.
 _SAMPLE_ROWS = 512
@@ -110,7 +110,7 @@ def fit_on_ray(
 
     Notes
     -----
-    Rows are shuffled within chunks of up to 32 million numbers of a worker. Data that is sorted
+    Rows are shuffled within chunks of up to 16 million numbers of a worker. Data that is sorted
     should be shuffled before, or files be read in random order: ``ray.data.read_parquet(...,
     shuffle="files")``. An epoch may leave out some rows, fewer than there are workers. A fit
     is not the same bit for bit when repeated, as workers are given the blocks that are there first.

@@ -376,7 +376,7 @@ def stream(folder, gigabytes):
             print(f"  {title[:50]:50} {everything / 1e6:6,.0f} MB {own / 1e6:6,.0f} MB")
     used, spilled = results["store"]
     print(
-        f"{n_codes:,} codes of {results['rows']:,} rows; the object store held {used / 1e6:,.0f} MB of "
+        f"{n_codes:,} codes of {results['rows']:,} rows; object store {used / 1e6:,.0f} MB of "
         f"{limit / 1e6:,.0f}, and {spilled / 1e6:,.0f} MB on disk"
     )
     return results
