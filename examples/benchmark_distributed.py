@@ -346,9 +346,11 @@ def stream(folder, gigabytes):
     folder = Path(folder)
     folder.mkdir(exist_ok=True)
     rng = np.random.default_rng(0)
+    patterns = rng.random((10, 784), dtype=np.float32)
     for i in range(n_files):
         if not (folder / f"{i:04}.parquet").exists():
             rows = rng.random((n_rows // n_files, 784), dtype=np.float32)
+            rows *= patterns[rng.integers(10, size=len(rows))]
             table = pa.table({f"x{j}": np.ascontiguousarray(rows[:, j]) for j in range(784)})
             parquet.write_table(table, folder / f"{i:04}.parquet")
     limit = 500 * 2**20

@@ -54,7 +54,7 @@ def test_recipe_for_spark(digits, monkeypatch):
     transformer = aefeatures.AutoencoderTransformer(max_epochs=2, random_state=0).fit(frame)
     namespace = {"pd": pd, "transformer": transformer, "table": spark.createDataFrame(frame)}
     exec(recipe("mapInPandas"), namespace)
-    codes = namespace["codes"].toPandas().to_numpy()
+    codes = np.array(namespace["codes"].collect())
     spark.stop()
     expected = transformer.transform(frame)
     np.testing.assert_allclose(np.sort(codes, axis=0), np.sort(expected, axis=0))
