@@ -37,7 +37,9 @@ if TYPE_CHECKING:
     from ray.data import Dataset
 
 # Numbers of a chunk of rows in a worker: 64 MB in float32. Rows are shuffled within it.
+# Ray hands it over in parts, so that what it copies on the way is small.
 _CHUNK_ELEMENTS = 16_000_000
+_PARTS_OF_CHUNK = 8
 
 # Rows of all data by which a fit is judged, and of a block of it that are kept for that.
 _SAMPLE_ROWS = 512
@@ -146,6 +148,7 @@ def fit_on_ray(
                 "estimator": fitted,
                 "names": names,
                 "missing": about.missing,
+                "dtype": about.dtype,
                 "n_rows": n_rows // num_workers,
             },
             datasets={"train": dataset.select_columns(names)},
@@ -289,6 +292,8 @@ class _About:
         The largest number of the columns' type, as `resolve_scaling` takes it.
     missing : bool
         Whether any value is missing.
+    dtype : dtype
+        Holds the values of all columns.
     columns : Columns
     rows : ndarray
         Some of the rows.
@@ -300,6 +305,7 @@ class _About:
     high: float
     full: float
     missing: bool
+    dtype: np.dtype
     columns: Columns
     rows: np.ndarray
 
@@ -316,6 +322,7 @@ class _About:
             float(columns.high[known].max()) if known.any() else 0.0,
             largest_of_type(X),
             bool((columns.count < len(X)).any()),
+            X.dtype,
             columns,
             X[evenly_spaced(len(X), _SAMPLE_ROWS_OF_BLOCK)],
         )
@@ -331,6 +338,7 @@ class _About:
         self.low, self.high = min(self.low, other.low), max(self.high, other.high)
         self.full = max(self.full, other.full)
         self.missing |= other.missing
+        self.dtype = np.promote_types(self.dtype, other.dtype)
         self.columns.join(other.columns)
         rows = np.concatenate([self.rows, other.rows])
         if len(rows) >= 2 * _SAMPLE_ROWS:
@@ -423,13 +431,23 @@ def _work(config: dict[str, Any]) -> bytes | Exception:
     estimator, names = config["estimator"], config["names"]
     shard = train.get_dataset_shard("train")
     batch_size = min(estimator.batch_size, max(1, config["n_rows"]))
-    n_rows_of_chunk = batch_size * max(
-        1, _CHUNK_ELEMENTS // (estimator.n_features_in_ * batch_size)
+    n_features = estimator.n_features_in_
+    n_rows_of_part = batch_size * max(
+        1, _CHUNK_ELEMENTS // (_PARTS_OF_CHUNK * n_features * batch_size)
     )
 
     def chunks() -> Iterator[np.ndarray]:
-        for batch in shard.iter_batches(batch_size=n_rows_of_chunk, batch_format="numpy"):
-            yield _to_matrix(batch, names)
+        chunk = np.empty((_PARTS_OF_CHUNK * n_rows_of_part, n_features), config["dtype"])
+        n_rows = 0
+        for batch in shard.iter_batches(batch_size=n_rows_of_part, batch_format="numpy"):
+            part = _to_matrix(batch, names)
+            chunk[n_rows : n_rows + len(part)] = part
+            n_rows += len(part)
+            if n_rows == len(chunk):
+                yield chunk
+                n_rows = 0
+        if n_rows:
+            yield chunk[:n_rows]
 
     with distributed():
         ranks = current_ranks()
@@ -437,7 +455,7 @@ def _work(config: dict[str, Any]) -> bytes | Exception:
         batches = StreamedBatches(
             chunks,
             config["n_rows"],
-            estimator.n_features_in_,
+            n_features,
             estimator._scaling,
             batch_size=batch_size,
             device=estimator.device_,

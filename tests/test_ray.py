@@ -126,7 +126,7 @@ def test_fit_and_transform(ray, files):
     codes = codes.sort_values("id")
     np.testing.assert_array_equal(codes["id"], np.arange(len(X)))
     expected = clone_without_names(fitted).transform(X)
-    np.testing.assert_allclose(codes[CODES], expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(codes[CODES].to_numpy(np.float32), expected, rtol=1e-5, atol=1e-5)
 
     def accuracy(Z):
         return KNeighborsClassifier(5).fit(Z[::2], Y[::2]).score(Z[1::2], Y[1::2])
