@@ -245,7 +245,7 @@ def transform_on_ray(
     resources = _resources(num_workers, use_gpu)
     return dataset.map_batches(
         _Encoder,
-        fn_constructor_args=[pickle.dumps(estimator), names, kept, outputs],
+        fn_constructor_args=[ray.cloudpickle.dumps(estimator), names, kept, outputs],
         batch_size=batch_size,
         batch_format="pyarrow",
         compute=ray.data.ActorPoolStrategy(size=num_workers),
@@ -424,9 +424,9 @@ def _errors_of_reading() -> Iterator[None]:
 # The training in a worker
 
 
-def _work(config: dict[str, Any]) -> bytes | Exception:
+def _work(config: dict[str, Any]) -> Any:
     """Train with the other workers; return the pickled estimator, or what is wrong with it."""
-    from ray import train
+    from ray import cloudpickle, train
 
     estimator, names = config["estimator"], config["names"]
     shard = train.get_dataset_shard("train")
@@ -478,7 +478,7 @@ def _work(config: dict[str, Any]) -> bytes | Exception:
             if ranks.told or isinstance(error, (ArithmeticError, TypeError, ValueError)):
                 return error
             raise
-    return pickle.dumps(estimator)
+    return cloudpickle.dumps(estimator)  # a loss may be of a notebook
 
 
 class _Reports(Watcher):
@@ -606,13 +606,15 @@ def _check_files(dataset: Dataset, names: Sequence[str] | None) -> None:
     """
     import ray
 
-    paths = [path for path in dataset.input_files() if path.endswith((".parquet", ".parq"))]
-    groups = [paths[i : i + _FILES_PER_TASK] for i in range(0, len(paths), _FILES_PER_TASK)]
     read = ray.remote(_types_of_files)
-    files = dict(zip(paths, itertools.chain(*ray.get(list(map(read.remote, groups)))), strict=True))
-    read_files = {path: types for path, types in files.items() if types is not None}
-    for name in dict.fromkeys(itertools.chain(*read_files.values())) if names is None else names:
-        types = {path: each.get(name) for path, each in read_files.items()}
+    tasks = [
+        read.remote(filesystem, paths[i : i + _FILES_PER_TASK])
+        for filesystem, paths in _parquet_files(dataset)
+        for i in range(0, len(paths), _FILES_PER_TASK)
+    ]
+    files = dict(itertools.chain(*ray.get(tasks)))
+    for name in dict.fromkeys(itertools.chain(*files.values())) if names is None else names:
+        types = {path: each.get(name) for path, each in files.items()}
         if not any(types.values()):  # made from others after reading
             continue
         for path, found in types.items():
@@ -625,28 +627,49 @@ def _check_files(dataset: Dataset, names: Sequence[str] | None) -> None:
                 )
 
 
-def _types_of_files(paths: list[str]) -> list[dict[str, tuple[str, bool]] | None]:
-    """Of each file, the types of its columns, and whether they may hold numbers.
+def _parquet_files(dataset: Dataset) -> list[tuple[Any, list[str]]]:
+    """The Parquet files that a dataset is read from, by file system.
 
-    None is a file that is not reached under this name.
+    Ray has no public way to them: where there is none, files are not checked.
     """
-    from pyarrow import ArrowException, parquet, types
+    from pyarrow import fs
+
+    found = []
+    plan = getattr(dataset, "_logical_plan", None)
+    operators = [] if plan is None else [plan.dag]
+    for operator in operators:
+        operators += operator.input_dependencies
+        filesystem = getattr(operator, "filesystem", None)
+        if not isinstance(filesystem, fs.FileSystem):
+            continue
+        paths: list[str] = []
+        for info in filesystem.get_file_info(list(getattr(operator, "paths", ()))):
+            inside = [info]
+            if info.type == fs.FileType.Directory:
+                inside = filesystem.get_file_info(fs.FileSelector(info.path, recursive=True))
+            paths += [each.path for each in inside if each.path.endswith(".parquet")]
+        found.append((filesystem, sorted(paths)))
+    return found
+
+
+def _types_of_files(
+    filesystem: Any, paths: list[str]
+) -> list[tuple[str, dict[str, tuple[str, bool]]]]:
+    """Of each file, the types of its columns, and whether they may hold numbers."""
+    from pyarrow import parquet, types
 
     no_numbers = (types.is_string, types.is_large_string, types.is_temporal, types.is_decimal)
-    found: list[dict[str, tuple[str, bool]] | None] = []
-    for path in paths:
-        try:
-            schema = parquet.read_schema(path)
-        except (OSError, ArrowException):
-            found.append(None)
-            continue
-        found.append(
+    schemas = [(path, parquet.read_schema(path, filesystem=filesystem)) for path in paths]
+    return [
+        (
+            path,
             {
                 each.name: (str(each.type), not any(kind(each.type) for kind in no_numbers))
                 for each in schema
-            }
+            },
         )
-    return found
+        for path, schema in schemas
+    ]
 
 
 def _check_names(estimator: AutoencoderTransformer, names: list[str], n_features: int) -> None:
