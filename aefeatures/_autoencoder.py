@@ -91,7 +91,7 @@ _OF_RUNNING_FIT = ("_callback_fit_ctx", "_skl_callbacks_to_teardown")
 _NOT_TOLD_APART = ("checkpoint", "device", "random_state", "verbose", "warm_start")
 
 # Parameters that may differ between ranks, and the types of those that are compared.
-_OF_A_RANK = ("checkpoint", "device", "random_state", "verbose")
+_OF_A_RANK = ("device", "random_state", "verbose")
 _PLAIN = (type(None), bool, int, float, str)
 
 _NEIGHBORS: dict[str, Any] = {

@@ -125,6 +125,11 @@ def fit_on_ray(
     _check_count("num_workers", num_workers)
     names = _resolve_columns(dataset, feature_columns)
     about = _describe(dataset, names)
+    if about is None or about.n_rows < num_workers:
+        raise ValueError(
+            f"Found no row for each of the num_workers={num_workers}: the dataset has "
+            f"{0 if about is None else about.n_rows} rows."
+        )
     n_rows, n_features = about.n_rows, about.n_features
     fitted = clone(estimator)
     _check_names(fitted, names, n_features)
@@ -361,8 +366,8 @@ def _about_block(batch: dict[str, np.ndarray], names: list[str]) -> dict[str, li
     return {"found": [pickle.dumps(found)]}
 
 
-def _describe(dataset: Dataset, names: list[str]) -> _About:
-    """Read the dataset once."""
+def _describe(dataset: Dataset, names: list[str]) -> _About | None:
+    """Read the dataset once; returns None where it has no rows."""
     about: _About | None = None
     parts = dataset.select_columns(names).map_batches(
         _about_block, fn_args=[names], batch_size=None, batch_format="numpy"
@@ -376,8 +381,6 @@ def _describe(dataset: Dataset, names: list[str]) -> _About:
                 about = found
             elif found is not None:
                 about.join(found)
-    if about is None:
-        raise ValueError("Found no rows in the dataset: fit_on_ray needs at least 1.")
     return about
 
 

@@ -168,6 +168,7 @@ def train(
     step_gradient = gradient_step(objective, optimizer.gradient)
     rate = SCHEDULES[schedule]
     n_steps = max(ranks.gather(len(batches)))  # of an epoch
+    share = batches.n_rows / sum(ranks.gather(batches.n_rows))
     total_steps = max_epochs * n_steps
     result = TrainingResult()
     best = _Best([optimizer.vector, *trained.buffers()])
@@ -210,7 +211,7 @@ def train(
         result.n_steps, state.rows_done = step, 0
         trained.eval()
         if not alone:
-            _settle(trained, optimizer.vector, batches.n_rows, ranks)
+            _settle(trained, optimizer.vector, share, ranks)
         return train_loss, (
             evaluate(autoencoder, early_stopping.validation, loss, ranks)
             if early_stopping
@@ -332,18 +333,17 @@ def _is_second_interrupt() -> bool:
     return _last_interrupt - before < _INTERRUPT_AGAIN_SECONDS
 
 
-def _settle(trained: nn.Module, vector: torch.Tensor, n_rows: int, ranks: Ranks) -> None:
-    """Give all ranks the same network after an epoch, of which this one had `n_rows`.
+def _settle(trained: nn.Module, vector: torch.Tensor, share: float, ranks: Ranks) -> None:
+    """Give all ranks the same network after an epoch, of whose rows this one had a `share`.
 
     Running statistics of batch normalization are averaged. The weights are the same but where
     processors of different kinds round differently.
     """
-    part = n_rows / sum(ranks.gather(n_rows))
     for module in trained.modules():
         if isinstance(module, _NormBase):
             for statistic in (module.running_mean, module.running_var):
                 if statistic is not None:
-                    ranks.sum_(statistic.mul_(part))
+                    ranks.sum_(statistic.mul_(share))
     for tensor in (vector, *trained.buffers()):
         ranks.share_(tensor)
 

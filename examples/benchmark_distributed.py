@@ -8,7 +8,6 @@ size; "knn" accuracy of codes from 2 ranks and from Ray; "kill" of workers durin
 import argparse
 import json
 import os
-import re
 import signal
 import sys
 import tempfile
@@ -221,7 +220,7 @@ class Watch(threading.Thread):
     def __init__(self, title="", kill_at=()):
         super().__init__(daemon=True)
         self.title, self.kill_at, self.killed = title, list(kill_at), []
-        self.most, self.store = {}, [0, 0]
+        self.most, self.store = {}, 0
         self.over = threading.Event()
 
     def run(self):
@@ -242,7 +241,7 @@ class Watch(threading.Thread):
                     continue
                 before = self.most.get(title, [0, 0])
                 self.most[title] = [max(pair) for pair in zip(before, held, strict=True)]
-            self.store = [max(pair) for pair in zip(self.store, stored(), strict=True)]
+            self.store = max(self.store, stored())
 
     def __enter__(self):
         self.start()
@@ -254,14 +253,17 @@ class Watch(threading.Thread):
 
 
 def stored():
-    """Bytes in Ray's object store, and that it has moved to the disk."""
-    from ray._private.internal_api import memory_summary
-
-    text = memory_summary(stats_only=True)
-    return [
-        int(2**20 * float(found.group(1))) if (found := re.search(pattern, text)) else 0
-        for pattern in (r"Plasma memory usage (\S+) MiB", r"Spilled (\S+) MiB")
-    ]
+    """Bytes of the memory of Ray's object store that were in use, of what it may take."""
+    for path in Path("/proc").glob("[0-9]*/comm"):
+        try:
+            if path.read_text().strip() == "raylet":
+                opened = [
+                    fd for fd in (path.parent / "fd").iterdir() if "plasma" in str(fd.readlink())
+                ]
+                return sum(512 * fd.stat().st_blocks for fd in opened)
+        except OSError:  # it has ended
+            continue
+    return 0
 
 
 def read(ray, folder):
@@ -362,24 +364,23 @@ def stream(folder, gigabytes):
         estimator = AutoencoderTransformer(batch_size=512, max_epochs=1, random_state=0)
         fitted = fit_on_ray(estimator, dataset)
     results["fit"] = {"seconds": time.perf_counter() - start, "memory": watched.most}
-    stores = [watched.store]
+    store = watched.store
     start = time.perf_counter()
     with Watch() as watched, tempfile.TemporaryDirectory() as codes:
         transform_on_ray(fitted, dataset, keep_columns=[]).write_parquet(codes)
         n_codes = sum(parquet.read_metadata(path).num_rows for path in Path(codes).iterdir())
     results["transform"] = {"seconds": time.perf_counter() - start, "memory": watched.most}
     results |= {"rows": n_rows // n_files * n_files, "codes": n_codes}
-    stores.append(watched.store)
-    results |= {"store": [max(pair) for pair in zip(*stores, strict=True)], "limit": limit}
+    results |= {"store": max(store, watched.store), "limit": limit}
     ray.shutdown()
     for name in ("fit", "transform"):
         print(f"{name}: {results[name]['seconds']:.0f} s; most memory, and without shared pages:")
         for title, (everything, own) in sorted(results[name]["memory"].items()):
             print(f"  {title[:50]:50} {everything / 1e6:6,.0f} MB {own / 1e6:6,.0f} MB")
-    used, spilled = results["store"]
+    used = results["store"]
     print(
         f"{n_codes:,} codes of {results['rows']:,} rows; object store {used / 1e6:,.0f} MB of "
-        f"{limit / 1e6:,.0f}, and {spilled / 1e6:,.0f} MB on disk"
+        f"{limit / 1e6:,.0f} MB"
     )
     return results
 

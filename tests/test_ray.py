@@ -174,7 +174,12 @@ def test_what_is_refused(ray, files, tmp_path):
     refused(ray, X, "must be a ray.data.Dataset, got ndarray", error=TypeError)
     refused(ray, dataset, r"no columns \['x'\]. It has p0", feature_columns=["p0", "x"])
     refused(ray, dataset, r"Column 'label' must hold numbers.* file .*\.parquet")
-    refused(ray, dataset.filter(lambda row: row["id"] < 0), "Found no ", feature_columns=PIXELS)
+    refused(
+        ray,
+        dataset.filter(lambda row: row["id"] < 0),
+        "Found no row for .* has 0 rows|Found no columns",
+        feature_columns=PIXELS,
+    )
 
     part = pd.DataFrame(X[:50], columns=PIXELS)
     for name, changed in {
