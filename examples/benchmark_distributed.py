@@ -266,13 +266,9 @@ def stored():
     return 0
 
 
-def read(ray, folder):
-    return ray.data.read_parquet(str(folder))
-
-
 def on_ray(ray, folder, test, y_test, **watch):
     """Accuracy of codes that were learned and made on Ray."""
-    dataset = read(ray, folder)
+    dataset = ray.data.read_parquet(folder)
     start = time.perf_counter()
     with Watch(**watch) as watched:
         fitted = fit_on_ray(
@@ -321,9 +317,10 @@ def kill(path, quick, seconds):
                 ray, folder, X_test, y_test, title="RayTrainWorker", kill_at=[seconds] * 2
             )
         }
+        print(f"Killed in the fit: {results['fit']}", flush=True)
         fitted = AutoencoderTransformer(max_epochs=1, random_state=0).fit(X[:5_000])
         n_times = 4 if quick else 20
-        dataset = read(ray, [folder] * n_times)
+        dataset = ray.data.read_parquet([folder] * n_times)
         with Watch("_Encoder", [2, 2]) as watched:
             codes = transform_on_ray(
                 fitted, dataset, feature_columns="pixels", keep_columns=["id"], batch_size=500
@@ -335,7 +332,7 @@ def kill(path, quick, seconds):
             "ids": bool((np.sort(codes["id"]) == ids).all()),
         }
     ray.shutdown()
-    print(f"Killed: {results}")
+    print(f"Killed in transform_on_ray: {results['transform']}")
     return results
 
 

@@ -3,6 +3,7 @@ import multiprocessing
 import os
 import pickle
 import signal
+import sys
 import warnings
 from datetime import timedelta
 
@@ -265,20 +266,44 @@ def work(rank, folder):
     dist.destroy_process_group()
 
 
-@pytest.fixture(scope="module")
-def ranks(tmp_path_factory):
-    """What each of three processes found."""
+def work_of_lost(rank, folder):
+    """One of two processes, of which the second is gone in the middle of a fit."""
+    torch.set_num_threads(1)
+    store = dist.FileStore(str(folder / "store"), 2)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=2)
+
+    def loss(reconstruction, target):
+        if rank == 1 and len(calls) == 10:
+            os.kill(os.getpid(), signal.SIGKILL)
+        calls.append(0)
+        return (reconstruction - target).square().mean(dim=1)
+
+    calls = []
+    with distributed():
+        (folder / "0").write_text(raised(fitted, X[rank::2], loss=loss), encoding="utf-8")
+
+
+def start(function, n, folder):
+    """Run `function(rank, folder)` in n processes; return their exit codes."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["aefeatures", "pytest", "sklearn.datasets"])  # once for all
-    folder = tmp_path_factory.mktemp("ranks")
-    processes = [context.Process(target=work, args=(rank, folder)) for rank in range(3)]
+    # Once for all.
+    context.set_forkserver_preload(["aefeatures", "pytest", "sklearn.datasets"])
+    processes = [context.Process(target=function, args=(rank, folder)) for rank in range(n)]
     for process in processes:
         process.start()
     for process in processes:
         process.join(300)
+    return [process.exitcode for process in processes]
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory):
+    """What each of three processes found."""
+    folder = tmp_path_factory.mktemp("ranks")
+    codes = start(work, 3, folder)
     found = [pickle.loads((folder / str(rank)).read_bytes()) for rank in range(3)]
-    assert [found[rank].get("error") for rank in range(3)] == [None] * 3
-    assert [process.exitcode for process in processes] == [0, 0, 0]
+    assert [each.get("error") for each in found] == [None] * 3
+    assert codes == [0, 0, 0]
     return found
 
 
@@ -399,6 +424,13 @@ def test_an_error_of_one_rank_is_raised_on_all(ranks, name, expected):
 
 def test_process_outside_of_the_group(ranks):
     assert "This process is not in the process group" in ranks[2]["not in the group"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="has no SIGKILL")
+def test_a_lost_rank_is_an_error_of_the_others(tmp_path):
+    assert start(work_of_lost, 2, tmp_path) == [0, -9]
+    assert "RuntimeError" in (tmp_path / "0").read_text(encoding="utf-8")
 
 
 def test_without_process_group():
