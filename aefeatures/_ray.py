@@ -603,9 +603,10 @@ def _check_there(parameter: str, names: list[str], there: list[str]) -> None:
 
 
 def _check_files(dataset: Dataset, names: Sequence[str] | None) -> None:
-    """Refuse Parquet files that lack a column which others have, or hold no numbers in it.
+    """Refuse Parquet files that lack a column, or numbers in it, which others have.
 
-    Ray fills such a column with nulls, which would be missing values.
+    Ray fills such a column with nulls, which would be missing values. A column that no file has, or
+    none as numbers, is made from others after reading.
     """
     import ray
 
@@ -618,7 +619,7 @@ def _check_files(dataset: Dataset, names: Sequence[str] | None) -> None:
     files = dict(itertools.chain(*ray.get(tasks)))
     for name in dict.fromkeys(itertools.chain(*files.values())) if names is None else names:
         types = {path: each.get(name) for path, each in files.items()}
-        if not any(types.values()):  # made from others after reading
+        if not any(found is not None and found[1] for found in types.values()):
             continue
         for path, found in types.items():
             if found is None:
