@@ -287,7 +287,7 @@ def on_ray(ray, folder, test, y_test, **watch):
         "seconds": round(seconds, 1),
         "epochs": fitted.n_iter_,
         "killed": len(watched.killed),
-        "ids": bool((np.sort(codes["id"]) == np.arange(len(codes))).all()),
+        "ids": bool(np.array_equal(np.sort(codes["id"]), np.arange(dataset.count()))),
     }
 
 
@@ -308,6 +308,7 @@ def knn(path, quick):
 
 
 def kill(path, quick, seconds):
+    """Two workers killed in a fit, and two actors in the encoding of more rows."""
     X, X_test, y, y_test = pixels(path, quick)
     ray = start_ray()
     with tempfile.TemporaryDirectory() as folder:
@@ -319,17 +320,19 @@ def kill(path, quick, seconds):
         }
         print(f"Killed in the fit: {results['fit']}", flush=True)
         fitted = AutoencoderTransformer(max_epochs=1, random_state=0).fit(X[:5_000])
-        n_times = 4 if quick else 20
-        dataset = ray.data.read_parquet([folder] * n_times)
+    with tempfile.TemporaryDirectory() as folder:
+        n_times = 1 if quick else 8
+        X, y = np.tile(X, (n_times, 1)), np.tile(y, n_times)
+        write_parquet(Path(folder), X, y, 32)
+        dataset = ray.data.read_parquet(folder)
         with Watch("_Encoder", [2, 2]) as watched:
             codes = transform_on_ray(
                 fitted, dataset, feature_columns="pixels", keep_columns=["id"], batch_size=500
             ).to_pandas()
-        ids = np.repeat(np.arange(len(X)), n_times)
         results["transform"] = {
             "killed": len(watched.killed),
             "rows": len(codes),
-            "ids": bool((np.sort(codes["id"]) == ids).all()),
+            "ids": bool(np.array_equal(np.sort(codes["id"]), np.arange(len(X)))),
         }
     ray.shutdown()
     print(f"Killed in transform_on_ray: {results['transform']}")
