@@ -325,7 +325,7 @@ def kill(path, quick, seconds):
         X, y = np.tile(X, (n_times, 1)), np.tile(y, n_times)
         write_parquet(Path(folder), X, y, 32)
         dataset = ray.data.read_parquet(folder)
-        with Watch("_Encoder", [2, 2]) as watched:
+        with Watch("_Encoder)).submit", [1, 1]) as watched:
             codes = transform_on_ray(
                 fitted, dataset, feature_columns="pixels", keep_columns=["id"], batch_size=500
             ).to_pandas()
