@@ -114,8 +114,9 @@ def fit_on_ray(
     -----
     Rows are shuffled within chunks of up to 16 million numbers of a worker. Data that is sorted
     should be shuffled before, or files be read in random order: ``ray.data.read_parquet(...,
-    shuffle="files")``. An epoch may leave out some rows, fewer than there are workers. A fit
-    is not the same bit for bit when repeated, as workers are given the blocks that are there first.
+    shuffle="files")``. An epoch may leave out some rows, fewer than there are workers. With a
+    `random_state`, and a dataset that is read in the same order each time, a fit is the same bit
+    for bit when it is repeated, also where workers were lost.
 
     `early_stopping`, `checkpoint`, callbacks and regularizers that ask for labels or other rows
     (`Supervised`, `NeighborPreserving`) cannot be used.
@@ -143,9 +144,11 @@ def fit_on_ray(
         resolve_regularizers(fitted.regularizer),
     )
 
-    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+    from ray.train import CheckpointConfig, DataConfig, FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
+    options = DataConfig.default_ingest_options()
+    options.preserve_order = True  # an epoch that is begun again is to be the same
     with tempfile.TemporaryDirectory() as folder:
         trainer = TorchTrainer(
             _work,
@@ -157,6 +160,7 @@ def fit_on_ray(
                 "n_rows": n_rows // num_workers,
             },
             datasets={"train": dataset.select_columns(names)},
+            dataset_config=DataConfig(execution_options=options),
             scaling_config=ScalingConfig(
                 num_workers=num_workers,
                 use_gpu=use_gpu,
@@ -501,10 +505,14 @@ class _Reports(Watcher):
             return
         with checkpoint.as_directory() as folder:
             state.load(*read_file(Path(folder, _FILE)))
-        # The file has the generators of rank 0; what each drew from its own is not needed.
-        begun = [self._seed, self._ranks.rank, len(state.result.loss_curve)]
-        state.rng.bit_generator.state = np.random.default_rng(begun).bit_generator.state
-        state.generator.manual_seed(int(state.rng.integers(2**63)))
+
+    def begin_epoch(self) -> None:
+        """Seed the epoch: it is the same when it is begun again, where the file has rank 0's."""
+        assert self._state is not None
+        seed = [self._seed, self._ranks.rank, len(self._state.result.loss_curve)]
+        rng = np.random.default_rng(seed)
+        self._state.generator.manual_seed(int(rng.integers(2**63)))
+        self._state.rng.bit_generator.state = rng.bit_generator.state
 
     def end_epoch(self, result: TrainingResult) -> bool:
         from ray import train
