@@ -207,11 +207,11 @@ def processes(title):
 
 
 def memory(pid):
-    """Bytes that a process holds: all, and without what it shares."""
-    fields = dict(
-        line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines()
-    )
-    return [1024 * int(fields[name].split()[0]) for name in ("VmRSS", "RssAnon")]
+    """Bytes that a process holds: of its own; with libraries; with pages of the object store."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    fields = dict(line.split(":", 1) for line in lines)
+    kinds = ("RssAnon", "RssFile", "RssShmem")
+    return np.cumsum([1024 * int(fields[kind].split()[0]) for kind in kinds]).tolist()
 
 
 class Watch(threading.Thread):
@@ -239,7 +239,7 @@ class Watch(threading.Thread):
                     held = memory(pid)
                 except (OSError, KeyError):
                     continue
-                before = self.most.get(title, [0, 0])
+                before = self.most.get(title, [0, 0, 0])
                 self.most[title] = [max(pair) for pair in zip(before, held, strict=True)]
             self.store = max(self.store, stored())
 
@@ -374,9 +374,11 @@ def stream(folder, gigabytes):
     results |= {"store": max(store, watched.store), "limit": limit}
     ray.shutdown()
     for name in ("fit", "transform"):
-        print(f"{name}: {results[name]['seconds']:.0f} s; most memory, and without shared pages:")
-        for title, (everything, own) in sorted(results[name]["memory"].items()):
-            print(f"  {title[:50]:50} {everything / 1e6:6,.0f} MB {own / 1e6:6,.0f} MB")
+        print(
+            f"{name}: {results[name]['seconds']:.0f} s; most memory: own, with libraries, with the object store"
+        )
+        for title, held in sorted(results[name]["memory"].items()):
+            print(f"  {title[:50]:50}" + "".join(f"{each / 1e6:9,.0f} MB" for each in held))
     used = results["store"]
     print(
         f"{n_codes:,} codes of {results['rows']:,} rows; object store {used / 1e6:,.0f} MB of "
