@@ -7,11 +7,13 @@ from aefeatures._autoencoder import AutoencoderTransformer
 from aefeatures._batches import RowView
 from aefeatures._checkpoint import Checkpoint
 from aefeatures._displays import LatentSpaceDisplay, LossCurveDisplay
+from aefeatures._distributed import distributed
 from aefeatures._frames import NextFramePredictor
 from aefeatures._generation import AutoencoderGenerator
 from aefeatures._latent_map import write_latent_map
 from aefeatures._networks import ConvNetwork, DenseNetwork
 from aefeatures._onnx import register_onnx_converters, to_onnx
+from aefeatures._ray import fit_on_ray, transform_on_ray
 from aefeatures._reconstructions import ReconstructionDisplay, ReconstructionMonitor
 from aefeatures._regularizers import (
     Contractive,
@@ -44,9 +46,12 @@ __all__ = [
     "Sparse",
     "Supervised",
     "Variational",
+    "distributed",
+    "fit_on_ray",
     "load_images",
     "register_onnx_converters",
     "to_onnx",
+    "transform_on_ray",
     "write_latent_map",
 ]
 

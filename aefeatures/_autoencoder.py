@@ -23,7 +23,15 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
-from aefeatures._batches import Batches, Rows, has_missing, map_chunks, to_tensor, work_dtype
+from aefeatures._batches import (
+    Batches,
+    Rows,
+    batch_size_of,
+    has_missing,
+    map_chunks,
+    to_tensor,
+    work_dtype,
+)
 from aefeatures._callbacks import FitTask
 from aefeatures._checkpoint import Checkpoint, FitFile, digest_of_rows
 from aefeatures._device import (
@@ -34,6 +42,7 @@ from aefeatures._device import (
     resolve_saved_device,
     to_arrays,
 )
+from aefeatures._distributed import ALONE, Ranks, current_ranks
 from aefeatures._losses import RowLoss, leave_out_missing, resolve_loss
 from aefeatures._neighbors import principal_axes
 from aefeatures._networks import (
@@ -84,6 +93,10 @@ _OF_RUNNING_FIT = ("_callback_fit_ctx", "_skl_callbacks_to_teardown")
 
 # Parameters that do not change what a fit comes to, or that count by what they came to.
 _NOT_TOLD_APART = ("checkpoint", "device", "random_state", "verbose", "warm_start")
+
+# Parameters that may differ between ranks, and the types of those that are compared.
+_OF_A_RANK = ("device", "random_state", "verbose")
+_PLAIN = (type(None), bool, int, float, str)
 
 _NEIGHBORS: dict[str, Any] = {
     "activation": "gelu",
@@ -446,41 +459,46 @@ class AutoencoderTransformer(
         """
         resume = self.warm_start and hasattr(self, "encoder_")
         task = FitTask(self, X, y)
-        with self._fitting(), ExitStack() as closing:
+        ranks = current_ranks()
+        with self._fitting(), ranks.together(), ExitStack() as closing:
             self._fitted_library = name_of_array_library(X)
-            X, y = check_rows_and_labels(self, X, y, reset=not resume)
-            self._start(X, resume)
+            X, y = self._check(X, y, resume, ranks)
+            self._start(X, resume, ranks)
             checkpoint = None
             if self.checkpoint is not None:
                 checkpoint = closing.enter_context(self._open_checkpoint(X, y, resume))
                 if self.random_state is None and not resume:
                     self._start_network(X, checkpoint.seed)
             self._optimizer_state = None
-            train_rows, validation_rows = self._split(X.shape[0])
+            train_rows, validation_rows = self._split(X.shape[0], ranks)
             y = y if y is None or train_rows is None else y[train_rows]
-            batches = self._make_batches(X, train_rows)
+            counts = ranks.gather(X.shape[0] if train_rows is None else len(train_rows))
+            batches = self._make_batches(
+                X, train_rows, batch_size_of(counts, self.batch_size, ranks.rank)
+            )
             early_stopping = None
             if validation_rows is not None:
                 validation = self._make_batches(X, validation_rows)
                 early_stopping = EarlyStopping(validation, self.n_iter_no_change, self.tol)
             self.max_epochs_ = resolve_max_epochs(
                 self.max_epochs,
-                batches.n_rows,
-                self.batch_size,
+                sum(counts),
+                self.batch_size * ranks.size,
                 resolve_regularizers(self.regularizer),
             )
             task.begin(self.max_epochs_)
             autoencoder, loss, result = self._train(
-                X,
+                any(ranks.gather(has_missing(X))),
                 y,
                 batches,
-                task,
-                checkpoint,
+                ranks,
+                task=task,
+                checkpoint=checkpoint,
                 max_epochs=self.max_epochs_,
                 schedule=self.learning_rate_schedule,
                 early_stopping=early_stopping,
             )
-            nothing_learned = diagnose(autoencoder, batches, loss)
+            nothing_learned = diagnose(autoencoder, batches, loss, ranks)
             self._store(autoencoder, result)
             task.end()
         if nothing_learned:
@@ -530,13 +548,21 @@ class AutoencoderTransformer(
         3
         """
         resume = hasattr(self, "encoder_")
-        with self._fitting():
+        ranks = current_ranks()
+        with self._fitting(), ranks.together():
             self._fitted_library = name_of_array_library(X)
-            X, y = check_rows_and_labels(self, X, y, reset=not resume)
-            self._start(X, resume)
-            batches = self._make_batches(X)
+            X, y = self._check(X, y, resume, ranks)
+            self._start(X, resume, ranks)
+            counts = ranks.gather(X.shape[0])
+            batch_size = batch_size_of(counts, self.batch_size, ranks.rank)
+            batches = self._make_batches(X, batch_size=batch_size)
             autoencoder, _, result = self._train(
-                X, y, batches, max_epochs=1, optimizer_state=self._optimizer_state
+                any(ranks.gather(has_missing(X))),
+                y,
+                batches,
+                ranks,
+                max_epochs=1,
+                optimizer_state=self._optimizer_state,
             )
             self._store(autoencoder, result)
             self._optimizer_state = result.optimizer_state
@@ -808,8 +834,45 @@ class AutoencoderTransformer(
         filled: torch.Tensor = self._placed(self._fill, rows.dtype)(scaled)
         return filled
 
-    def _start(self, X: Rows, resume: bool) -> None:
-        """Set all that a training needs: new, or left by the last one."""
+    def _check(self, X: Any, y: Any, resume: bool, ranks: Ranks) -> tuple[Rows, np.ndarray | None]:
+        """Check what a fit is given, also against what the fits of other ranks are."""
+        if ranks.size == 1:
+            return check_rows_and_labels(self, X, y, reset=not resume)
+        if self.checkpoint is not None:
+            raise ValueError(
+                "checkpoint cannot be used within distributed(): it is of one process. Set it to "
+                "None."
+            )
+        X, y = check_rows_and_labels(self, X, y, reset=not resume, min_rows=0)
+        parameters = self.get_params(deep=False).items()
+        same = {
+            "the number of columns": X.shape[1],
+            "whether a training goes on": resume,
+            **{k: v for k, v in parameters if k not in _OF_A_RANK and isinstance(v, _PLAIN)},
+        }
+        others = ranks.gather(same)
+        for name in same:
+            values = [other.get(name) for other in others]
+            if any(value != values[0] for value in values):
+                raise ValueError(
+                    f"All ranks must fit with the same {name}, got by rank: "
+                    f"{', '.join(map(repr, values))}."
+                )
+        if sum(ranks.gather(X.shape[0])) == 0:
+            raise ValueError("Found no rows on any rank: fit needs at least 1.")
+        return X, y
+
+    def _start(
+        self,
+        X: Rows,
+        resume: bool,
+        ranks: Ranks = ALONE,
+        learned: tuple[Scaling, np.ndarray] | None = None,
+    ) -> None:
+        """Set all that a training needs: new, or left by the last one.
+
+        Where `learned` has the scaling and the means, X needs no more than a shape.
+        """
         self.device_ = resolve_device(self.device)
         if self.device_.type == "mps" and self.precision == "float64":
             raise ValueError(
@@ -847,7 +910,8 @@ class AutoencoderTransformer(
             seed = int(np.random.SeedSequence().generate_state(1)[0])
         else:
             seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
-        self._scaling, means = learn_scaling(X, self.scaling)
+        seed, *_ = ranks.gather(seed)
+        self._scaling, means = learned or learn_scaling(X, self.scaling, ranks)
         if self._scaling.wide and self.device_.type == "mps":
             raise ValueError(
                 "X has columns so large or so nearly constant that float32, all that device 'mps' "
@@ -862,10 +926,13 @@ class AutoencoderTransformer(
                 self.hidden_layer_sizes,
                 self.activation,
                 self.normalization,
-                resolve_principal_components(X.shape, resolve_regularizers(self.regularizer)),
+                resolve_principal_components(
+                    (sum(ranks.gather(X.shape[0])), X.shape[1]),
+                    resolve_regularizers(self.regularizer),
+                ),
             )
         self._network = clone(network) if isinstance(network, Network) else network
-        self._start_network(X, seed)
+        self._start_network(X, seed, ranks)
         self._heads = []
         self._optimizer_state = None
         self._learns_missing = False
@@ -873,15 +940,17 @@ class AutoencoderTransformer(
         self.loss_curve_ = []
         self.validation_loss_curve_ = None
 
-    def _start_network(self, X: Rows, seed: int) -> None:
+    def _start_network(self, X: Rows, seed: int, ranks: Ranks = ALONE) -> None:
         """Set all that is drawn at random before a training."""
         self._seed = seed
-        self._rng = np.random.default_rng(seed)
+        # Ranks draw orders and noise of their own.
+        self._rng = np.random.default_rng([seed, ranks.rank] if ranks.rank else seed)
 
         def axes(n_axes: int) -> tuple[torch.Tensor, torch.Tensor]:
             means = self._fill.values.detach().to(self.device_)
             rng = np.random.default_rng(seed)
-            return principal_axes(self._make_batches(X), means, n_axes, rng).cpu(), means.cpu()
+            batches = self._make_batches(X)
+            return principal_axes(batches, means, n_axes, rng, ranks).cpu(), means.cpu()
 
         spec = BuildSpec(
             self._scaling.bounded,
@@ -917,25 +986,29 @@ class AutoencoderTransformer(
         assert self.checkpoint is not None
         return FitFile(self.checkpoint, depends_on, self._seed)
 
-    def _split(self, n_rows: int) -> tuple[np.ndarray | None, np.ndarray | None]:
+    def _split(self, n_rows: int, ranks: Ranks) -> tuple[np.ndarray | None, np.ndarray | None]:
         """Training and validation rows; None stands for all and none."""
         if not self.early_stopping:
             return None, None
-        if n_rows == 1:
+        if max(ranks.gather(n_rows)) == 1:
             raise ValueError(
                 "early_stopping=True needs at least 2 rows, got n_samples=1. Set it to False."
             )
+        if n_rows < 2:  # of a rank
+            return None, np.empty(0, np.intp)
         # The seed of the first fit: a warm start must not validate on what it was trained on.
         parts = train_test_split(
             np.arange(n_rows), test_size=self.validation_fraction, random_state=self._seed
         )
         return np.sort(parts[0]), np.sort(parts[1])  # datasets in files are read in order
 
-    def _make_batches(self, X: Rows, rows: np.ndarray | None = None) -> Batches:
+    def _make_batches(
+        self, X: Rows, rows: np.ndarray | None = None, batch_size: int | None = None
+    ) -> Batches:
         return Batches(
             X,
             self._scaling,
-            batch_size=self.batch_size,
+            batch_size=batch_size or self.batch_size,
             device=self.device_,
             dtype=PRECISIONS[self.precision],
             rows=rows,
@@ -943,30 +1016,33 @@ class AutoencoderTransformer(
 
     def _train(
         self,
-        X: Rows,
+        missing: bool,
         y: np.ndarray | None,
         batches: Batches,
+        ranks: Ranks,
+        *,
         task: FitTask | None = None,
-        checkpoint: FitFile | None = None,
+        checkpoint: Watcher | None = None,
         **settings: Any,
     ) -> tuple[nn.Sequential, RowLoss, TrainingResult]:
         """Train a copy of the network on the device; return it, the loss it was trained with."""
         fill, encoder, decoder = copy.deepcopy((self._fill, self.encoder_, self.decoder_))
         loss = resolve_loss(self.loss)
-        if has_missing(X) and not self._learns_missing:
+        if missing and not self._learns_missing:
             self._learns_missing = True
             settings["optimizer_state"] = None  # it has no moments for the values to learn
         if self._learns_missing:
             loss = leave_out_missing(loss)
             encoder = nn.Sequential(fill, encoder)
         autoencoder = nn.Sequential(encoder, decoder).to(self.device_)
-        regularizers = self._prepare_regularizers(y, batches)
+        regularizers = self._prepare_regularizers(y, batches, ranks)
         kinds = [type(regularizer) for regularizer in regularizers]
         if kinds != [kind for kind, _ in self._heads]:
             settings["optimizer_state"] = None  # its moments are of other parameters
         watchers: list[Watcher] = []
-        if self.verbose:
-            watchers.append(Progress(settings["max_epochs"], batches.n_rows))
+        n_rows = sum(ranks.gather(batches.n_rows))
+        if self.verbose and ranks.rank == 0:
+            watchers.append(Progress(settings["max_epochs"], n_rows))
         if task is not None:
             watchers += task.watchers(lambda result: self._as_fitted(autoencoder, result))
         if checkpoint is not None:
@@ -982,12 +1058,15 @@ class AutoencoderTransformer(
             regularizers=regularizers,
             work=self._cost.multiply_adds * batches.batch_size,
             watchers=watchers,
+            ranks=ranks,
             **settings,
         )
         self._heads = [(type(regularizer), regularizer.head) for regularizer in regularizers]
         return autoencoder, loss, result
 
-    def _prepare_regularizers(self, y: np.ndarray | None, batches: Batches) -> list[Regularizer]:
+    def _prepare_regularizers(
+        self, y: np.ndarray | None, batches: Batches, ranks: Ranks
+    ) -> list[Regularizer]:
         regularizers = resolve_regularizers(self.regularizer)
         means = self._fill.values.detach().to(self.device_)
         # Training goes on with the heads of the last call, where it asked for the same.
@@ -996,7 +1075,7 @@ class AutoencoderTransformer(
             heads = [copy.deepcopy(head) for _, head in self._heads]
         return [
             regularizer.prepare(
-                TrainingData(batches, y, means, self._n_features_out, self._rng, head)
+                TrainingData(batches, y, means, self._n_features_out, self._rng, head, ranks)
             )
             for regularizer, head in zip(regularizers, heads, strict=True)
         ]

@@ -157,7 +157,7 @@ class Batches:
     ) -> None:
         self.n_rows = X.shape[0] if rows is None else len(rows)
         self.n_features = X.shape[1]
-        self.batch_size = min(batch_size, self.n_rows)
+        self.batch_size = max(1, min(batch_size, self.n_rows))  # a rank may have no rows
         self.device = device
         self._X, self._rows, self._scaling, self._dtype = X, rows, scaling, dtype
         self._resident: torch.Tensor | None = None
@@ -265,6 +265,69 @@ class Batches:
         if self.device.type == "cuda":
             return int(torch.cuda.mem_get_info(self.device)[0]) // 2
         return _RESIDENT_BYTES
+
+
+class StreamedBatches(Batches):
+    """Batches of rows that come in chunks, from elsewhere, anew for each epoch.
+
+    Rows are shuffled within a chunk, and none is kept.
+
+    Parameters
+    ----------
+    chunks : callable
+        Begins an epoch: returns an iterator of arrays of shape (n, n_features), of whole batches
+        but for the last.
+    n_rows : int
+        About how many rows come in an epoch.
+    """
+
+    def __init__(
+        self,
+        chunks: Callable[[], Iterator[np.ndarray]],
+        n_rows: int,
+        n_features: int,
+        scaling: Callable[[torch.Tensor], torch.Tensor],
+        *,
+        batch_size: int,
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> None:
+        self.n_rows, self.n_features, self.batch_size = n_rows, n_features, batch_size
+        self.device = device
+        self._chunks, self._scaling, self._dtype = chunks, scaling, dtype
+
+    def indexed_epoch(
+        self, rng: np.random.Generator | None = None, skip: int = 0
+    ) -> Iterator[tuple[torch.Tensor, np.ndarray]]:
+        """The batches of an epoch; positions are those within the chunk."""
+        block = self._whole_batches(_BLOCK_ELEMENTS)
+        for chunk in self._chunks():
+            order = np.arange(len(chunk)) if rng is None else rng.permutation(len(chunk))
+            for start in range(0, len(chunk), block):
+                index = order[start : start + block]
+                rows = self._convert(chunk[index])
+                for first in range(0, len(index), self.batch_size):
+                    part = slice(first, first + self.batch_size)
+                    yield rows[part], index[part]
+
+    def take(self, index: np.ndarray) -> torch.Tensor:
+        """Refused: rows are not kept."""
+        raise ValueError(
+            "Rows that are streamed cannot be had by their position, which a regularizer asked "
+            "for. Fit it within distributed(), on rows in memory."
+        )
+
+
+def batch_size_of(counts: list[int], batch_size: int, rank: int) -> int:
+    """Rows of a rank in a step, where the ranks have so many rows.
+
+    Those with fewer rows than others take fewer at a time, so that all last the epoch: else its
+    last steps would be on the rows of the larger ranks alone.
+    """
+    n_steps = max(-(-n_rows // batch_size) for n_rows in counts)
+    if -(-counts[rank] // batch_size) == n_steps:
+        return batch_size
+    return max(1, -(-counts[rank] // n_steps))
 
 
 def evenly_spaced(n: int, n_most: int) -> np.ndarray:

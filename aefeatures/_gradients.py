@@ -1,13 +1,19 @@
-"""Gradients of the reconstruction loss: by autograd, or by hand for the default network."""
+"""Gradients of the reconstruction loss: by autograd, or by hand for the default network.
+
+Of the batches of this process, or of those of all ranks.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+import threading
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import torch
 from torch import nn
 
+from aefeatures._distributed import Ranks
 from aefeatures._losses import LOSSES
 from aefeatures._regularizers import Objective
 
@@ -15,7 +21,67 @@ from aefeatures._regularizers import Objective
 # parameters' `grad`, and returns the sum of the rows' reconstruction losses.
 GradientStep = Callable[[torch.Tensor, np.ndarray], torch.Tensor]
 
+# What ranks tell each other in a step behind the gradient: summed loss, rows, ranks in trouble.
+N_TOLD = 3
+
 aten = torch.ops.aten
+
+
+def own_steps(
+    step_gradient: GradientStep,
+    batches: Iterable[tuple[torch.Tensor, np.ndarray]],
+    stopping: threading.Event,
+) -> Iterator[tuple[int, torch.Tensor]]:
+    """Compute the gradient of one batch after the other, until `stopping` is set.
+
+    Yields the number of rows of each, and the sum of their losses.
+    """
+    for rows, index in batches:
+        if stopping.is_set():
+            return
+        yield len(rows), step_gradient(rows, index)
+
+
+def joint_steps(
+    step_gradient: GradientStep,
+    batches: Iterable[tuple[torch.Tensor, np.ndarray]],
+    stopping: threading.Event,
+    buffer: torch.Tensor,
+    ranks: Ranks,
+) -> Iterator[tuple[int, torch.Tensor]]:
+    """Do the same with the batches of all ranks, each row of which weighs the same.
+
+    The gradient is the front of `buffer`, which is reduced as a whole: what DistributedDataParallel
+    comes to, in one call. A rank whose batches are over goes on without until those of all are;
+    one that is in trouble tells the others in the same step, and all raise.
+    """
+    gradient, told = buffer[:-N_TOLD], buffer[-N_TOLD:]
+    remaining = itertools.chain(batches, itertools.repeat(None))
+    while True:
+        error: BaseException | None = KeyboardInterrupt() if stopping.is_set() else None
+        batch = None
+        try:
+            if error is None and (batch := next(remaining)) is not None:
+                rows, index = batch
+                told[0] = step_gradient(rows, index)
+                gradient *= len(rows)
+                told[1], told[2] = len(rows), 0
+        except BaseException as raised:  # noqa: BLE001 - raised below, when all know of it
+            error = raised
+        if error is not None or batch is None:
+            buffer.zero_()
+            told[2] = error is not None
+        ranks.sum_(buffer)
+        _, n_rows, n_in_trouble = told.tolist()
+        if error is not None:
+            ranks.fail(error)
+            raise error
+        if n_in_trouble:
+            ranks.gather(None)
+        if n_rows == 0:
+            return
+        gradient /= n_rows
+        yield int(n_rows), told[0]
 
 
 def gradient_step(objective: Objective, gradient: torch.Tensor) -> GradientStep:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from sklearn.neighbors import NearestNeighbors
 
 from aefeatures._batches import Batches
+from aefeatures._distributed import ALONE, Ranks
 
 # Neighbours are searched among this many principal components: all distances of raw pixels
 # take many times as long and say no more.
@@ -60,7 +61,7 @@ def neighbor_graph(
         If there are more than 100,000 rows and pynndescent is not installed.
     """
     n_neighbors = min(n_neighbors, batches.n_rows - 1)
-    if n_neighbors == 0:
+    if n_neighbors <= 0:
         return np.zeros((1, 1), dtype=np.int32)
     points = _principal_components(batches, means, rng)
     largest = float(points.abs().max())
@@ -91,20 +92,27 @@ def _principal_components(
 
 
 def principal_axes(
-    batches: Batches, means: torch.Tensor, n_axes: int, rng: np.random.Generator
+    batches: Batches,
+    means: torch.Tensor,
+    n_axes: int,
+    rng: np.random.Generator,
+    ranks: Ranks = ALONE,
 ) -> torch.Tensor:
-    """The leading principal axes of the rows, of shape (n_features, n_axes).
+    """The leading principal axes of the rows of all ranks, of shape (n_features, n_axes).
 
     By subspace iteration (Halko, Martinsson and Tropp 2011) in passes over chunks of
-    rows, so that no scaled copy of X is needed. Axes beyond the number of rows are zero.
+    rows, so that no scaled copy of X is needed. Axes beyond the number of rows are zero. `rng` has
+    to be in the same state on all ranks.
     """
-    n_found = min(n_axes, batches.n_rows)
-    size = (batches.n_features, min(n_axes + 10, batches.n_rows, batches.n_features))
+    n_rows = sum(ranks.gather(batches.n_rows))
+    n_found = min(n_axes, n_rows)
+    size = (batches.n_features, min(n_axes + 10, n_rows, batches.n_features))
     basis = torch.from_numpy(rng.standard_normal(size)).to(means)
     for i in range(_N_PASSES):
         product = torch.zeros_like(basis)
         for rows in _centred(batches, means):
             product += rows.t() @ (rows @ basis)
+        ranks.sum_(product)
         if i < _N_PASSES - 1:
             basis = torch.linalg.qr(product.cpu()).Q.to(basis)  # MPS has no such decomposition
     # Within the space that is found, by falling variance.

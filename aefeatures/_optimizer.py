@@ -34,17 +34,24 @@ class Adam:
     While it is in use, all parameters of the module are views of one vector and their
     gradients of another, so that a step is one call instead of one for each parameter
     (and PyTorch's optimizer classes, whose import takes a second, are not needed). `release`
-    gives each parameter its own memory again.
+    gives each parameter its own memory again. The gradient is the front of `buffer`, which has
+    `room` for so many numbers more.
     """
 
     def __init__(
-        self, module: nn.Module, *, weight_decay: float = 0.0, state: AdamState | None = None
+        self,
+        module: nn.Module,
+        *,
+        weight_decay: float = 0.0,
+        state: AdamState | None = None,
+        room: int = 0,
     ) -> None:
         self._parameters = list(module.parameters())
         self._weight_decay = weight_decay
         with torch.no_grad():
             self.vector = torch.cat([p.detach().reshape(-1) for p in self._parameters])
-        self.gradient = torch.zeros_like(self.vector)
+        self.buffer = self.vector.new_zeros(len(self.vector) + room)
+        self.gradient = self.buffer[: len(self.vector)]
         views = _split_like(self.vector, self._parameters)
         gradients = _split_like(self.gradient, self._parameters)
         for parameter, view, gradient in zip(self._parameters, views, gradients, strict=True):

@@ -19,6 +19,7 @@ from torch import autocast, nn
 from torch.autograd.function import once_differentiable
 
 from aefeatures._batches import Batches
+from aefeatures._distributed import ALONE, Ranks
 from aefeatures._losses import RowLoss
 from aefeatures._neighbors import neighbor_graph
 from aefeatures._networks import global_seed, resolve_image_shape, uninitialized
@@ -46,6 +47,8 @@ class TrainingData:
         To draw from; seeded by `random_state`.
     head : torch.nn.Module or None
         The `head` of the last training, where this one goes on from it.
+    ranks : Ranks
+        The processes of which each trains on rows of its own, within `distributed`.
     """
 
     batches: Batches
@@ -54,6 +57,7 @@ class TrainingData:
     n_components: int
     rng: np.random.Generator
     head: nn.Module | None = None
+    ranks: Ranks = ALONE
 
     def variance(self) -> float:
         """The columns' mean variance: the squared error of predicting their means.
@@ -61,7 +65,8 @@ class TrainingData:
         A penalty in this unit has the same weight for pixels as for standardized columns.
         """
         differences = self.batches.sample(_SAMPLE_ROWS) - self.means
-        return float(differences.square().nanmean().nan_to_num())
+        mean = float(differences.square().nanmean().nan_to_num())
+        return self.ranks.mean(mean, self.batches.n_rows)
 
 
 @dataclass
@@ -651,8 +656,8 @@ class Supervised(Regularizer):
         """Check y, and make the linear model that predicts it."""
         _check_number(self, "weight")
         y = np.asarray(data.y)
-        labelled, known = split_labels(y, self.unlabeled)
-        if not labelled.any():
+        labelled, known = split_labels(y, self.unlabeled, data.ranks)
+        if not any(data.ranks.gather(bool(labelled.any()))):
             raise ValueError("No row of y is labelled.")
         if _is_auto(self.unlabeled) and labelled.all() and -1 in _integers(known):
             raise ValueError(
@@ -691,7 +696,9 @@ class Supervised(Regularizer):
         return self._scale * (rows * self._labelled[index]).mean()
 
 
-def split_labels(y: np.ndarray, unlabeled: Any = "auto") -> tuple[np.ndarray, np.ndarray]:
+def split_labels(
+    y: np.ndarray, unlabeled: Any = "auto", ranks: Ranks = ALONE
+) -> tuple[np.ndarray, np.ndarray]:
     """Which rows of y are labelled, see `Supervised`, and the labels of those.
 
     Numbers that were held as objects come as numbers.
@@ -708,7 +715,8 @@ def split_labels(y: np.ndarray, unlabeled: Any = "auto") -> tuple[np.ndarray, np
         plain = np.array(known.tolist())
         known = plain if plain.dtype.kind in "biuf" else known
     # -1 beside a single other class may be a class.
-    if auto and -1 in (classes := _integers(known)) and len(classes) != 2:
+    classes = set().union(*ranks.gather(set(_integers(known).tolist())))
+    if auto and -1 in classes and len(classes) != 2:
         labelled[labelled] = known != -1
         known = known[known != -1]
     return labelled, known
@@ -732,12 +740,16 @@ def _is_missing(label: Any) -> bool:
 def _supervised_head(data: TrainingData, known: np.ndarray) -> Any:
     """A linear model of the labels on the codes, with what turns labels into targets."""
     head: Any
-    if type_of_target(known) == "continuous":
+    continuous = len(known) > 0 and type_of_target(known) == "continuous"
+    if any(data.ranks.gather(continuous)):
         head = _linear_head(data, 1)
-        values = known.astype(np.float64)
-        head.classes, head.mean, head.spread = None, values.mean(), values.std() or 1.0
+        values, n = known.astype(np.float64), max(len(known), 1)
+        mean = data.ranks.mean(values.sum() / n, len(known))
+        variance = data.ranks.mean(np.square(values - mean).sum() / n, len(known))
+        head.classes, head.mean, head.spread = None, mean, variance**0.5 or 1.0
         return head
-    classes = np.unique(known)
+    known_to_each = data.ranks.gather(np.unique(known))
+    classes = np.unique(np.concatenate([each for each in known_to_each if len(each)]))
     head = _linear_head(data, len(classes))
     head.classes = classes
     return head

@@ -10,6 +10,7 @@ from scipy import sparse
 from torch import nn
 
 from aefeatures._batches import Rows, is_lazy, iterate_chunks, to_dense
+from aefeatures._distributed import ALONE, Ranks
 
 SCALINGS = ("auto", "standard", "feature", "global")
 
@@ -75,20 +76,42 @@ class Scaling(nn.Module):
         return f"shifts={self.shifts}, scales={self.scales}, bounded={self.bounded}"
 
 
-def learn_scaling(X: Rows, how: str | None) -> tuple[Scaling, np.ndarray]:
+def learn_scaling(X: Rows, how: str | None, ranks: Ranks = ALONE) -> tuple[Scaling, np.ndarray]:
     """Learn from X, of shape (n, n_features), the map that `how` names.
 
     Returned with it are the means of the columns, in X's units. Missing values (NaN) are left
     out. The statistics of columns come from one pass over chunks of rows; a sparse X is made
-    dense a chunk at a time, so that it gets the very numbers that a dense one gets.
+    dense a chunk at a time, so that it gets the very numbers that a dense one gets. They are of
+    the rows of all ranks.
     """
     columns = None
     if is_lazy(X) and X.dtype.kind in "bu" and X.dtype.itemsize <= 4:
         # To read it takes longer than to sum it: one pass gives everything.
-        columns = _Columns(X, spread=True)
-        low, high = float(columns.low.min()), float(columns.high.max())
+        columns = Columns(X.shape[1], spread=True)
+        columns.add(X)
+        extent = float(columns.low.min()), float(columns.high.max())
     else:
-        low, high = _extent(X)
+        extent = _extent(X)
+    lows, highs, fulls = zip(*ranks.gather((*extent, largest_of_type(X))), strict=True)
+    low, high, full = min(lows), max(highs), max(fulls)
+    kind = resolve_scaling(how, low, high, full)
+    if columns is None:
+        columns = Columns(X.shape[1], spread=kind in ("standard", "feature"))
+        columns.add(X)
+    columns, *others = ranks.gather(columns)
+    for other in others:
+        columns.join(other)
+    return make_scaling(kind, low, high, full, columns)
+
+
+def resolve_scaling(how: str | None, low: float, high: float, full: float) -> str | None:
+    """What "auto" stands for where X has values from `low` to `high`, in a type up to `full`.
+
+    Raises
+    ------
+    ValueError
+        If the values are too large.
+    """
     largest = max(-low, high)
     if largest > _LARGEST:
         raise ValueError(
@@ -101,15 +124,16 @@ def learn_scaling(X: Rows, how: str | None) -> tuple[Scaling, np.ndarray]:
             f"{_LARGEST_UNSCALED:g}, to the network, where their squares overflow. Use "
             "scaling='standard'."
         )
-    kind = how
-    full = np.inf
-    if how == "auto":
-        if X.dtype in (np.uint8, np.uint16):
-            full = float(np.iinfo(X.dtype).max)
-        kind = "bytes" if high > full / 2 else "unit" if low >= 0 and high <= 1 else "standard"
-    if columns is None:
-        with np.errstate(under="ignore"):  # what vanishes beside larger numbers
-            columns = _Columns(X, spread=kind in ("standard", "feature"))
+    if how != "auto":
+        return how
+    return "bytes" if high > full / 2 else "unit" if low >= 0 and high <= 1 else "standard"
+
+
+def make_scaling(
+    kind: str | None, low: float, high: float, full: float, columns: Columns
+) -> tuple[Scaling, np.ndarray]:
+    """Return the map of a kind and the means of the columns."""
+    columns.finish()
     mean = columns.mean
     if kind == "standard":
         return Scaling(mean, _divisor(columns.standard_deviation), bounded=False), mean
@@ -123,6 +147,13 @@ def learn_scaling(X: Rows, how: str | None) -> tuple[Scaling, np.ndarray]:
     return Scaling(low, _divisor(high - low), bounded=True), np.clip(mean, low, high)
 
 
+def largest_of_type(X: Rows) -> float:
+    """The largest number that X's type holds, where that type tells what X is scaled by."""
+    if X.shape[0] == 0:  # of a rank without rows: the others tell
+        return 0.0
+    return float(np.iinfo(X.dtype).max) if X.dtype in (np.uint8, np.uint16) else np.inf
+
+
 def _divisor(spread: Any) -> np.ndarray:
     """What to divide columns of this spread by: 1 where they do not vary."""
     return np.where(spread < _SMALLEST, 1.0, spread)
@@ -130,6 +161,8 @@ def _divisor(spread: Any) -> np.ndarray:
 
 def _extent(X: Rows) -> tuple[float, float]:
     """Minimum and maximum over all of X but missing values."""
+    if X.shape[0] == 0:
+        return np.inf, -np.inf
     if sparse.issparse(X):
         zero = [X.dtype.type(0)] if X.nnz < X.shape[0] * X.shape[1] else []
         chunks = iter([np.append(X.data, zero)])
@@ -143,7 +176,7 @@ def _extent(X: Rows) -> tuple[float, float]:
     return float(lows.min()), float(highs.max())
 
 
-class _Columns:
+class Columns:
     """Mean of each column but missing values and, with `spread`, its extent and deviation.
 
     One pass, whose chunks are joined by the formula of Chan, Golub and LeVeque (1983): it stays
@@ -151,39 +184,59 @@ class _Columns:
     all zero.
     """
 
-    def __init__(self, X: Rows, *, spread: bool) -> None:
-        n_features = X.shape[1]
+    def __init__(self, n_features: int, *, spread: bool) -> None:
         self.low, self.high = np.full(n_features, np.inf), np.full(n_features, -np.inf)
-        self.mean, squares, count = (np.zeros(n_features) for _ in range(3))
-        unit = np.full(n_features, _SMALLEST)  # `squares` are in units of its square
-        for part in iterate_chunks(X, width=4 * n_features):
-            chunk = to_dense(part)
-            missing = np.isnan(chunk) if chunk.dtype.kind == "f" else np.False_
-            known = np.where(missing, 0, chunk) if missing.any() else chunk
-            n = len(chunk) - np.broadcast_to(missing, chunk.shape).sum(axis=0)
-            mean = known.sum(axis=0, dtype=np.float64) / np.maximum(n, 1)
-            joined = np.maximum(count + n, 1)
-            step = mean - self.mean
-            if spread:
-                low = np.fmin.reduce(chunk, axis=0).astype(np.float64)
-                high = np.fmax.reduce(chunk, axis=0).astype(np.float64)
-                before, unit = unit, np.maximum(unit, _unit(np.fmax(high - low, np.abs(step))))
-                centred = known - mean
-                centred[np.broadcast_to(missing, chunk.shape)] = 0
-                if (unit != 1).any():
-                    centred /= unit
-                squares *= (before / unit) ** 2
-                squares += np.einsum("ij,ij->j", centred, centred)
-                squares += (step / unit) ** 2 * (count * n / joined)
-                self.low = np.fmin(self.low, low)
-                self.high = np.fmax(self.high, high)
-            self.mean += step * (n / joined)
-            count += n
-        self.low[count == 0] = self.high[count == 0] = 0.0
+        self.mean, self.squares, self.count = (np.zeros(n_features) for _ in range(3))
+        self.unit = np.full(n_features, _SMALLEST)  # `squares` are in units of its square
+        self._spread = spread
+
+    def add(self, X: Rows) -> None:
+        """Take the rows of X in."""
+        with np.errstate(under="ignore"):  # what vanishes beside larger numbers
+            for part in iterate_chunks(X, width=4 * X.shape[1]):
+                self._add_chunk(to_dense(part))
+
+    def _add_chunk(self, chunk: np.ndarray) -> None:
+        other = Columns(chunk.shape[1], spread=self._spread)
+        missing = np.isnan(chunk) if chunk.dtype.kind == "f" else np.False_
+        known = np.where(missing, 0, chunk) if missing.any() else chunk
+        other.count = len(chunk) - np.broadcast_to(missing, chunk.shape).sum(axis=0)
+        other.mean = known.sum(axis=0, dtype=np.float64) / np.maximum(other.count, 1)
+        if self._spread:
+            other.low = np.fmin.reduce(chunk, axis=0).astype(np.float64)
+            other.high = np.fmax.reduce(chunk, axis=0).astype(np.float64)
+            step = np.abs(other.mean - self.mean)
+            other.unit = np.maximum(self.unit, _unit(np.fmax(other.high - other.low, step)))
+            centred = known - other.mean
+            centred[np.broadcast_to(missing, chunk.shape)] = 0
+            if (other.unit != 1).any():
+                centred /= other.unit
+            other.squares = np.einsum("ij,ij->j", centred, centred)
+        self.join(other)
+
+    def join(self, other: Columns) -> None:
+        """Take in what another has of other rows."""
+        joined = np.maximum(self.count + other.count, 1)
+        step = other.mean - self.mean
+        if self._spread:
+            unit = np.maximum(np.maximum(self.unit, other.unit), _unit(np.abs(step)))
+            self.squares *= (self.unit / unit) ** 2
+            self.squares += other.squares * (other.unit / unit) ** 2
+            self.squares += (step / unit) ** 2 * (self.count * other.count / joined)
+            self.unit = unit
+            self.low = np.fmin(self.low, other.low)
+            self.high = np.fmax(self.high, other.high)
+        self.mean += step * (other.count / joined)
+        self.count = self.count + other.count
+
+    def finish(self) -> None:
+        """Set `standard_deviation`, when all rows are in."""
+        self.low[self.count == 0] = self.high[self.count == 0] = 0.0
         # Of a constant column the sum, and so the mean, may have been rounded.
         constant = self.low == self.high
         self.mean[constant] = self.low[constant]
-        deviation = np.sqrt(squares / np.maximum(count, 1)) * unit
+        with np.errstate(under="ignore"):
+            deviation = np.sqrt(self.squares / np.maximum(self.count, 1)) * self.unit
         self.standard_deviation = np.where(constant, 0.0, deviation)
 
 
@@ -193,5 +246,5 @@ def _unit(spread: np.ndarray) -> np.ndarray:
     Else a power of two, so that nothing is rounded.
     """
     ordinary = (spread > 1e-140) & (spread < 1e140)
-    near = np.ldexp(1.0, np.frexp(spread)[1] - 1)
+    near = np.where(spread > 0, np.ldexp(1.0, np.frexp(spread)[1] - 1), 0.0)
     return np.where(ordinary, 1.0, np.maximum(near, _SMALLEST))

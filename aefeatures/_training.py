@@ -14,10 +14,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from aefeatures._batches import Batches
 from aefeatures._device import TrainingThread
-from aefeatures._gradients import gradient_step
+from aefeatures._distributed import ALONE, Ranks
+from aefeatures._gradients import N_TOLD, gradient_step, joint_steps, own_steps
 from aefeatures._losses import RowLoss
 from aefeatures._optimizer import Adam, AdamState
 from aefeatures._regularizers import Objective, Regularizer
@@ -122,6 +124,7 @@ def train(
     regularizers: Sequence[Regularizer] = (),
     work: int = 0,
     watchers: Sequence[Watcher] = (),
+    ranks: Ranks = ALONE,
 ) -> TrainingResult:
     """Train `autoencoder`, an encoder and its decoder, in place.
 
@@ -141,6 +144,8 @@ def train(
         Multiply-adds of a step, by which `TrainingThread` chooses where it computes.
     watchers : sequence of Watcher
         Any of them may end the training after an epoch. An error of theirs is raised.
+    ranks : Ranks
+        All train the same network, each on batches of its own.
 
     Raises
     ------
@@ -155,23 +160,30 @@ def train(
     """
     heads = [regularizer.head for regularizer in regularizers if regularizer.head is not None]
     trained = nn.ModuleList([autoencoder, *heads])
-    optimizer = Adam(trained, weight_decay=weight_decay, state=optimizer_state)
+    alone = ranks.size == 1
+    optimizer = Adam(
+        trained, weight_decay=weight_decay, state=optimizer_state, room=0 if alone else N_TOLD
+    )
     objective = Objective(autoencoder, loss, list(regularizers), batches, rng, mixed=mixed)
     step_gradient = gradient_step(objective, optimizer.gradient)
     rate = SCHEDULES[schedule]
-    total_steps = max_epochs * len(batches)
+    n_steps = max(ranks.gather(len(batches)))  # of an epoch
+    share = batches.n_rows / sum(ranks.gather(batches.n_rows))
+    total_steps = max_epochs * n_steps
     result = TrainingResult()
     best = _Best([optimizer.vector, *trained.buffers()])
     summed = torch.zeros((), device=batches.device)  # losses of the epoch's rows so far
     tensors = [*optimizer.state.tensors(), *best.tensors, summed]
     state = TrainingState(result, best, tensors, rng, objective.generator)
     look_every = 1 if batches.device.type == "cpu" else _LOOK_EVERY
+    for tensor in tensors:
+        ranks.share_(tensor)
 
     def rate_of(step: int) -> float:
         """The learning rate of a step, counted from 0."""
         return learning_rate * rate.factor(step / total_steps)
 
-    divergence = _Divergence(batches, loss, learning_rate, rate_of)
+    divergence = _Divergence(batches, loss, learning_rate, rate_of, n_steps, ranks)
 
     def run_epoch() -> tuple[float, float | None]:
         """Losses on training and validation rows; called in the training thread."""
@@ -179,31 +191,41 @@ def train(
             summed.zero_()
         step = result.n_steps + -(-state.rows_done // batches.batch_size)
         trained.train()
-        for rows, index in batches.indexed_epoch(state.order(), state.rows_done):
-            if thread.stopping.is_set():
-                break
+        epoch = batches.indexed_epoch(state.order(), state.rows_done)
+        steps = (
+            own_steps(step_gradient, epoch, thread.stopping)
+            if alone
+            else joint_steps(step_gradient, epoch, thread.stopping, optimizer.buffer, ranks)
+        )
+        for n_rows, summed_loss in steps:
             # Summed on the device: reading each loss would wait for its step.
-            summed.add_(step_gradient(rows, index))
+            summed.add_(summed_loss)
             optimizer.step(rate_of(step))
             step += 1
-            state.rows_done += len(rows)
+            state.rows_done += n_rows
             if step % look_every == 0 and not math.isfinite(float(summed)):
                 raise divergence.error(float(summed), step)
             for watcher in watchers:
-                watcher.step(len(rows), summed)
+                watcher.step(n_rows, summed)
+        train_loss = float(summed) / max(state.rows_done, 1)
         result.n_steps, state.rows_done = step, 0
         trained.eval()
-        return float(summed) / batches.n_rows, (
-            evaluate(autoencoder, early_stopping.validation, loss) if early_stopping else None
+        if not alone:
+            _settle(trained, optimizer.vector, share, ranks)
+        return train_loss, (
+            evaluate(autoencoder, early_stopping.validation, loss, ranks)
+            if early_stopping
+            else None
         )
 
-    with TrainingThread(work) as thread, ExitStack() as watching:
+    # Ranks always compute in the thread: an interrupt must not tear one from a step of all.
+    with TrainingThread(work if alone else 0) as thread, ExitStack() as watching:
         for watcher in watchers:
             watching.callback(watcher.close)
         for watcher in reversed(watchers):
             watcher.begin(state)
         try:
-            while not state.stopped:
+            while not any(ranks.gather(state.stopped)):
                 for watcher in watchers:
                     watcher.begin_epoch()
                 try:
@@ -227,13 +249,21 @@ def train(
                 )
                 for watcher in watchers:
                     state.stopped |= watcher.end_epoch(result)
-        except KeyboardInterrupt:
-            if _is_second_interrupt() or not result.loss_curve:
+        except KeyboardInterrupt as interrupt:
+            if not ranks.told:
+                ranks.fail(interrupt)
+            # It may have come to some ranks after an epoch that others have yet to count.
+            n_epochs = min(ranks.gather(len(result.loss_curve)))
+            if any(ranks.gather(_is_second_interrupt())) or n_epochs == 0:
                 raise
+            ranks.told = False
             thread.stop()  # a step may be under way if the interrupt came as it was handed over
             watching.close()
             best.restore()
+            for tensor in best.tensors:
+                ranks.share_(tensor)
             result.interrupted = True
+            del result.loss_curve[n_epochs:]
             del result.validation_loss_curve[len(result.loss_curve) :]
             warnings.warn(
                 f"Training interrupted by user in epoch {len(result.loss_curve) + 1} of "
@@ -251,22 +281,31 @@ def train(
     return result
 
 
-def evaluate(autoencoder: nn.Module, batches: Batches, loss: RowLoss) -> float:
-    """Mean loss over all rows of `batches`, without training."""
+def evaluate(
+    autoencoder: nn.Module, batches: Batches, loss: RowLoss, ranks: Ranks = ALONE
+) -> float:
+    """Mean loss over the rows of the `batches` of all ranks, without training."""
     with torch.inference_mode():
         summed = sum(
             loss(autoencoder(rows), rows).sum(dtype=torch.float32) for rows in batches.epoch()
         )
-    return float(summed) / batches.n_rows
+    return ranks.mean(float(summed) / max(batches.n_rows, 1), batches.n_rows)
 
 
-def diagnose(autoencoder: nn.Sequential, batches: Batches, loss: RowLoss) -> str | None:
+def diagnose(
+    autoencoder: nn.Sequential, batches: Batches, loss: RowLoss, ranks: Ranks = ALONE
+) -> str | None:
     """Say in what way a trained autoencoder has learned nothing; None where it has learned.
 
-    Judged on a sample of the training rows.
+    Judged on a sample of the training rows. Of ranks, all that have rows must say so.
     """
-    if batches.n_rows == 1:
-        return None
+    able = batches.n_rows > 1
+    found = ranks.gather((able, _diagnose(autoencoder, batches, loss) if able else None))
+    messages = [message for able, message in found if able]
+    return messages[0] if messages and all(messages) else None
+
+
+def _diagnose(autoencoder: nn.Sequential, batches: Batches, loss: RowLoss) -> str | None:
     with torch.inference_mode():
         rows = batches.sample(_SAMPLE_ROWS)
         codes = autoencoder[0](rows)
@@ -292,6 +331,21 @@ def _is_second_interrupt() -> bool:
     global _last_interrupt
     before, _last_interrupt = _last_interrupt, time.monotonic()
     return _last_interrupt - before < _INTERRUPT_AGAIN_SECONDS
+
+
+def _settle(trained: nn.Module, vector: torch.Tensor, share: float, ranks: Ranks) -> None:
+    """Give all ranks the same network after an epoch, of whose rows this one had a `share`.
+
+    Running statistics of batch normalization are averaged. The weights are the same but where
+    processors of different kinds round differently.
+    """
+    for module in trained.modules():
+        if isinstance(module, _NormBase):
+            for statistic in (module.running_mean, module.running_var):
+                if statistic is not None:
+                    ranks.sum_(statistic.mul_(share))
+    for tensor in (vector, *trained.buffers()):
+        ranks.share_(tensor)
 
 
 class _Best:
@@ -430,8 +484,10 @@ class _Divergence:
         loss: RowLoss,
         learning_rate: float,
         rate_of: Callable[[int], float],
+        n_steps: int,
+        ranks: Ranks,
     ) -> None:
-        self._batches, self._loss = batches, loss
+        self._batches, self._loss, self._n_steps, self._ranks = batches, loss, n_steps, ranks
         self._learning_rate, self._rate_of = learning_rate, rate_of
 
     def check(self, train_loss: float, watched: float, lowest: float, step: int) -> None:
@@ -452,7 +508,8 @@ class _Divergence:
                 float(self._loss(torch.zeros_like(rows), rows).sum(dtype=torch.float64))
                 for rows in self._batches.epoch()
             )
-        return summed / self._batches.n_rows
+        n_rows = self._batches.n_rows
+        return self._ranks.mean(summed / max(n_rows, 1), n_rows)
 
     def error(self, train_loss: float, step: int) -> FloatingPointError:
         """What to raise after so many steps."""
@@ -468,6 +525,6 @@ class _Divergence:
         )
         return FloatingPointError(
             f"The training diverged: its loss was {train_loss:.6g} in epoch "
-            f"{-(-step // len(self._batches))} after step {step}, at a rate of "
+            f"{-(-step // self._n_steps)} after step {step}, at a rate of "
             f"{self._rate_of(step - 1):.3g} with learning_rate={self._learning_rate:g}. {cause}"
         )

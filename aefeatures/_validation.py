@@ -136,17 +136,17 @@ def fit_context(*, prefer_skip_nested_validation: bool) -> Callable[[F], F]:
 
 
 def check_rows_and_labels(
-    estimator: Any, X: Any, y: Any, *, reset: bool
+    estimator: Any, X: Any, y: Any, *, reset: bool, min_rows: int = 1
 ) -> tuple[Rows, np.ndarray | None]:
     """Return X as `check_rows` does, and y where the estimator asks for it."""
     if not get_tags(estimator).target_tags.required:
-        return check_rows(estimator, X, reset=reset), None
+        return check_rows(estimator, X, reset=reset, min_rows=min_rows), None
     if y is None:
         raise ValueError(
             f"This {type(estimator).__name__} estimator requires y to be passed, but the target y "
             "is None."
         )
-    rows = check_rows(estimator, X, reset=reset)
+    rows = check_rows(estimator, X, reset=reset, min_rows=min_rows)
     y = check_labels(y)
     assert_all_finite(y, allow_nan=True, input_name="y")
     check_consistent_length(rows, y)
@@ -174,14 +174,14 @@ def check_labels(y: Any) -> np.ndarray:
     return labels
 
 
-def check_rows(estimator: Any, X: Any, *, reset: bool) -> Rows:
+def check_rows(estimator: Any, X: Any, *, reset: bool, min_rows: int = 1) -> Rows:
     """Return X as a matrix of numbers without infinity, not copied where it is one already.
 
     `reset` tells whether the estimator's number and names of columns are learned from X or
     X is checked against them.
     """
     if is_dataset(X):
-        return _check_dataset(estimator, X, reset=reset)
+        return _check_dataset(estimator, X, reset=reset, min_rows=min_rows)
     X = _fill_masked(X) if isinstance(X, np.ma.MaskedArray) else as_numpy(X)
     if hasattr(X, "columns") and hasattr(X, "dtypes"):
         _check_columns(X)
@@ -194,6 +194,7 @@ def check_rows(estimator: Any, X: Any, *, reset: bool) -> Rows:
                 accept_sparse="csr",
                 dtype="numeric",
                 ensure_all_finite="allow-nan",
+                ensure_min_samples=min_rows,
             )
     except ValueError as error:
         if np.ndim(X) > 2:
@@ -261,9 +262,9 @@ def take_samples(X: Any, index: np.ndarray) -> Any:
     return take_rows(X, index) if is_dataset(X) else _safe_indexing(X, index)
 
 
-def _check_dataset(estimator: Any, X: Any, *, reset: bool) -> Any:
+def _check_dataset(estimator: Any, X: Any, *, reset: bool, min_rows: int) -> Any:
     """Check a dataset by its chunks instead of reading it whole."""
-    if X.shape[0] == 0 or X.shape[1] == 0:
+    if X.shape[0] < min_rows or X.shape[1] == 0:
         check_array(np.empty(X.shape), estimator=estimator)  # raises scikit-learn's message
     # Integers are finite: of these the first row tells all.
     for chunk in iterate_chunks(X) if X.dtype.kind not in "biu" else [X[:1]]:

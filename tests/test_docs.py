@@ -1,6 +1,8 @@
 import re
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import aefeatures
@@ -17,6 +19,45 @@ def test_code_in_the_docs_runs(page, tmp_path, monkeypatch):
     namespace = {}
     for block in blocks:
         exec(block, namespace)
+
+
+def recipe(word):
+    """The block of code of docs/scale.md that has a word in it."""
+    text = (DOCS / "scale.md").read_text(encoding="utf-8")
+    (block,) = [b for b in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if word in b]
+    return block
+
+
+@pytest.mark.slow
+def test_recipe_for_dask(digits, fitted):
+    array = pytest.importorskip("dask.array", reason="needs Dask")
+    X = digits[0]
+    namespace = {
+        "np": np,
+        "transformer": fitted,
+        "rows": array.from_array(X, chunks=(500, 64)),
+    }
+    exec(recipe("map_blocks"), namespace)
+    np.testing.assert_array_equal(namespace["codes"].compute(), fitted.transform(X))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:PySpark does not yet fully support:FutureWarning")
+def test_recipe_for_spark(digits, monkeypatch):
+    sql = pytest.importorskip("pyspark.sql", reason="needs Spark")
+    pd = pytest.importorskip("pandas")
+    monkeypatch.setenv("PYSPARK_PYTHON", sys.executable)
+    monkeypatch.setenv("SPARK_LOCAL_IP", "127.0.0.1")
+    frame = pd.DataFrame(digits[0], columns=[f"x{i}" for i in range(64)])
+    builder = sql.SparkSession.builder.master("local[2]").config("spark.ui.enabled", "false")
+    spark = builder.config("spark.driver.bindAddress", "127.0.0.1").getOrCreate()
+    transformer = aefeatures.AutoencoderTransformer(max_epochs=2, random_state=0).fit(frame)
+    namespace = {"pd": pd, "transformer": transformer, "table": spark.createDataFrame(frame)}
+    exec(recipe("mapInPandas"), namespace)
+    codes = np.array(namespace["codes"].collect())
+    spark.stop()
+    expected = transformer.transform(frame)
+    np.testing.assert_allclose(np.sort(codes, axis=0), np.sort(expected, axis=0))
 
 
 def test_every_public_name_is_documented():

@@ -80,6 +80,23 @@ def test_benchmarks_run(name, args, tmp_path):
     assert json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
 
 
+def test_benchmark_of_ranks_and_the_plan_that_rests_on_it(tmp_path):
+    measured = tmp_path / "measured.json"
+    args = ["--quick", "--parts", "throughput", "shards"]
+    out = run("benchmark_distributed", *args, "--json", measured)
+    assert out.count("same model True") == 4
+    out = run("scale_plan", "--measured", measured)
+    assert "An epoch of 1,000,000,000 rows" in out
+    assert out.count(" steps\n") == 24
+
+
+def test_ray_parquet(tmp_path):
+    pytest.importorskip("ray", reason="needs Ray")
+    out = run("ray_parquet", "--epochs", 5, "--folder", tmp_path)
+    assert "1,797 rows of 64 columns, 5 epochs" in out
+    assert len(list((tmp_path / "codes").iterdir())) > 0
+
+
 def test_cost_of_progress_is_measured(tmp_path, digits):
     X = (digits[0] * 15).astype(np.uint8).reshape(-1, 8, 8)
     np.savez(tmp_path / "digits.npz", X_train=X)

@@ -12,6 +12,7 @@ PACKAGE = Path(aefeatures.__file__).parent
 # Lower modules first: each may import only from those above it in this list.
 LAYERS = [
     "_version",
+    "_distributed",
     "_batches",
     "_scaling",
     "_losses",
@@ -29,6 +30,7 @@ LAYERS = [
     "_validation",
     "_vision",
     "_autoencoder",
+    "_ray",
     "_generation",
     "_oversampling",
     "_onnx",

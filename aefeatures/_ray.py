@@ -1,0 +1,724 @@
+"""Fits and codes of datasets of Ray, on the workers of a cluster. Imports Ray when called."""
+
+from __future__ import annotations
+
+import itertools
+import pickle
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from numbers import Integral
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils.validation import check_is_fitted
+from torch import nn
+
+from aefeatures._autoencoder import AutoencoderTransformer
+from aefeatures._batches import Batches, StreamedBatches, evenly_spaced, iterate_slices
+from aefeatures._device import PRECISIONS
+from aefeatures._distributed import Ranks, current_ranks, distributed
+from aefeatures._losses import leave_out_missing, resolve_loss
+from aefeatures._persistence import read_file, write_file
+from aefeatures._regularizers import NeighborPreserving, resolve_regularizers
+from aefeatures._scaling import Columns, largest_of_type, make_scaling, resolve_scaling
+from aefeatures._training import TrainingResult, TrainingState, Watcher, diagnose
+from aefeatures._validation import check_rows, resolve_max_epochs
+
+if TYPE_CHECKING:
+    from ray.data import Dataset
+
+# Numbers of a chunk of rows in a worker: 64 MB in float32. Rows are shuffled within it.
+# Ray hands it over in parts, so that what it copies on the way is small.
+_CHUNK_ELEMENTS = 16_000_000
+_PARTS_OF_CHUNK = 8
+
+# Rows of all data by which a fit is judged, and of a block of it that are kept for that.
+_SAMPLE_ROWS = 512
+_SAMPLE_ROWS_OF_BLOCK = 16
+
+_SECONDS_BETWEEN_CHECKPOINTS = 1.0
+_FILE = "fit.safetensors"
+
+# Files whose columns one task reads the names of.
+_FILES_PER_TASK = 200
+
+
+def fit_on_ray(
+    estimator: AutoencoderTransformer,
+    dataset: Dataset,
+    *,
+    feature_columns: Sequence[str] | str | None = None,
+    num_workers: int = 2,
+    use_gpu: bool = False,
+    storage_path: str | None = None,
+    max_failures: int = 3,
+    resources_per_worker: dict[str, float] | None = None,
+) -> AutoencoderTransformer:
+    """Return an estimator that was trained on a dataset of Ray, by workers of Ray Train.
+
+    The dataset is streamed: once for the statistics that the scaling needs, then once an epoch. The
+    result needs no Ray.
+
+    Parameters
+    ----------
+    estimator : AutoencoderTransformer
+        Not fitted; a clone of it is.
+    dataset : ray.data.Dataset
+        Of columns of numbers, or of arrays of one shape, which are flattened. Null and NaN are
+        missing values.
+    feature_columns : str or sequence of str, default=None
+        The columns to learn from; None means all.
+    num_workers : int, default=2
+        They train together as within `distributed`: each takes `batch_size` rows a step.
+    use_gpu : bool, default=False
+        Whether each worker has a GPU.
+    storage_path : str, default=None
+        A folder or an address that all machines of the cluster reach, for checkpoints. None is a
+        temporary folder, which only workers on this machine reach.
+    max_failures : int, default=3
+        How often workers may fail, or be lost with their machine. Then all of them start again from
+        the last checkpoint, which is written after each epoch, at most once a second.
+    resources_per_worker : dict, default=None
+        As of `ray.train.ScalingConfig`. None is a CPU, or so much less that one is left for reading
+        the dataset, and a GPU with `use_gpu`.
+
+    Returns
+    -------
+    fitted : AutoencoderTransformer
+
+    Raises
+    ------
+    ImportError
+        If Ray is not installed.
+    TypeError, ValueError
+        If the estimator, a parameter or the dataset cannot be used: it is fitted already, there are
+        no rows, a column is missing or holds something else than numbers.
+    FloatingPointError
+        If the training diverges.
+
+    Warns
+    -----
+    ConvergenceWarning
+        If nothing was learned.
+
+    Notes
+    -----
+    Rows are shuffled within chunks of up to 16 million numbers of a worker. Data that is sorted
+    should be shuffled before, or files be read in random order: ``ray.data.read_parquet(...,
+    shuffle="files")``. An epoch may leave out some rows, fewer than there are workers. With a
+    `random_state`, and a dataset that is read in the same order each time, a fit is the same bit
+    for bit when it is repeated, also where workers were lost.
+
+    `early_stopping`, `checkpoint`, callbacks and regularizers that ask for labels or other rows
+    (`Supervised`, `NeighborPreserving`) cannot be used.
+    """
+    _import_ray()
+    _check_estimator(estimator)
+    _check_count("num_workers", num_workers)
+    names = _resolve_columns(dataset, feature_columns)
+    about = _describe(dataset, names)
+    if about is None or about.n_rows < num_workers:
+        raise ValueError(
+            f"Found no row for each of the num_workers={num_workers}: the dataset has "
+            f"{0 if about is None else about.n_rows} rows."
+        )
+    n_rows, n_features = about.n_rows, about.n_features
+    fitted = clone(estimator)
+    _check_names(fitted, names, n_features)
+    kind = resolve_scaling(fitted.scaling, about.low, about.high, about.full)
+    learned = make_scaling(kind, about.low, about.high, about.full, about.columns)
+    fitted._start(SimpleNamespace(shape=(n_rows, n_features)), resume=False, learned=learned)
+    fitted.max_epochs_ = resolve_max_epochs(
+        fitted.max_epochs,
+        n_rows,
+        fitted.batch_size * num_workers,
+        resolve_regularizers(fitted.regularizer),
+    )
+
+    from ray.train import CheckpointConfig, DataConfig, FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+
+    options = DataConfig.default_ingest_options()
+    options.preserve_order = True  # an epoch that is begun again is to be the same
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = TorchTrainer(
+            _work,
+            train_loop_config={
+                "estimator": fitted,
+                "names": names,
+                "missing": about.missing,
+                "dtype": about.dtype,
+                "n_rows": n_rows // num_workers,
+            },
+            datasets={"train": dataset.select_columns(names)},
+            dataset_config=DataConfig(execution_options=options),
+            scaling_config=ScalingConfig(
+                num_workers=num_workers,
+                use_gpu=use_gpu,
+                resources_per_worker=resources_per_worker or _resources(num_workers, use_gpu),
+            ),
+            run_config=RunConfig(
+                storage_path=storage_path or folder,
+                failure_config=FailureConfig(max_failures=max_failures),
+                checkpoint_config=CheckpointConfig(num_to_keep=2),
+            ),
+        )
+        result = trainer.fit().return_value
+    if isinstance(result, Exception):
+        raise result
+    fitted = pickle.loads(result)
+    _warn_if_nothing_learned(fitted, about.rows)
+    return fitted
+
+
+def transform_on_ray(
+    estimator: AutoencoderTransformer,
+    dataset: Dataset,
+    *,
+    batch_size: int = 4096,
+    num_workers: int = 2,
+    use_gpu: bool = False,
+    feature_columns: Sequence[str] | str | None = None,
+    output_columns: Sequence[str] | None = None,
+    keep_columns: Sequence[str] | None = None,
+) -> Dataset:
+    """Return a dataset of Ray with the codes of its rows as further columns.
+
+    It is computed when it is read or written, a batch at a time, by actors that load the model
+    once. Ray starts a lost one again, and gives its batch to another.
+
+    Parameters
+    ----------
+    estimator : AutoencoderTransformer
+        Fitted, on Ray or not.
+    dataset : ray.data.Dataset
+    batch_size : int, default=4096
+        Rows that an actor encodes at once.
+    num_workers : int, default=2
+        Number of actors.
+    use_gpu : bool, default=False
+        Whether each actor has a GPU.
+    feature_columns : str or sequence of str, default=None
+        What was learned from. None is the names that the estimator was fitted with or, where it has
+        none, the only column.
+    output_columns : sequence of str, default=None
+        Names of the codes' columns; None is those of `get_feature_names_out`.
+    keep_columns : sequence of str, default=None
+        Which columns stay; None means all.
+
+    Returns
+    -------
+    dataset : ray.data.Dataset
+
+    Raises
+    ------
+    ImportError
+        If Ray is not installed.
+    sklearn.exceptions.NotFittedError
+        If the estimator is not fitted.
+    TypeError, ValueError
+        If a parameter or the columns cannot be used. A value that cannot be encoded is an error
+        when the dataset is computed.
+    """
+    ray = _import_ray()
+    _check_kind(estimator)
+    check_is_fitted(estimator)
+    _check_count("num_workers", num_workers)
+    _check_count("batch_size", batch_size)
+    if feature_columns is None:
+        feature_columns = getattr(estimator, "feature_names_in_", None)
+    names = _resolve_columns(dataset, feature_columns)
+    schema = dataset.columns() or []
+    kept = list(schema if keep_columns is None else keep_columns)
+    outputs = list(estimator.get_feature_names_out() if output_columns is None else output_columns)
+    _check_there("keep_columns", kept, schema)
+    if len(outputs) != estimator._n_features_out:
+        raise ValueError(
+            f"output_columns must name {estimator._n_features_out} columns, got {outputs!r}."
+        )
+    twice = sorted(set(outputs) & set(kept)) + [n for n in {*outputs} if outputs.count(n) > 1]
+    if twice:
+        raise ValueError(
+            f"Columns {twice} would be there twice. Name others in output_columns, or leave them "
+            "out of keep_columns."
+        )
+    resources = _resources(num_workers, use_gpu)
+    return dataset.map_batches(
+        _Encoder,
+        fn_constructor_args=[ray.cloudpickle.dumps(estimator), names, kept, outputs],
+        batch_size=batch_size,
+        batch_format="pyarrow",
+        compute=ray.data.ActorPoolStrategy(size=num_workers),
+        num_cpus=resources["CPU"],
+        num_gpus=resources.get("GPU"),
+    )
+
+
+class _Encoder:
+    """An actor that adds codes to tables."""
+
+    def __init__(
+        self, pickled: bytes, names: list[str], kept: list[str], outputs: list[str]
+    ) -> None:
+        self._estimator = pickle.loads(pickled)
+        # The names were checked when this was asked for, and columns may be arrays.
+        vars(self._estimator).pop("feature_names_in_", None)
+        self._names, self._kept, self._outputs = names, kept, outputs
+
+    def __call__(self, table: Any) -> Any:
+        from ray.data.block import BlockAccessor
+
+        columns = BlockAccessor.for_block(table.select(self._names)).to_numpy(self._names)
+        codes = self._estimator.transform(_to_matrix(columns, self._names))
+        table = table.select(self._kept)
+        for name, code in zip(self._outputs, codes.T, strict=True):
+            table = table.append_column(name, [np.ascontiguousarray(code)])
+        return table
+
+
+# What is known of a dataset before the training
+
+
+@dataclass
+class _About:
+    """What is known of the rows of a block, or of all.
+
+    Attributes
+    ----------
+    n_rows, n_features : int
+    low, high : float
+        Extent of all values.
+    full : float
+        The largest number of the columns' type, as `resolve_scaling` takes it.
+    missing : bool
+        Whether any value is missing.
+    dtype : dtype
+        Holds the values of all columns.
+    columns : Columns
+    rows : ndarray
+        Some of the rows.
+    """
+
+    n_rows: int
+    n_features: int
+    low: float
+    high: float
+    full: float
+    missing: bool
+    dtype: np.dtype
+    columns: Columns
+    rows: np.ndarray
+
+    @classmethod
+    def of(cls, X: np.ndarray) -> _About:
+        """What is known of X."""
+        columns = Columns(X.shape[1], spread=True)
+        columns.add(X)
+        known = columns.count > 0
+        return cls(
+            X.shape[0],
+            X.shape[1],
+            float(columns.low[known].min()) if known.any() else 0.0,
+            float(columns.high[known].max()) if known.any() else 0.0,
+            largest_of_type(X),
+            bool((columns.count < len(X)).any()),
+            X.dtype,
+            columns,
+            X[evenly_spaced(len(X), _SAMPLE_ROWS_OF_BLOCK)],
+        )
+
+    def join(self, other: _About) -> None:
+        """Take in what is known of other rows."""
+        if other.n_features != self.n_features:
+            raise ValueError(
+                "All rows must have as many numbers: there are rows of "
+                f"{self.n_features} and of {other.n_features}."
+            )
+        self.n_rows += other.n_rows
+        self.low, self.high = min(self.low, other.low), max(self.high, other.high)
+        self.full = max(self.full, other.full)
+        self.missing |= other.missing
+        self.dtype = np.promote_types(self.dtype, other.dtype)
+        self.columns.join(other.columns)
+        rows = np.concatenate([self.rows, other.rows])
+        if len(rows) >= 2 * _SAMPLE_ROWS:
+            rows = rows[evenly_spaced(len(rows), _SAMPLE_ROWS)]
+        self.rows = rows
+
+
+def _about_block(batch: dict[str, np.ndarray], names: list[str]) -> dict[str, list[bytes]]:
+    """What is known of a block, or what is wrong with it, as a row of a dataset."""
+    found: Any = None
+    try:
+        for part in iterate_slices(len(batch[names[0]]), len(names)):
+            about = _About.of(_to_matrix({name: batch[name][part] for name in names}, names))
+            if found is None:
+                found = about
+            else:
+                found.join(about)
+    except ValueError as error:  # told by the driver, without the cluster's traces
+        found = error
+    return {"found": [pickle.dumps(found)]}
+
+
+def _describe(dataset: Dataset, names: list[str]) -> _About | None:
+    """Read the dataset once; returns None where it has no rows."""
+    about: _About | None = None
+    parts = dataset.select_columns(names).map_batches(
+        _about_block, fn_args=[names], batch_size=None, batch_format="numpy"
+    )
+    with _errors_of_reading():
+        for row in parts.iter_rows():
+            found = pickle.loads(row["found"])
+            if isinstance(found, Exception):
+                raise found
+            if about is None:
+                about = found
+            elif found is not None:
+                about.join(found)
+    return about
+
+
+def _to_matrix(batch: dict[str, np.ndarray], names: list[str]) -> np.ndarray:
+    """The columns of a batch side by side, an array per row flattened."""
+    parts = [_to_numbers(batch[name], name) for name in names]
+    if len(parts) == 1:
+        return parts[0]
+    return np.ascontiguousarray(np.concatenate([part.T for part in parts]).T)
+
+
+def _to_numbers(column: np.ndarray, name: str) -> np.ndarray:
+    """A column as a matrix of numbers."""
+    if column.dtype.kind == "O" and len(column):
+        values = column.tolist()
+        if all(value is None for value in values):
+            column = np.full(len(column), np.nan, np.float32)
+        elif len({np.shape(value) for value in values}) == 1 and np.shape(values[0]):
+            column = np.stack(values)
+    if column.dtype.kind not in "biuf":
+        others = (value for value in column if not isinstance(value, (int, float)))
+        other = next(others, None)
+        raise ValueError(
+            f"Column {name!r} must hold numbers, or arrays of one shape, got "
+            f"{type(other).__name__}: {str(other)[:60]!r}."
+        )
+    if column.dtype.kind == "f" and np.isinf(column).any():
+        raise ValueError(f"Column {name!r} contains infinity.")
+    return column.reshape(len(column), -1)
+
+
+@contextmanager
+def _errors_of_reading() -> Iterator[None]:
+    """Say of what Ray raises as it reads that the dataset cannot be read."""
+    from pyarrow import ArrowException
+    from ray.exceptions import RayError
+
+    try:
+        yield
+    except (RayError, ArrowException) as error:
+        raise ValueError(f"The dataset cannot be read: {error}") from error
+
+
+# The training in a worker
+
+
+def _work(config: dict[str, Any]) -> Any:
+    """Train with the other workers; return the pickled estimator, or what is wrong with it."""
+    from ray import cloudpickle, train
+
+    estimator, names = config["estimator"], config["names"]
+    shard = train.get_dataset_shard("train")
+    batch_size = min(estimator.batch_size, max(1, config["n_rows"]))
+    n_features = estimator.n_features_in_
+    n_rows_of_part = batch_size * max(
+        1, _CHUNK_ELEMENTS // (_PARTS_OF_CHUNK * n_features * batch_size)
+    )
+
+    def chunks() -> Iterator[np.ndarray]:
+        chunk = np.empty((_PARTS_OF_CHUNK * n_rows_of_part, n_features), config["dtype"])
+        n_rows = 0
+        for batch in shard.iter_batches(batch_size=n_rows_of_part, batch_format="numpy"):
+            part = _to_matrix(batch, names)
+            chunk[n_rows : n_rows + len(part)] = part
+            n_rows += len(part)
+            if n_rows == len(chunk):
+                yield chunk
+                n_rows = 0
+        if n_rows:
+            yield chunk[:n_rows]
+
+    with distributed():
+        ranks = current_ranks()
+        estimator._rng = np.random.default_rng([estimator._seed, ranks.rank])
+        batches = StreamedBatches(
+            chunks,
+            config["n_rows"],
+            n_features,
+            estimator._scaling,
+            batch_size=batch_size,
+            device=estimator.device_,
+            dtype=PRECISIONS[estimator.precision],
+        )
+        try:
+            with ranks.together():
+                autoencoder, _, result = estimator._train(
+                    config["missing"],
+                    None,
+                    batches,
+                    ranks,
+                    checkpoint=_Reports(ranks, estimator._seed),
+                    max_epochs=estimator.max_epochs_,
+                    schedule=estimator.learning_rate_schedule,
+                )
+                estimator._store(autoencoder, result)
+        except Exception as error:
+            # What would come again is handed over. A worker that was lost is Ray's to replace.
+            if ranks.told or isinstance(error, (ArithmeticError, TypeError, ValueError)):
+                return error
+            raise
+    return cloudpickle.dumps(estimator)  # a loss may be of a notebook
+
+
+class _Reports(Watcher):
+    """Gives Ray the state of the training after epochs, and goes on from there."""
+
+    def __init__(self, ranks: Ranks, seed: int) -> None:
+        self._ranks, self._seed = ranks, seed
+        self._last = time.monotonic()
+        self._state: TrainingState | None = None
+
+    def begin(self, state: TrainingState) -> None:
+        from ray import train
+
+        self._state = state
+        checkpoint = train.get_checkpoint()
+        if checkpoint is None:
+            return
+        with checkpoint.as_directory() as folder:
+            state.load(*read_file(Path(folder, _FILE)))
+
+    def begin_epoch(self) -> None:
+        """Seed the epoch: it is the same when it is begun again, where the file has rank 0's."""
+        assert self._state is not None
+        seed = [self._seed, self._ranks.rank, len(self._state.result.loss_curve)]
+        rng = np.random.default_rng(seed)
+        self._state.generator.manual_seed(int(rng.integers(2**63)))
+        self._state.rng.bit_generator.state = rng.bit_generator.state
+
+    def end_epoch(self, result: TrainingResult) -> bool:
+        from ray import train
+
+        assert self._state is not None
+        due = time.monotonic() - self._last >= _SECONDS_BETWEEN_CHECKPOINTS
+        if not (self._state.stopped or self._ranks.gather(due)[0]):
+            return False
+        metrics = {"epoch": len(result.loss_curve), "loss": result.loss_curve[-1]}
+        if self._ranks.rank != 0:
+            train.report(metrics)
+        else:
+            with tempfile.TemporaryDirectory() as folder:
+                write_file(Path(folder, _FILE), *self._state.save(), "checkpoint")
+                train.report(metrics, checkpoint=train.Checkpoint.from_directory(folder))
+        self._last = time.monotonic()
+        return False
+
+
+# Checks
+
+
+def _import_ray() -> Any:
+    try:
+        import ray
+        import ray.data
+        import ray.train
+    except ImportError as error:
+        raise ImportError(
+            "Ray, or a part of it, is not installed: pip install 'aefeatures[ray]'"
+        ) from error
+    return ray
+
+
+def _check_kind(estimator: Any) -> None:
+    if not isinstance(estimator, AutoencoderTransformer):
+        raise TypeError(
+            f"estimator must be an AutoencoderTransformer, got {type(estimator).__name__}."
+        )
+
+
+def _check_estimator(estimator: Any) -> None:
+    _check_kind(estimator)
+    if hasattr(estimator, "encoder_"):
+        raise ValueError(
+            "estimator is fitted already, and fit_on_ray would train a new one: give it "
+            "sklearn.base.clone(estimator)."
+        )
+    estimator._validate_params()
+    for name, unused in (("early_stopping", False), ("checkpoint", None)):
+        if getattr(estimator, name) != unused:
+            raise ValueError(f"{name} cannot be used by fit_on_ray. Set it to {unused}.")
+    if getattr(estimator, "_skl_callbacks", None):
+        raise ValueError("fit_on_ray calls no callbacks. Remove them with set_callbacks().")
+    for regularizer in resolve_regularizers(estimator.regularizer):
+        if regularizer.requires_y or isinstance(regularizer, NeighborPreserving):
+            raise ValueError(
+                f"{type(regularizer).__name__} needs labels or the neighbours of rows, which a "
+                "stream of rows does not have. Fit it within distributed(), on rows in memory."
+            )
+
+
+def _check_count(name: str, value: Any) -> None:
+    if not isinstance(value, Integral) or value < 1:
+        raise ValueError(f"{name} must be an integer of at least 1, got {value!r}.")
+
+
+def _resolve_columns(dataset: Dataset, columns: Any) -> list[str]:
+    """The names of the columns to read, which are in every file."""
+    import ray.data
+
+    if not isinstance(dataset, ray.data.Dataset):
+        raise TypeError(f"dataset must be a ray.data.Dataset, got {type(dataset).__name__}.")
+    if isinstance(columns, str):
+        columns = [columns]
+    with _errors_of_reading():
+        try:
+            there = dataset.columns() or []
+        except Exception:
+            _check_files(dataset, columns)  # which may be able to say what is wrong
+            raise
+        names = there if columns is None else [str(name) for name in columns]
+        _check_there("feature_columns", names, there)
+        _check_files(dataset, names)
+    if not names:
+        raise ValueError("Found no columns in the dataset.")
+    return names
+
+
+def _check_there(parameter: str, names: list[str], there: list[str]) -> None:
+    missing = [name for name in names if name not in there]
+    if missing:
+        raise ValueError(
+            f"{parameter}: the dataset has no columns {missing}. It has {_shortened(there)}."
+        )
+
+
+def _check_files(dataset: Dataset, names: Sequence[str] | None) -> None:
+    """Refuse Parquet files that lack a column, or numbers in it, which others have.
+
+    Ray fills such a column with nulls, which would be missing values. A column that no file has, or
+    none as numbers, is made from others after reading.
+    """
+    import ray
+
+    read = ray.remote(_types_of_files)
+    tasks = [
+        read.remote(filesystem, paths[i : i + _FILES_PER_TASK])
+        for filesystem, paths in _parquet_files(dataset)
+        for i in range(0, len(paths), _FILES_PER_TASK)
+    ]
+    files = dict(itertools.chain(*ray.get(tasks)))
+    for name in dict.fromkeys(itertools.chain(*files.values())) if names is None else names:
+        types = {path: each.get(name) for path, each in files.items()}
+        if not any(found is not None and found[1] for found in types.values()):
+            continue
+        for path, found in types.items():
+            if found is None:
+                raise ValueError(f"The file {path} has no column {name!r}, which others have.")
+            if not found[1]:
+                raise ValueError(
+                    f"Column {name!r} must hold numbers, or arrays of them, but is {found[0]} in "
+                    f"the file {path}."
+                )
+
+
+def _parquet_files(dataset: Dataset) -> list[tuple[Any, list[str]]]:
+    """The Parquet files that a dataset is read from, by file system.
+
+    Ray has no public way to them: where there is none, files are not checked.
+    """
+    from pyarrow import fs
+
+    found = []
+    plan = getattr(dataset, "_logical_plan", None)
+    operators = [] if plan is None else [plan.dag]
+    for operator in operators:
+        operators += operator.input_dependencies
+        filesystem = getattr(operator, "filesystem", None)
+        if not isinstance(filesystem, fs.FileSystem):
+            continue
+        paths: list[str] = []
+        for info in filesystem.get_file_info(list(getattr(operator, "paths", ()))):
+            inside = [info]
+            if info.type == fs.FileType.Directory:
+                inside = filesystem.get_file_info(fs.FileSelector(info.path, recursive=True))
+            paths += [each.path for each in inside if each.path.endswith(".parquet")]
+        found.append((filesystem, sorted(paths)))
+    return found
+
+
+def _types_of_files(
+    filesystem: Any, paths: list[str]
+) -> list[tuple[str, dict[str, tuple[str, bool]]]]:
+    """Of each file, the types of its columns, and whether they may hold numbers."""
+    from pyarrow import parquet, types
+
+    no_numbers = (types.is_string, types.is_large_string, types.is_temporal, types.is_decimal)
+    schemas = [(path, parquet.read_schema(path, filesystem=filesystem)) for path in paths]
+    return [
+        (
+            path,
+            {
+                each.name: (str(each.type), not any(kind(each.type) for kind in no_numbers))
+                for each in schema
+            },
+        )
+        for path, schema in schemas
+    ]
+
+
+def _check_names(estimator: AutoencoderTransformer, names: list[str], n_features: int) -> None:
+    """Let the estimator take number and names of its columns."""
+    import pandas as pd
+
+    empty = np.empty((0, n_features), np.float32)
+    named = len(names) == n_features
+    rows = pd.DataFrame(empty, columns=names) if named else empty
+    check_rows(estimator, rows, reset=True, min_rows=0)
+
+
+def _resources(num_workers: int, use_gpu: bool) -> dict[str, float]:
+    """What a worker gets, such that a CPU is left for reading the dataset."""
+    import ray
+
+    n_cpus = ray.cluster_resources().get("CPU", 1)
+    cpus = round(min(1.0, max(n_cpus - 1, 0.5) / num_workers), 4)
+    return {"CPU": cpus, "GPU": 1} if use_gpu else {"CPU": cpus}
+
+
+def _warn_if_nothing_learned(fitted: AutoencoderTransformer, rows: np.ndarray) -> None:
+    loss = leave_out_missing(resolve_loss(fitted.loss))
+    dtype = PRECISIONS[fitted.precision]
+    batches = Batches(
+        rows, fitted._scaling, batch_size=len(rows), device=torch.device("cpu"), dtype=dtype
+    )
+    encoder = nn.Sequential(fitted._fill, fitted.encoder_)
+    nothing_learned = diagnose(nn.Sequential(encoder, fitted.decoder_), batches, loss)
+    if nothing_learned:
+        warnings.warn(
+            f"fit_on_ray learned nothing: {nothing_learned}. Change max_epochs, learning_rate or "
+            "scaling of the estimator.",
+            ConvergenceWarning,
+            stacklevel=3,
+        )
+
+
+def _shortened(names: Sequence[str]) -> str:
+    return f"{', '.join(names[:10])}{', ...' if len(names) > 10 else ''}"

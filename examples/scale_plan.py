@@ -1,0 +1,93 @@
+"""How long an epoch takes on more machines than there are: a model of one step.
+
+    python examples/scale_plan.py [--measured FILE]
+
+FILE is what `benchmark_distributed.py --parts throughput --json FILE` wrote. A step of W workers
+with b rows each takes b / r + 2 (W - 1) (a + S / (W B)): the rows at the rate r of one worker,
+then a ring, in which each worker sends 2 (W - 1) messages of S / W bytes. S is the size of
+the gradient, B the bandwidth and a the latency of a message. Nothing of it overlaps.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+ROWS = 10**9
+COLUMNS = 784
+WORKERS = (8, 64, 512)
+BATCHES = (64, 512, 2048, 16384)
+
+# Assumed, not measured: what is common in a data centre, and what one GPU does with so small a
+# network where a step of any of these batches takes a millisecond and reading keeps up.
+LATENCY = 50e-6
+NETWORKS = {"1 Gbit/s": 1.25e8, "10 Gbit/s": 1.25e9, "100 Gbit/s": 1.25e10}
+GPU_STEP = 1e-3
+READ = 1e9  # bytes a second that reach a worker
+
+
+def step_seconds(compute, n_workers, n_bytes, bandwidth, latency):
+    """Seconds of one step."""
+    return compute + 2 * (n_workers - 1) * (latency + n_bytes / n_workers / bandwidth)
+
+
+def check(measured):
+    """The model beside the rate of two ranks on this machine, from that of one."""
+    n_bytes, seconds = measured["bytes"], measured["all_reduce"]
+    # Between two processes of a machine: latency and bandwidth in one number.
+    bandwidth = n_bytes / seconds
+    print(f"2 ranks on this machine, an all_reduce takes {1e3 * seconds:.2f} ms:")
+    for batch in (2048, 512, 64):
+        one, two = (measured[str(batch)][name] for name in ("one", "two"))
+        modelled = 2 * batch / step_seconds(batch / one, 2, n_bytes, bandwidth, 0)
+        print(
+            f"  {batch:5} rows a rank: 1 rank {one:9,.0f} rows/s; 2 ranks {two:9,.0f} measured, "
+            f"{modelled:9,.0f} modelled, {modelled / two:.2f} of it"
+        )
+
+
+def duration(seconds):
+    """A time as people say it."""
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def plan(measured):
+    """Tables of the bandwidth that pays, and of the time of an epoch."""
+    n_bytes = measured["bytes"]
+    cpu = {int(batch): int(batch) / measured[batch]["one"] for batch in ("64", "512", "2048")}
+    cpu[16384] = 8 * cpu[2048]
+    gpu = {batch: max(GPU_STEP, batch * 4 * COLUMNS / READ) for batch in BATCHES}
+    print(f"\nGradient of a step: {n_bytes:,} bytes. Bandwidth below which a step of many workers")
+    print("sends longer than it computes, so that twice the workers are not 1.5 times as fast:")
+    for name, steps in (("CPU", cpu), ("GPU", gpu)):
+        for batch in BATCHES:
+            bandwidth = 2 * n_bytes / steps[batch]
+            print(f"  {name}, {batch:6} rows a worker: {8e-9 * bandwidth:8.2f} Gbit/s")
+    print(f"\nAn epoch of {ROWS:,} rows, by workers and network:")
+    print("               rows a worker " + "".join(f"{name:>12}" for name in NETWORKS))
+    for name, steps in (("CPU", cpu), ("GPU", gpu)):
+        for n_workers in WORKERS:
+            for batch in BATCHES:
+                n_steps = ROWS / (n_workers * batch)
+                times = [
+                    n_steps * step_seconds(steps[batch], n_workers, n_bytes, bandwidth, LATENCY)
+                    for bandwidth in NETWORKS.values()
+                ]
+                row = "".join(f"{duration(each):>12}" for each in times)
+                print(f"  {n_workers:4} {name}s {batch:15,}    {row}   {n_steps:12,.0f} steps")
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--measured", type=Path, required=True)
+    measured = json.loads(parser.parse_args().measured.read_text())["throughput"]
+    check(measured)
+    plan(measured)
+
+
+if __name__ == "__main__":
+    main()

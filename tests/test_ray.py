@@ -1,0 +1,297 @@
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.datasets import load_digits
+from sklearn.neighbors import KNeighborsClassifier
+
+from aefeatures import AutoencoderTransformer, fit_on_ray, transform_on_ray
+from aefeatures._ray import _About, _to_matrix
+from aefeatures._scaling import learn_scaling, make_scaling, resolve_scaling
+
+X, Y = load_digits(return_X_y=True)
+X = X.astype(np.float32)
+PIXELS = [f"p{i}" for i in range(64)]
+CODES = [f"autoencodertransformer{i}" for i in range(3)]
+
+
+def scaled_by_blocks(rows, how):
+    about, *others = [_About.of(block) for block in np.array_split(rows, 7)]
+    for other in others:
+        about.join(other)
+    kind = resolve_scaling(how, about.low, about.high, about.full)
+    return about, make_scaling(kind, about.low, about.high, about.full, about.columns)
+
+
+@pytest.mark.parametrize("how", ["auto", "standard", "feature", "global", None])
+@pytest.mark.parametrize("dtype", [np.float32, np.uint8])
+def test_blocks_tell_what_all_rows_do(how, dtype):
+    rows = (X * 15).astype(dtype)
+    about, (scaling, means) = scaled_by_blocks(rows, how)
+    expected, expected_means = learn_scaling(rows, how)
+    assert (about.n_rows, about.n_features, about.missing) == (1797, 64, False)
+    assert scaling.bounded == expected.bounded
+    np.testing.assert_allclose(scaling.offset, expected.offset, rtol=1e-12)
+    np.testing.assert_allclose(scaling.scale, expected.scale, rtol=1e-12)
+    np.testing.assert_allclose(means, expected_means, rtol=1e-12)
+
+
+def test_blocks_of_missing_values():
+    rows = X.copy()
+    rows[:300, 3] = np.nan
+    rows[:, 5] = np.nan
+    about, (scaling, _) = scaled_by_blocks(rows, "standard")
+    assert about.missing
+    np.testing.assert_allclose(scaling.scale, learn_scaling(rows, "standard")[0].scale)
+
+
+def test_columns_of_numbers_and_of_arrays_side_by_side():
+    pictures = np.empty(4, dtype=object)
+    pictures[:] = [np.full((2, 2), i) for i in range(4)]
+    batch = {"a": np.arange(4.0), "pictures": pictures, "nothing": np.array([None] * 4)}
+    found = _to_matrix(batch, ["a", "pictures", "nothing"])
+    assert found.shape == (4, 6)
+    np.testing.assert_array_equal(found[2], [2, 2, 2, 2, 2, np.nan])
+
+
+@pytest.mark.parametrize(
+    ("column", "message"),
+    [
+        (np.array(["1", "2"], dtype=object), r"'a' must hold numbers, .* got str: '1'"),
+        (np.array([1.0, "2"], dtype=object), r"'a' must hold numbers, .* got str: '2'"),
+        (np.array(["2020-01-01"], dtype="datetime64[D]"), r"'a' must hold numbers, .* got date"),
+        (np.array([1.0, np.inf]), "Column 'a' contains infinity"),
+    ],
+)
+def test_columns_of_something_else(column, message):
+    with pytest.raises(ValueError, match=message):
+        _to_matrix({"a": column}, ["a"])
+
+
+# On a cluster of this machine.
+
+
+@pytest.fixture(scope="module")
+def ray():
+    ray = pytest.importorskip("ray", reason="needs Ray")
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    ray.init(
+        num_cpus=2,
+        include_dashboard=False,
+        _node_ip_address="127.0.0.1",
+        log_to_driver=False,
+        object_store_memory=200 * 2**20,
+    )
+    import ray.data
+
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    yield ray
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Digits in eight files, a column for each pixel."""
+    pd = pytest.importorskip("pandas")
+    folder = tmp_path_factory.mktemp("digits")
+    table = pd.DataFrame(X, columns=PIXELS).assign(id=np.arange(len(X)), label=Y.astype(str))
+    for i in range(8):
+        table[i::8].to_parquet(folder / f"{i}.parquet")
+    return folder
+
+
+def small(**changes):
+    return AutoencoderTransformer(**{"random_state": 0, "max_epochs": 2, **changes})
+
+
+pytestmark = pytest.mark.filterwarnings("ignore::Warning:ray", "ignore::ResourceWarning")
+
+
+@pytest.mark.slow
+def test_fit_and_transform(ray, files):
+    dataset = ray.data.read_parquet(str(files))
+    estimator = small(batch_size=32, max_epochs=8)
+    fitted = fit_on_ray(estimator, dataset, feature_columns=PIXELS, num_workers=2)
+    assert not hasattr(estimator, "encoder_")
+    assert list(fitted.feature_names_in_) == PIXELS
+    assert (fitted.n_iter_, fitted.n_steps_) == (8, 8 * 29)
+    assert fitted.loss_curve_[-1] < 0.7 * fitted.loss_curve_[0]
+    codes = transform_on_ray(fitted, dataset, keep_columns=["label", "id"]).to_pandas()
+    assert list(codes) == ["label", "id", *CODES]
+    codes = codes.sort_values("id")
+    np.testing.assert_array_equal(codes["id"], np.arange(len(X)))
+    expected = clone_without_names(fitted).transform(X)
+    np.testing.assert_allclose(codes[CODES].to_numpy(np.float32), expected, rtol=1e-5, atol=1e-5)
+
+    def accuracy(Z):
+        return KNeighborsClassifier(5).fit(Z[::2], Y[::2]).score(Z[1::2], Y[1::2])
+
+    local = small(max_epochs=8).fit(X)
+    assert accuracy(expected) > accuracy(local.transform(X)) - 0.1
+
+
+def clone_without_names(fitted):
+    import copy
+
+    copied = copy.copy(fitted)
+    del copied.feature_names_in_
+    return copied
+
+
+@pytest.mark.slow
+def test_arrays_and_missing_values(ray):
+    rows = X[:400].copy()
+    rows[::3, 7] = np.nan
+    dataset = ray.data.from_numpy(rows.reshape(-1, 8, 8)).rename_columns({"data": "picture"})
+    fitted = fit_on_ray(small(), dataset, feature_columns="picture", num_workers=1)
+    assert fitted.n_features_in_ == 64
+    assert fitted._learns_missing
+    codes = transform_on_ray(
+        fitted, dataset, num_workers=1, output_columns=["a", "b", "c"], keep_columns=[]
+    )
+    assert codes.columns() == ["a", "b", "c"]
+    assert codes.count() == 400
+
+
+def refused(ray, dataset, message, estimator=None, error=ValueError, **changes):
+    with pytest.raises(error, match=message):
+        fit_on_ray(estimator or small(), dataset, num_workers=2, **changes)
+
+
+@pytest.mark.slow
+def test_what_is_refused(ray, files, tmp_path):
+    pd = pytest.importorskip("pandas")
+    dataset = ray.data.read_parquet(str(files))
+    refused(ray, dataset, "fitted already", small().fit(X))
+    refused(ray, dataset, "early_stopping cannot be used", small(early_stopping=True))
+    refused(ray, dataset, "Supervised needs labels", small(regularizer="supervised"))
+    refused(ray, dataset, "n_components", small(n_components=0))
+    refused(ray, X, "must be a ray.data.Dataset, got ndarray", error=TypeError)
+    refused(ray, dataset, r"no columns \['x'\]. It has p0", feature_columns=["p0", "x"])
+    refused(ray, dataset, "Column 'label' must hold numbers, .* got str: '0'")
+    refused(
+        ray,
+        dataset.filter(lambda row: row["id"] < 0),
+        "Found no row for .* has 0 rows|Found no columns",
+        feature_columns=PIXELS,
+    )
+
+    part = pd.DataFrame(X[:50], columns=PIXELS)
+    for name, changed in {
+        "lacking": part.drop(columns="p7"),
+        "text": part.assign(p7="x"),
+        "infinite": part.assign(p7=np.inf),
+    }.items():
+        folder = tmp_path / name
+        folder.mkdir()
+        part.to_parquet(folder / "0.parquet")
+        changed.to_parquet(folder / "1.parquet")
+    lacking = ray.data.read_parquet(str(tmp_path / "lacking"))
+    refused(ray, lacking, r"The file .*1\.parquet has no column 'p7'")
+    infinite = ray.data.read_parquet(str(tmp_path / "infinite"))
+    refused(ray, infinite, "Column 'p7' contains infinity")
+    with pytest.raises(
+        ValueError, match=r"'p7' must hold numbers.* string in the file .*1\.parquet"
+    ):
+        fit_on_ray(small(), ray.data.read_parquet(str(tmp_path / "text")))
+
+    def spoil(batch):
+        batch["p3"] = batch["p3"].astype(object if batch["id"].min() == 0 else np.float32)
+        batch["p3"][:1] = "x" if batch["id"].min() == 0 else 1
+        return batch
+
+    refused(ray, dataset.map_batches(spoil), "p3", feature_columns=PIXELS)
+    refused(
+        ray,
+        dataset,
+        "The training diverged",
+        small(learning_rate=1e30),
+        FloatingPointError,
+        feature_columns=PIXELS,
+    )
+    assert fit_on_ray(small(), dataset, feature_columns=PIXELS).n_iter_ == 2  # all is well
+
+
+@pytest.mark.slow
+def test_what_transform_refuses(ray, files):
+    dataset = ray.data.read_parquet(str(files))
+    fitted = small().fit(X)
+    with pytest.raises(ValueError, match="output_columns must name 3 columns"):
+        transform_on_ray(fitted, dataset, feature_columns=PIXELS, output_columns=["a"])
+    with pytest.raises(ValueError, match=r"Columns \['id'\] would be there twice"):
+        transform_on_ray(fitted, dataset, feature_columns=PIXELS, output_columns=["id", "b", "c"])
+    with pytest.raises(ValueError, match=r"keep_columns: the dataset has no columns \['x'\]"):
+        transform_on_ray(fitted, dataset, feature_columns=PIXELS, keep_columns=["x"])
+
+
+class Lost:
+    """Kills a process of Ray whose title has a word in it, soon after it is there."""
+
+    def __init__(self, word):
+        self.word, self.killed = word.encode(), None
+        self.over = threading.Event()
+        self.thread = threading.Thread(target=self.watch)
+
+    def watch(self):
+        while not self.over.wait(0.2):
+            for path in Path("/proc").glob("[0-9]*/cmdline"):
+                try:
+                    title = path.read_bytes()
+                except OSError:
+                    continue
+                if title.startswith(b"ray::") and self.word in title:
+                    self.killed = int(path.parent.name)
+                    self.over.wait(3)
+                    os.kill(self.killed, signal.SIGKILL)
+                    return
+
+    def __enter__(self):
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.over.set()
+        self.thread.join()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="finds processes in /proc")
+def test_a_fit_with_a_lost_worker_is_the_same(ray, files):
+    dataset = ray.data.read_parquet(str(files))
+
+    def slow_loss(reconstruction, target):
+        time.sleep(0.02)
+        return (reconstruction - target).square().mean(dim=1)
+
+    def fit():
+        estimator = small(max_epochs=6, loss=slow_loss, regularizer="denoising", batch_size=32)
+        return fit_on_ray(estimator, dataset, feature_columns=PIXELS, num_workers=2)
+
+    with Lost("RayTrainWorker") as lost:
+        fitted = fit()
+    assert lost.killed
+    assert not Path(f"/proc/{lost.killed}").exists()
+    undisturbed = fit()
+    assert fitted.loss_curve_ == undisturbed.loss_curve_
+    for p, q in zip(fitted.encoder_.parameters(), undisturbed.encoder_.parameters(), strict=True):
+        assert torch.equal(p, q)
+
+
+@pytest.mark.slow
+def test_search_with_joblib_on_ray(ray):
+    import joblib
+    from ray.util.joblib import register_ray
+    from sklearn.model_selection import GridSearchCV
+
+    register_ray()
+    search = GridSearchCV(small(), {"n_components": [2, 8]}, cv=2)
+    with joblib.parallel_backend("ray"):
+        search.fit(X[:400])
+    assert search.best_params_ == {"n_components": 8}
+    assert clone(search.best_estimator_).n_components == 8
