@@ -986,7 +986,9 @@ class AutoencoderTransformer(
         assert self.checkpoint is not None
         return FitFile(self.checkpoint, depends_on, self._seed)
 
-    def _split(self, n_rows: int, ranks: Ranks) -> tuple[np.ndarray | None, np.ndarray | None]:
+    def _split(
+        self, n_rows: int, ranks: Ranks = ALONE
+    ) -> tuple[np.ndarray | None, np.ndarray | None]:
         """Training and validation rows; None stands for all and none."""
         if not self.early_stopping:
             return None, None
