@@ -961,7 +961,9 @@ class AutoencoderTransformer(
         assert self.checkpoint is not None
         return FitFile(self.checkpoint, depends_on, self._seed)
 
-    def _split(self, n_rows: int, ranks: Ranks) -> tuple[np.ndarray | None, np.ndarray | None]:
+    def _split(
+        self, n_rows: int, ranks: Ranks = ALONE
+    ) -> tuple[np.ndarray | None, np.ndarray | None]:
         """Training and validation rows; None stands for all and none."""
         if not self.early_stopping:
             return None, None
@@ -1040,7 +1042,7 @@ class AutoencoderTransformer(
         return autoencoder, loss, result
 
     def _prepare_regularizers(
-        self, y: np.ndarray | None, batches: Batches, ranks: Ranks
+        self, y: np.ndarray | None, batches: Batches, ranks: Ranks = ALONE
     ) -> list[Regularizer]:
         regularizers = resolve_regularizers(self.regularizer)
         means = self._fill.values.detach().to(self.device_)

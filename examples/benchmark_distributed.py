@@ -375,7 +375,7 @@ def stream(folder, gigabytes):
     ray.shutdown()
     for name in ("fit", "transform"):
         print(
-            f"{name}: {results[name]['seconds']:.0f} s; most memory: own, with libraries, with the object store"
+            f"{name}: {results[name]['seconds']:.0f} s; memory: own, with libraries, with object store"
         )
         for title, held in sorted(results[name]["memory"].items()):
             print(f"  {title[:50]:50}" + "".join(f"{each / 1e6:9,.0f} MB" for each in held))
