@@ -374,9 +374,7 @@ def stream(folder, gigabytes):
     results |= {"store": max(store, watched.store), "limit": limit}
     ray.shutdown()
     for name in ("fit", "transform"):
-        print(
-            f"{name}: {results[name]['seconds']:.0f} s; memory: own, with libraries, with object store"
-        )
+        print(f"{name}: {results[name]['seconds']:.0f} s; memory, + libraries, + object store")
         for title, held in sorted(results[name]["memory"].items()):
             print(f"  {title[:50]:50}" + "".join(f"{each / 1e6:9,.0f} MB" for each in held))
     used = results["store"]
