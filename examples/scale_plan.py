@@ -68,9 +68,7 @@ def plan(measured):
     for name, steps in (("CPU", cpu), ("GPU", gpu)):
         for batch in BATCHES:
             bandwidth, most = 2 * n_bytes / steps[batch], 1 + steps[batch] / (2 * LATENCY)
-            print(
-                f"  {name}, {batch:6} rows a worker: {8e-9 * bandwidth:6.2f} Gbit/s, {most:,.0f} of them"
-            )
+            print(f"  {name}, {batch:6} rows a worker: {8e-9 * bandwidth:6.2f} Gbit/s, {most:,.0f}")
     print(f"\nAn epoch of {ROWS:,} rows, by workers and network:")
     print("               rows a worker " + "".join(f"{name:>12}" for name in NETWORKS))
     for name, steps in (("CPU", cpu), ("GPU", gpu)):
