@@ -1067,7 +1067,7 @@ class AutoencoderTransformer(
         return autoencoder, loss, result
 
     def _prepare_regularizers(
-        self, y: np.ndarray | None, batches: Batches, ranks: Ranks
+        self, y: np.ndarray | None, batches: Batches, ranks: Ranks = ALONE
     ) -> list[Regularizer]:
         regularizers = resolve_regularizers(self.regularizer)
         means = self._fill.values.detach().to(self.device_)

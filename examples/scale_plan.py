@@ -31,17 +31,17 @@ def step_seconds(compute, n_workers, n_bytes, bandwidth, latency):
 
 
 def check(measured):
-    """The model beside the rate of two ranks on this machine, from that of one."""
+    """The model beside the rate of two ranks here, from that of two that do not talk."""
     n_bytes, seconds = measured["bytes"], measured["all_reduce"]
     # Between two processes of a machine: latency and bandwidth in one number.
     bandwidth = n_bytes / seconds
     print(f"2 ranks on this machine, an all_reduce takes {1e3 * seconds:.2f} ms:")
     for batch in (2048, 512, 64):
-        one, two = (measured[str(batch)][name] for name in ("one", "two"))
-        modelled = 2 * batch / step_seconds(batch / one, 2, n_bytes, bandwidth, 0)
+        one, two, apart = (measured[str(batch)][name] for name in ("one", "two", "apart"))
+        modelled = 2 * batch / step_seconds(2 * batch / apart, 2, n_bytes, bandwidth, 0)
         print(
-            f"  {batch:5} rows a rank: 1 rank {one:9,.0f} rows/s; 2 ranks {two:9,.0f} measured, "
-            f"{modelled:9,.0f} modelled, {modelled / two:.2f} of it"
+            f"  {batch:5} rows a rank: 1 rank {one:9,.0f} rows/s, 2 apart {apart:9,.0f}; 2 ranks "
+            f"{two:9,.0f} measured, {modelled:9,.0f} modelled, {modelled / two:.2f} of it"
         )
 
 
@@ -59,12 +59,16 @@ def plan(measured):
     cpu = {int(batch): int(batch) / measured[batch]["one"] for batch in ("64", "512", "2048")}
     cpu[16384] = 8 * cpu[2048]
     gpu = {batch: max(GPU_STEP, batch * 4 * COLUMNS / READ) for batch in BATCHES}
-    print(f"\nGradient of a step: {n_bytes:,} bytes. Bandwidth below which a step of many workers")
-    print("sends longer than it computes, so that twice the workers are not 1.5 times as fast:")
+    print(
+        f"\nGradient of a step: {n_bytes:,} bytes. Bandwidth below which a worker among many does"
+    )
+    print(
+        "less than half of what it does alone, and the number of them at which latency does that:"
+    )
     for name, steps in (("CPU", cpu), ("GPU", gpu)):
         for batch in BATCHES:
-            bandwidth = 2 * n_bytes / steps[batch]
-            print(f"  {name}, {batch:6} rows a worker: {8e-9 * bandwidth:8.2f} Gbit/s")
+            bandwidth, most = 2 * n_bytes / steps[batch], 1 + steps[batch] / (2 * LATENCY)
+            print(f"  {name}, {batch:6} rows a worker: {8e-9 * bandwidth:6.2f} Gbit/s, {most:,.0f}")
     print(f"\nAn epoch of {ROWS:,} rows, by workers and network:")
     print("               rows a worker " + "".join(f"{name:>12}" for name in NETWORKS))
     for name, steps in (("CPU", cpu), ("GPU", gpu)):
