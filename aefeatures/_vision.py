@@ -130,6 +130,9 @@ class ImageRows:
 
     def __getitem__(self, index: Any) -> np.ndarray:
         """Decode one row, those of a slice, at positions, or where a mask is True."""
+        if isinstance(index, tuple):
+            # scikit-learn takes rows by X[rows, ...], columns by X[:, columns].
+            return self[index[0]] if index[1] is Ellipsis else self[:][index]
         every = range(len(self))
         if isinstance(index, slice):
             return self.read(every[index])[0]
