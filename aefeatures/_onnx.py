@@ -13,6 +13,7 @@ from typing import Any, Literal, cast
 import numpy as np
 import sklearn
 import torch
+from scipy import sparse
 from sklearn.base import is_classifier
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
@@ -112,7 +113,8 @@ def to_onnx(
         always converted as a whole.
     X : array-like or DataFrame of shape (n_samples, n_features), default=None
         Some rows, one is enough, of the kind that the model will be given: it takes the types of
-        their columns, and of a DataFrame has an input per column. None is a matrix of float32.
+        their columns. The model of a pipeline has an input for each column of a frame of pandas
+        or polars. None is a matrix of float32; columns that are chosen by name need a frame.
 
     Raises
     ------
@@ -121,7 +123,7 @@ def to_onnx(
     sklearn.exceptions.NotFittedError
         If the estimator is not fitted.
     ValueError
-        If `part` is none of the three, or is asked for of a pipeline.
+        If `part` is none of the three, or is asked for of a pipeline; if X has other columns.
 
     References
     ----------
@@ -162,7 +164,7 @@ def to_onnx(
             warnings.filterwarnings("ignore", "Attribute `prob[AB]_`", FutureWarning)
             model = _import("skl2onnx").to_onnx(
                 estimator,
-                np.zeros((1, estimator.n_features_in_), np.float32) if X is None else X[:1],
+                initial_types=_input_types(estimator, X),
                 options={"zipmap": False} if is_classifier(estimator) else None,
                 target_opset={"": _OPSET, "ai.onnx.ml": _OPSET_ML},
             )
@@ -185,6 +187,28 @@ def _import(name: str) -> Any:
         return importlib.import_module(name)
     except ImportError as error:
         raise ImportError(f"ONNX models need {name}: pip install 'aefeatures[onnx]'.") from error
+
+
+def _input_types(estimator: Any, X: Any) -> list[tuple[str, Any]]:
+    """Names and types of a pipeline's inputs, as skl2onnx takes them."""
+    guess = _import("skl2onnx.common.data_types").guess_data_type
+    if hasattr(X, "columns") and hasattr(X, "dtypes"):
+        inputs = [(name, np.asarray(X[name])[:, None]) for name in X.columns]
+    else:
+        n_columns = estimator.n_features_in_
+        if X is None:
+            X = np.zeros((1, n_columns), np.float32)
+        X = X[:1].toarray() if sparse.issparse(X) else np.asarray(X[:1])
+        if X.ndim != 2 or X.shape[1] != n_columns:
+            raise ValueError(
+                f"X has {X.shape[-1]} features, but {type(estimator).__name__} is expecting "
+                f"{n_columns} features as input."
+            )
+        inputs = [("X", X)]
+    types = [(name, guess(values)[0][1]) for name, values in inputs]
+    for _, each in types:
+        each.shape = [None, *each.shape[1:]]
+    return types
 
 
 def _input_dtypes(operator: Any) -> list[np.dtype]:
