@@ -38,9 +38,10 @@ _NAMES = {
 # What onnxruntime computes in float32 alone on a CPU. (Sigmoid is one where a product follows it,
 # as in "silu", which onnxruntime 1.20 to 1.23 make one operation of.)
 _IN_FLOAT32_ONLY = {
-    *("AveragePool", "Conv", "ConvTranspose", "Elu", "Erf", "Gelu", "GlobalAveragePool"),
-    *("GlobalMaxPool", "HardSigmoid", "InstanceNormalization", "LRN", "LeakyRelu", "LpPool"),
-    *("PRelu", "Selu", "Sigmoid", "Softplus", "Softsign", "ThresholdedRelu"),
+    *("Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "AveragePool", "Conv", "ConvTranspose"),
+    *("Cosh", "Elu", "Erf", "Gelu", "GlobalAveragePool", "GlobalMaxPool", "HardSigmoid"),
+    *("InstanceNormalization", "LRN", "LeakyRelu", "LpPool", "PRelu", "Resize", "Selu", "Sigmoid"),
+    *("Sinh", "Softplus", "Softsign", "Tan", "ThresholdedRelu"),
 }
 
 
@@ -375,10 +376,13 @@ def _compute_in_float32(graph: Any) -> None:
         before, after = [], []
         if node.op_type in _IN_FLOAT32_ONLY:
             wide_inputs, wide_outputs = list(node.input), list(node.output)
-            node.input[:] = [f"{name}_float32_{node.name}" for name in wide_inputs]
+            if node.op_type == "Resize":  # its factors and sizes have types of their own
+                del wide_inputs[1:]
+            narrow_inputs = [f"{name}_float32_{node.name}" for name in wide_inputs]
+            node.input[: len(wide_inputs)] = narrow_inputs
             node.output[:] = [f"{name}_float32" for name in wide_outputs]
             before = [
-                cast_node(*ends, single) for ends in zip(wide_inputs, node.input, strict=True)
+                cast_node(*ends, single) for ends in zip(wide_inputs, narrow_inputs, strict=True)
             ]
             after = [
                 cast_node(*ends, double) for ends in zip(node.output, wide_outputs, strict=True)

@@ -38,10 +38,18 @@ from aefeatures import (
 pytestmark = pytest.mark.filterwarnings("ignore:Attribute `prob[AB]_`:FutureWarning")
 
 
+class Atan(nn.Module):
+    def forward(self, X):
+        return X.atan()
+
+
 def of_users(n_features, n_components):
     """A network of a user's own, of modules that the library does not use."""
-    encoder = nn.Sequential(nn.Linear(n_features, 16), nn.Softplus(), nn.Linear(16, n_components))
-    return encoder, nn.Sequential(nn.Linear(n_components, 16), nn.SELU(), nn.Linear(16, n_features))
+    middle = nn.Sequential(nn.Linear(n_features, 16), nn.Softplus(), Atan())
+    encoder = nn.Sequential(*middle, nn.Linear(16, n_components))
+    larger = nn.Sequential(nn.Unflatten(1, (1, 4, 4)), nn.Upsample(scale_factor=2), nn.Flatten())
+    widen = nn.Sequential(nn.Linear(n_components, 16), nn.SELU(), *larger)
+    return encoder, nn.Sequential(*widen, nn.Linear(64, n_features))
 
 
 NETWORKS = {
