@@ -379,7 +379,7 @@ class RowView:
     def __getitem__(self, key: Any) -> Any:
         if isinstance(key, tuple):
             # scikit-learn takes rows by X[rows, ...], columns by X[:, columns].
-            return self[key[0]] if key[1] is Ellipsis else self[:][key]
+            return self[key[0]] if key[1:] == (Ellipsis,) else self[:][key]
         if isinstance(key, slice) and self._rows is None:
             return np.asarray(self.base[key])
         positions = np.arange(len(self)) if self._rows is None else self._rows
