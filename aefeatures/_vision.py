@@ -247,6 +247,8 @@ def _stored_labels(dataset: Any) -> np.ndarray | None:
 def _channels_first(image: Any) -> np.ndarray:
     if isinstance(image, torch.Tensor):
         return image.detach().cpu().numpy()
+    if getattr(image, "mode", None) == "P":  # its numbers are positions in a palette
+        image = image.convert("RGB")
     array = np.asarray(image)
     return array.transpose(2, 0, 1) if array.ndim == 3 else array
 

@@ -336,6 +336,15 @@ def test_memory_stays_flat(monkeypatch):
     assert peak < rows.shape[0] * rows.shape[1] / 2
 
 
+def test_images_with_a_palette_are_coloured():
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (4, 4, 3), np.uint8))
+    image = image.convert("P", palette=Image.Palette.ADAPTIVE, colors=3)
+    X, _ = load_images([(image, 0)])
+    np.testing.assert_array_equal(
+        X, np.asarray(image.convert("RGB")).transpose(2, 0, 1).reshape(1, -1)
+    )
+
+
 def test_bad_datasets():
     image = np.zeros((4, 4), np.uint8)
     with pytest.raises(ValueError, match="no images"):
