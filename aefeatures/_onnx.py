@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import threading
 import warnings
 from inspect import signature
 from io import BytesIO
@@ -43,6 +44,9 @@ _IN_FLOAT32_ONLY = {
     *("InstanceNormalization", "LRN", "LeakyRelu", "LpPool", "PRelu", "Resize", "Selu", "Sigmoid"),
     *("Sinh", "Softplus", "Softsign", "Tan", "ThresholdedRelu"),
 }
+
+# PyTorch's exporter and the filters of warnings belong to all threads.
+_exporting = threading.RLock()
 
 
 def register_onnx_converters() -> None:
@@ -160,7 +164,7 @@ def to_onnx(
         )
     else:
         register_onnx_converters()
-        with warnings.catch_warnings():
+        with _exporting, warnings.catch_warnings():
             # skl2onnx 1.20 reads attributes of SVC that scikit-learn 1.9 deprecates.
             warnings.filterwarnings("ignore", "Attribute `prob[AB]_`", FutureWarning)
             model = _import("skl2onnx").to_onnx(
@@ -284,7 +288,7 @@ def _export(
         "output_names": [result],
         "opset_version": _OPSET,
     }
-    with warnings.catch_warnings():
+    with _exporting, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if "dynamic_shapes" in signature(torch.onnx.export).parameters:
             settings["dynamic_shapes"] = ({0: torch.export.Dim("n")},)

@@ -4,6 +4,8 @@ import json
 import shutil
 import subprocess
 import threading
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
@@ -219,6 +221,15 @@ def test_what_a_model_says_of_itself(fitted, digits, tmp_path):
     )
     assert labels.shape == (450,)
     assert probabilities.shape[0] == 450
+
+
+def test_side_by_side_in_threads(fitted, tmp_path):
+    filters = list(warnings.filters)
+    pipeline = make_pipeline(fitted)
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(lambda i: to_onnx((fitted, pipeline)[i % 2], tmp_path / str(i)), range(4)))
+    assert warnings.filters == filters
+    assert (tmp_path / "0").read_bytes() == (tmp_path / "2").read_bytes()
 
 
 def test_what_cannot_be_converted(fitted, digits, tmp_path):
