@@ -440,8 +440,9 @@ class RowView:
         return self.shape[0]
 
     def __getitem__(self, key: Any) -> Any:
-        if isinstance(key, tuple) and len(key) == 2 and key[1] in (Ellipsis, slice(None)):
-            key = key[0]  # as scikit-learn writes it
+        if isinstance(key, tuple):
+            # scikit-learn takes rows by X[rows, ...], columns by X[:, columns].
+            return self[key[0]] if key[1:] == (Ellipsis,) else self[:][key]
         if isinstance(key, slice) and self._rows is None:
             return np.asarray(self.base[key])
         positions = np.arange(len(self)) if self._rows is None else self._rows

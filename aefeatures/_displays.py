@@ -12,7 +12,7 @@ from sklearn.utils import check_array
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, column_or_1d
 
 from aefeatures._autoencoder import AutoencoderTransformer
-from aefeatures._validation import BaseSearchCV
+from aefeatures._validation import BaseSearchCV, as_numpy
 
 # Ten colours that also the colour-blind tell apart (Petroff, "Accessible color sequences for
 # data visualization", 2021).
@@ -224,7 +224,7 @@ class LatentSpaceDisplay:
             raise ValueError(f"components must be among 0 to {n_components - 1}, got {chosen}.")
         y = None
         if self.y is not None:
-            y = column_or_1d(self.y)
+            y = column_or_1d(as_numpy(self.y))
             check_consistent_length(codes, y)
         if not 0 <= trim < 0.5:
             raise ValueError(f"trim must be in [0, 0.5), got {trim}.")

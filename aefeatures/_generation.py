@@ -279,7 +279,7 @@ class AutoencoderGenerator(BaseEstimator):
             raise AttributeError(f"The density {self.density!r} has no score_samples.")
         X = as_numpy(X)
         check_rows(self, X, reset=False)
-        codes = np.asarray(self.autoencoder_.transform(X), dtype=np.float64)
+        codes = self._encode(X).astype(np.float64)
         codes = (codes - self._mean) / self._spread
         each = np.stack([density.score_samples(codes) for density in self.densities_], axis=1)
         prior = np.ones(1) if self.class_prior_ is None else self.class_prior_
@@ -402,8 +402,15 @@ class AutoencoderGenerator(BaseEstimator):
             codes[places] = drawn[rng.permutation(len(places))]
         return codes * self._spread + self._mean
 
+    # With dispatch, a frozen autoencoder that was fitted on tensors would take tensors only.
+
+    def _encode(self, X: Any) -> np.ndarray:
+        with config_context(array_api_dispatch=False):
+            return np.asarray(self.autoencoder_.transform(X))
+
     def _decode(self, codes: np.ndarray) -> np.ndarray:
-        decoded = self.autoencoder_.inverse_transform(codes.astype(self._code_dtype))
+        with config_context(array_api_dispatch=False):
+            decoded = self.autoencoder_.inverse_transform(codes.astype(self._code_dtype))
         return np.asarray(decoded)
 
     def _encode_one(self, row: Any, name: str) -> np.ndarray:
@@ -413,7 +420,7 @@ class AutoencoderGenerator(BaseEstimator):
         n_rows = check_rows(self, row, reset=False).shape[0]
         if n_rows != 1:
             raise ValueError(f"{name} must be one row, got {n_rows}.")
-        return np.asarray(self.autoencoder_.transform(row))[0]
+        return self._encode(row)[0]
 
     def _as_seen(self, X: Any) -> Any:
         """Rows in a frame, where `fit` was given one."""

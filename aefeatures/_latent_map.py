@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from sklearn import config_context
 from sklearn.utils import check_consistent_length, resample
 from sklearn.utils.validation import column_or_1d
 from torch import nn
@@ -27,7 +28,7 @@ from aefeatures._displays import find_steps, holds_classes, is_missing, unique_c
 from aefeatures._networks import ACTIVATIONS, BatchNorm, ConvNetwork, resolve_image_shape
 from aefeatures._persistence import write_atomically
 from aefeatures._scaling import Scaling
-from aefeatures._validation import check_rows, take_samples
+from aefeatures._validation import as_numpy, check_rows, take_samples
 
 # Ten colours times four symbols can be told apart; what is left over is one class of its own.
 _MOST_CLASSES = 40
@@ -144,7 +145,7 @@ def write_latent_map(
     target = None
     if y is not None:
         check_consistent_length(X, y)
-        target = _describe_target(column_or_1d(y))
+        target = _describe_target(column_or_1d(as_numpy(y)))
     index = _sample(n_rows, target, max_points)
     shown = take_samples(X, index)
     names = getattr(X, "columns", None) if not before else None
@@ -154,16 +155,20 @@ def write_latent_map(
         if names is None and i == len(before) - 1:
             names = _names_out(before)
     shape = _resolve_shape(image_shape, transformer)
-    contents = {
-        "n_rows": n_rows,
-        "rows": _pack(index.astype(np.int32)),
-        "target": None if target is None else target.taken(index),
-        "image_shape": shape,
-        "feature_names": _resolve_names(feature_names, names, transformer),
-        "loss": transformer._fitted_loss if isinstance(transformer._fitted_loss, str) else "loss",
-        "errors": _pack(-transformer.score_samples(shown).astype(np.float32)),
-        **_describe_codes(transformer, shown, is_image=shape is not None),
-    }
+    shown = as_numpy(shown)
+    with config_context(array_api_dispatch=False):  # the page is made of NumPy's arrays
+        contents = {
+            "n_rows": n_rows,
+            "rows": _pack(index.astype(np.int32)),
+            "target": None if target is None else target.taken(index),
+            "image_shape": shape,
+            "feature_names": _resolve_names(feature_names, names, transformer),
+            "loss": transformer._fitted_loss
+            if isinstance(transformer._fitted_loss, str)
+            else "loss",
+            "errors": _pack(-transformer.score_samples(shown).astype(np.float32)),
+            **_describe_codes(transformer, shown, is_image=shape is not None),
+        }
     page = _fill_template(contents, plotly_js).encode()
     if len(page) > _LARGE_PAGE_BYTES:
         warnings.warn(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import threading
 import warnings
 from inspect import signature
 from io import BytesIO
@@ -13,6 +14,7 @@ from typing import Any, Literal, cast
 import numpy as np
 import sklearn
 import torch
+from scipy import sparse
 from sklearn.base import is_classifier
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
@@ -37,10 +39,14 @@ _NAMES = {
 # What onnxruntime computes in float32 alone on a CPU. (Sigmoid is one where a product follows it,
 # as in "silu", which onnxruntime 1.20 to 1.23 make one operation of.)
 _IN_FLOAT32_ONLY = {
-    *("AveragePool", "Conv", "ConvTranspose", "Elu", "Erf", "Gelu", "GlobalAveragePool"),
-    *("GlobalMaxPool", "HardSigmoid", "InstanceNormalization", "LRN", "LeakyRelu", "LpPool"),
-    *("PRelu", "Selu", "Sigmoid", "Softplus", "Softsign", "ThresholdedRelu"),
+    *("Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "AveragePool", "Conv", "ConvTranspose"),
+    *("Cosh", "Elu", "Erf", "Gelu", "GlobalAveragePool", "GlobalMaxPool", "HardSigmoid"),
+    *("InstanceNormalization", "LRN", "LeakyRelu", "LpPool", "PRelu", "Resize", "Selu", "Sigmoid"),
+    *("Sinh", "Softplus", "Softsign", "Tan", "ThresholdedRelu"),
 }
+
+# PyTorch's exporter and the filters of warnings belong to all threads.
+_exporting = threading.RLock()
 
 
 def register_onnx_converters() -> None:
@@ -112,7 +118,8 @@ def to_onnx(
         always converted as a whole.
     X : array-like or DataFrame of shape (n_samples, n_features), default=None
         Some rows, one is enough, of the kind that the model will be given: it takes the types of
-        their columns, and of a DataFrame has an input per column. None is a matrix of float32.
+        their columns. The model of a pipeline has an input for each column of a frame of pandas
+        or polars. None is a matrix of float32; columns that are chosen by name need a frame.
 
     Raises
     ------
@@ -121,7 +128,7 @@ def to_onnx(
     sklearn.exceptions.NotFittedError
         If the estimator is not fitted.
     ValueError
-        If `part` is none of the three, or is asked for of a pipeline.
+        If `part` is none of the three, or is asked for of a pipeline; if X has other columns.
 
     References
     ----------
@@ -157,12 +164,12 @@ def to_onnx(
         )
     else:
         register_onnx_converters()
-        with warnings.catch_warnings():
+        with _exporting, warnings.catch_warnings():
             # skl2onnx 1.20 reads attributes of SVC that scikit-learn 1.9 deprecates.
             warnings.filterwarnings("ignore", "Attribute `prob[AB]_`", FutureWarning)
             model = _import("skl2onnx").to_onnx(
                 estimator,
-                np.zeros((1, estimator.n_features_in_), np.float32) if X is None else X[:1],
+                initial_types=_input_types(estimator, X),
                 options={"zipmap": False} if is_classifier(estimator) else None,
                 target_opset={"": _OPSET, "ai.onnx.ml": _OPSET_ML},
             )
@@ -185,6 +192,28 @@ def _import(name: str) -> Any:
         return importlib.import_module(name)
     except ImportError as error:
         raise ImportError(f"ONNX models need {name}: pip install 'aefeatures[onnx]'.") from error
+
+
+def _input_types(estimator: Any, X: Any) -> list[tuple[str, Any]]:
+    """Names and types of a pipeline's inputs, as skl2onnx takes them."""
+    guess = _import("skl2onnx.common.data_types").guess_data_type
+    if hasattr(X, "columns") and hasattr(X, "dtypes"):
+        inputs = [(name, np.asarray(X[name])[:, None]) for name in X.columns]
+    else:
+        n_columns = estimator.n_features_in_
+        if X is None:
+            X = np.zeros((1, n_columns), np.float32)
+        X = X[:1].toarray() if sparse.issparse(X) else np.asarray(X[:1])
+        if X.ndim != 2 or X.shape[1] != n_columns:
+            raise ValueError(
+                f"X has {X.shape[-1]} features, but {type(estimator).__name__} is expecting "
+                f"{n_columns} features as input."
+            )
+        inputs = [("X", X)]
+    types = [(name, guess(values)[0][1]) for name, values in inputs]
+    for _, each in types:
+        each.shape = [None, *each.shape[1:]]
+    return types
 
 
 def _input_dtypes(operator: Any) -> list[np.dtype]:
@@ -259,7 +288,7 @@ def _export(
         "output_names": [result],
         "opset_version": _OPSET,
     }
-    with warnings.catch_warnings():
+    with _exporting, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if "dynamic_shapes" in signature(torch.onnx.export).parameters:
             settings["dynamic_shapes"] = ({0: torch.export.Dim("n")},)
@@ -351,10 +380,13 @@ def _compute_in_float32(graph: Any) -> None:
         before, after = [], []
         if node.op_type in _IN_FLOAT32_ONLY:
             wide_inputs, wide_outputs = list(node.input), list(node.output)
-            node.input[:] = [f"{name}_float32_{node.name}" for name in wide_inputs]
+            if node.op_type == "Resize":  # its factors and sizes have types of their own
+                del wide_inputs[1:]
+            narrow_inputs = [f"{name}_float32_{node.name}" for name in wide_inputs]
+            node.input[: len(wide_inputs)] = narrow_inputs
             node.output[:] = [f"{name}_float32" for name in wide_outputs]
             before = [
-                cast_node(*ends, single) for ends in zip(wide_inputs, node.input, strict=True)
+                cast_node(*ends, single) for ends in zip(wide_inputs, narrow_inputs, strict=True)
             ]
             after = [
                 cast_node(*ends, double) for ends in zip(node.output, wide_outputs, strict=True)

@@ -218,8 +218,8 @@ def _check_columns(X: Any) -> None:
     """Refuse the columns of a frame that are no numbers, by their names."""
     others = [
         f"{name!r} ({dtype})"
-        for name, dtype in zip(X.columns, X.dtypes, strict=True)
-        if not _holds_numbers(dtype)
+        for i, (name, dtype) in enumerate(zip(X.columns, X.dtypes, strict=True))
+        if not _holds_numbers(X, i, dtype)
     ]
     if others:
         more = ", ..." if len(others) > 5 else ""
@@ -229,14 +229,20 @@ def _check_columns(X: Any) -> None:
         )
 
 
-def _holds_numbers(dtype: Any) -> bool:
-    """Whether a column of a frame may hold numbers; of objects scikit-learn finds out."""
+def _holds_numbers(X: Any, i: int, dtype: Any) -> bool:
+    """Whether a frame's column i may hold numbers; objects, as texts are in pandas 2, are tried."""
     if hasattr(dtype, "is_numeric"):  # of polars
         return bool(dtype.is_numeric()) or str(dtype) in ("Boolean", "Null", "Object")
-    dtype = getattr(getattr(dtype, "categories", None), "dtype", dtype)
-    return getattr(dtype, "kind", "O") in "biufO" and not str(dtype).startswith(
-        ("str", "date", "time", "duration")
-    )
+    categories = getattr(dtype, "categories", None)
+    dtype = getattr(categories, "dtype", dtype)
+    kind = getattr(dtype, "kind", "O")
+    if kind != "O" or str(dtype).startswith(("str", "date", "time", "duration")):
+        return kind in "biuf"
+    try:
+        np.asarray(X.iloc[:, i] if categories is None else categories, dtype=np.float64)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def _no_warnings_of_sums() -> np.errstate:

@@ -130,6 +130,9 @@ class ImageRows:
 
     def __getitem__(self, index: Any) -> np.ndarray:
         """Decode one row, those of a slice, at positions, or where a mask is True."""
+        if isinstance(index, tuple):
+            # scikit-learn takes rows by X[rows, ...], columns by X[:, columns].
+            return self[index[0]] if index[1] is Ellipsis else self[:][index]
         every = range(len(self))
         if isinstance(index, slice):
             return self.read(every[index])[0]
@@ -244,6 +247,8 @@ def _stored_labels(dataset: Any) -> np.ndarray | None:
 def _channels_first(image: Any) -> np.ndarray:
     if isinstance(image, torch.Tensor):
         return image.detach().cpu().numpy()
+    if getattr(image, "mode", None) == "P":  # its numbers are positions in a palette
+        image = image.convert("RGB")
     array = np.asarray(image)
     return array.transpose(2, 0, 1) if array.ndim == 3 else array
 

@@ -8,10 +8,17 @@ import pytest
 import torch
 from sklearn import config_context
 from sklearn.base import clone
+from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import make_pipeline
 from sklearn.utils.estimator_checks import estimator_checks_generator
 
-from aefeatures import AutoencoderGenerator, AutoencoderTransformer, NextFramePredictor
+from aefeatures import (
+    AutoencoderGenerator,
+    AutoencoderTransformer,
+    LatentSpaceDisplay,
+    NextFramePredictor,
+    write_latent_map,
+)
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:n_components=. is not below:UserWarning"),
@@ -169,3 +176,21 @@ def test_labels_and_pipelines(digits):
     assert isinstance(generator.sample(3)[0], np.ndarray)
     assert generator.score_samples(X).shape == generator.score_samples(digits[0]).shape
     assert generator.interpolate(X[0], X[1], 3).shape == (3, 64)
+    np.testing.assert_array_equal(generator.sample(3, y[:3])[1], digits[2][:3])
+    frozen = FrozenEstimator(quick().fit(X))
+    generator = AutoencoderGenerator(frozen, random_state=0).fit(X, y)
+    assert generator.sample(3)[0].shape == (3, 64)
+    assert generator.score_samples(X).shape == (len(X),)
+    assert generator.interpolate(X[0], X[1], 3).shape == (3, 64)
+
+
+def test_pictures_of_tensors(digits, tmp_path):
+    X, y = torch.from_numpy(digits[1].copy()), torch.from_numpy(digits[3].copy())
+    transformer = quick(n_components=2).fit(X)
+    display = LatentSpaceDisplay.from_estimator(transformer, X, y)
+    assert len(display.ax_.get_legend().get_texts()) == 10
+    pages = [tmp_path / "tensors.html", tmp_path / "arrays.html"]
+    write_latent_map(transformer, X, y, path=pages[0], image_shape=(8, 8))
+    with config_context(array_api_dispatch=False):
+        write_latent_map(transformer, digits[1], digits[3], path=pages[1], image_shape=(8, 8))
+    assert pages[0].read_bytes() == pages[1].read_bytes()

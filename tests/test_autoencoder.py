@@ -554,6 +554,9 @@ def test_columns_that_hold_numbers(column):
     ("column", "kind"),
     [
         (pd.Categorical(["x", "y"]), "category"),
+        (pd.Categorical(["x", "y"], pd.Index(["x", "y"], dtype=object)), "category"),
+        (pd.Series(["x", "y"], dtype=object), "object"),  # what a text is in pandas 2
+        (pd.Series([pd.Timestamp("2020"), None], dtype=object), "object"),
         (pd.array(["x", "y"], dtype="string"), "string"),
         (pd.date_range("2020", periods=2), r"datetime64\[.*\]"),
         (pd.to_timedelta([1, 2], "D"), r"timedelta64\[.*\]"),

@@ -4,21 +4,26 @@ import json
 import shutil
 import subprocess
 import threading
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import onnx
 import onnxruntime
 import pandas as pd
+import polars as pl
 import pytest
 import skl2onnx
-from sklearn.compose import ColumnTransformer
+import torch
+from scipy import sparse
+from sklearn.compose import ColumnTransformer, make_column_transformer
 from sklearn.decomposition import PCA
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline, make_union
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.svm import SVC
 from torch import nn
 
@@ -26,6 +31,7 @@ from aefeatures import (
     AutoencoderTransformer,
     ConvNetwork,
     DenseNetwork,
+    RowView,
     register_onnx_converters,
     to_onnx,
 )
@@ -34,10 +40,18 @@ from aefeatures import (
 pytestmark = pytest.mark.filterwarnings("ignore:Attribute `prob[AB]_`:FutureWarning")
 
 
+class Atan(nn.Module):
+    def forward(self, X):
+        return X.atan()
+
+
 def of_users(n_features, n_components):
     """A network of a user's own, of modules that the library does not use."""
-    encoder = nn.Sequential(nn.Linear(n_features, 16), nn.Softplus(), nn.Linear(16, n_components))
-    return encoder, nn.Sequential(nn.Linear(n_components, 16), nn.SELU(), nn.Linear(16, n_features))
+    middle = nn.Sequential(nn.Linear(n_features, 16), nn.Softplus(), Atan())
+    encoder = nn.Sequential(*middle, nn.Linear(16, n_components))
+    larger = nn.Sequential(nn.Unflatten(1, (1, 4, 4)), nn.Upsample(scale_factor=2), nn.Flatten())
+    widen = nn.Sequential(nn.Linear(n_components, 16), nn.SELU(), *larger)
+    return encoder, nn.Sequential(*widen, nn.Linear(64, n_features))
 
 
 NETWORKS = {
@@ -149,6 +163,30 @@ def test_columns_of_a_frame_are_inputs(digits, tmp_path):
     assert json.loads(names) == list(frame)
 
 
+def test_a_frame_of_polars_with_texts(digits, tmp_path):
+    frame = pl.DataFrame(digits[0][:, :20].astype(np.float32)).with_columns(
+        pl.Series("kind", ["", "a", "b"] * 449)
+    )
+    encode = make_column_transformer(
+        (OneHotEncoder(sparse_output=False, handle_unknown="ignore"), ["kind"]),
+        remainder="passthrough",
+    )
+    pipeline = make_pipeline(encode, small(), KNeighborsClassifier())
+    pipeline.fit(frame.to_pandas(), digits[2])
+    session = session_of(written(pipeline, tmp_path, X=frame))
+    labels = session.run(["label"], {name: frame[[name]].to_numpy() for name in frame.columns})[0]
+    assert (labels == pipeline.predict(frame.to_pandas())).mean() > 0.999
+
+
+@pytest.mark.parametrize(
+    "make", [np.ndarray.tolist, sparse.csr_matrix, torch.tensor, RowView], ids=lambda f: f.__name__
+)
+def test_rows_of_any_kind_show_the_type(digits, tmp_path, make):
+    pipeline = make_pipeline(small(), KNeighborsClassifier()).fit(digits[0], digits[2])
+    (given,) = session_of(written(pipeline, tmp_path, X=make(digits[0]))).get_inputs()
+    assert (given.name, given.type, given.shape[1]) == ("X", "tensor(double)", 64)
+
+
 @pytest.mark.parametrize("dtype", [np.uint8, np.int64, np.float16])
 def test_other_dtypes(fitted, digits, tmp_path, dtype):
     X = digits[1].astype(dtype)
@@ -185,6 +223,15 @@ def test_what_a_model_says_of_itself(fitted, digits, tmp_path):
     assert probabilities.shape[0] == 450
 
 
+def test_side_by_side_in_threads(fitted, tmp_path):
+    filters = list(warnings.filters)
+    pipeline = make_pipeline(fitted)
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(lambda i: to_onnx((fitted, pipeline)[i % 2], tmp_path / str(i)), range(4)))
+    assert warnings.filters == filters
+    assert (tmp_path / "0").read_bytes() == (tmp_path / "2").read_bytes()
+
+
 def test_what_cannot_be_converted(fitted, digits, tmp_path):
     path = tmp_path / "model.onnx"
     with pytest.raises(ValueError, match="part must be one of 'encoder', 'decoder', 'reconstruct'"):
@@ -195,6 +242,8 @@ def test_what_cannot_be_converted(fitted, digits, tmp_path):
         to_onnx(AutoencoderTransformer(), path)
     with pytest.raises(ValueError, match="X has 3 features, but AutoencoderTransformer"):
         to_onnx(fitted, path, X=np.zeros((1, 3)))
+    with pytest.raises(ValueError, match="X has 3 features, but Pipeline is expecting 64"):
+        to_onnx(make_pipeline(fitted), path, X=np.zeros((1, 3)))
     register_onnx_converters()
     with pytest.raises(ValueError, match="needs target_opset of at least 18, got 15"):
         skl2onnx.to_onnx(fitted, digits[0][:1], target_opset=15)

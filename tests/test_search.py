@@ -10,6 +10,7 @@ import optuna
 import pytest
 from optuna_integration import OptunaSearchCV
 from sklearn.base import clone
+from sklearn.compose import make_column_transformer
 from sklearn.experimental import enable_halving_search_cv  # noqa: F401
 from sklearn.model_selection import GridSearchCV, HalvingRandomSearchCV, cross_val_score
 from sklearn.pipeline import Pipeline
@@ -88,6 +89,8 @@ def test_other_steps_get_arrays_of_views(digits):
     pipeline = Pipeline([("scale", MinMaxScaler()), ("svc", SVC())])
     expected = cross_val_score(pipeline, X, y, cv=3)
     np.testing.assert_array_equal(cross_val_score(pipeline, RowView(X), y, cv=3), expected)
+    columns = make_column_transformer((MinMaxScaler(), [3, 1]), ("passthrough", [2]))
+    np.testing.assert_array_equal(columns.fit_transform(RowView(X)), columns.fit_transform(X))
 
 
 def test_folds_of_views_are_not_copied(monkeypatch):

@@ -7,9 +7,13 @@ import pytest
 import torch
 from scipy.io import savemat
 from sklearn.base import clone
+from sklearn.model_selection import cross_val_score
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import MinMaxScaler
 from torch.utils.data import ConcatDataset, Subset
 
-from aefeatures import AutoencoderTransformer, load_images
+from aefeatures import AutoencoderTransformer, RowView, load_images
 
 torchvision = pytest.importorskip("torchvision")
 from PIL import Image  # noqa: E402
@@ -197,7 +201,7 @@ def test_every_dataset_eagerly_and_lazily(kind, make, monkeypatch):
 
 def test_lazy_rows_are_read_like_those_of_an_array(make, monkeypatch):
     dataset = make(image_folder)
-    X, _ = load_images(dataset)
+    X, y = load_images(dataset)
     rows, _ = load_images(dataset, lazy=True, n_jobs=3)
     assert len(rows) == 20
     assert rows.image_shape == (3, 32, 32)
@@ -223,6 +227,11 @@ def test_lazy_rows_are_read_like_those_of_an_array(make, monkeypatch):
             rows[index]
     with pytest.raises(IndexError, match="out of range"):
         rows[20]
+    np.testing.assert_array_equal(rows[:, [9, 2]], X[:, [9, 2]])
+    pipeline = make_pipeline(MinMaxScaler(), KNeighborsClassifier(1))
+    expected = cross_val_score(pipeline, X, y, cv=2)
+    np.testing.assert_array_equal(cross_val_score(pipeline, rows, y, cv=2), expected)
+    np.testing.assert_array_equal(cross_val_score(pipeline, RowView(rows), y, cv=2), expected)
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(rows))[:], X)
 
 
@@ -325,6 +334,15 @@ def test_memory_stays_flat(monkeypatch):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < rows.shape[0] * rows.shape[1] / 2
+
+
+def test_images_with_a_palette_are_coloured():
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (4, 4, 3), np.uint8))
+    image = image.convert("P", palette=Image.Palette.ADAPTIVE, colors=3)
+    X, _ = load_images([(image, 0)])
+    np.testing.assert_array_equal(
+        X, np.asarray(image.convert("RGB")).transpose(2, 0, 1).reshape(1, -1)
+    )
 
 
 def test_bad_datasets():
