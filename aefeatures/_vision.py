@@ -139,6 +139,8 @@ class ImageRows:
         positions = np.asarray(index)
         if positions.dtype == bool and positions.shape == (len(self),):
             positions = np.flatnonzero(positions)
+        if positions.size == 0:
+            positions = positions.astype(np.intp)  # of [], as NumPy has it
         if positions.dtype.kind not in "iu" or positions.ndim > 1:
             raise IndexError(
                 f"Rows are chosen by a slice, integers or a mask of {len(self)} rows, got "

@@ -216,6 +216,7 @@ def test_lazy_rows_are_read_like_those_of_an_array(make, monkeypatch):
         np.array([-1, 0]),
         mask,
         mask[:0] * 1,
+        [],
     ):
         del asked[:]
         np.testing.assert_array_equal(rows[index], X[index])
