@@ -167,9 +167,9 @@ def distributed(group: Any = None) -> Iterator[None]:
     >>> from aefeatures import AutoencoderTransformer, distributed
     >>> X, _ = load_digits(return_X_y=True)
     >>> rank, size = 0, 1  # what torchrun tells each process
-    >>> with tempfile.NamedTemporaryFile() as file:
+    >>> with tempfile.TemporaryDirectory() as folder:
     ...     torch.distributed.init_process_group(
-    ...         "gloo", init_method=f"file://{file.name}", rank=rank, world_size=size
+    ...         "gloo", init_method=f"file://{folder}/group", rank=rank, world_size=size
     ...     )
     ...     with distributed():
     ...         transformer = AutoencoderTransformer(max_epochs=2).fit(X[rank::size])

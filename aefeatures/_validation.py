@@ -242,6 +242,8 @@ def _holds_numbers(X: Any, i: int, dtype: Any) -> bool:
         np.asarray(X.iloc[:, i] if categories is None else categories, dtype=np.float64)
     except (TypeError, ValueError):
         return False
+    except OverflowError:  # numbers all the same: `check_rows` says what is wrong
+        pass
     return True
 
 

@@ -163,6 +163,8 @@ def test_columns_of_a_frame_are_inputs(digits, tmp_path):
     assert json.loads(names) == list(frame)
 
 
+# scikit-learn 1.6 warns of what a later version does.
+@pytest.mark.filterwarnings("ignore:\\nThe format of the columns of the:FutureWarning")
 def test_a_frame_of_polars_with_texts(digits, tmp_path):
     frame = pl.DataFrame(digits[0][:, :20].astype(np.float32)).with_columns(
         pl.Series("kind", ["", "a", "b"] * 449)

@@ -122,6 +122,7 @@ def test_halving_random_search(digits, resource):
     assert search.predict(X[:5]).shape == (5,)
 
 
+@pytest.mark.filterwarnings("ignore:The OptunaSearchCV or classes:FutureWarning")  # with 1.6
 def test_optuna_search(digits):
     X, _, y, _ = digits
     optuna.logging.set_verbosity(optuna.logging.WARNING)
