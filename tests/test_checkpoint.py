@@ -597,10 +597,16 @@ def child(function, signal_=None, after=None):
     \"\"\"What `function` reported in a process of its own; None if it died first.\"\"\"
     path = folder / "report"
     path.unlink(missing_ok=True)
+
+    def report(**kinds):
+        part = folder / "part"
+        part.write_text(json.dumps(kinds))
+        part.replace(path)  # whole or not at all, whenever this process is killed
+
     pid = os.fork()
     if pid == 0:
         try:
-            function(lambda **kinds: path.write_text(json.dumps(kinds)))
+            function(report)
         except BaseException:
             import traceback
             traceback.print_exc()
