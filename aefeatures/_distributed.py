@@ -69,7 +69,12 @@ class _Group(Ranks):
     def __init__(self, group: Any) -> None:
         self._group = group
         self.rank, self.size = dist.get_rank(group), dist.get_world_size(group)
-        self._first = 0 if group is None else dist.get_global_rank(group, 0)
+        members = list(range(self.size))
+        if group is not None:
+            members = [dist.get_global_rank(group, rank) for rank in members]
+        self._first = members[0]
+        self._other = members[1 - self.rank] if self.size == 2 else None
+        self._got = torch.empty(0)
 
     def gather(self, value: T) -> list[T]:
         values: list[Any] = [None] * self.size
@@ -86,7 +91,18 @@ class _Group(Ranks):
         return values
 
     def sum_(self, tensor: torch.Tensor) -> None:
-        dist.all_reduce(tensor, group=self._group)
+        if self._other is None or tensor.device.type != "cpu":
+            dist.all_reduce(tensor, group=self._group)
+            return
+        # Gloo's ring sends twice and passes through more threads: to swap the tensors of two ranks
+        # takes less than half as long. Both come to the same bits, as a + b is b + a.
+        if self._got.shape != tensor.shape or self._got.dtype != tensor.dtype:
+            self._got = torch.empty_like(tensor)
+        sent = dist.isend(tensor, self._other, group=self._group)
+        dist.recv(self._got, self._other, group=self._group)
+        assert sent is not None  # as it is where this process is not in the group
+        sent.wait()
+        tensor += self._got
 
     def share_(self, tensor: torch.Tensor) -> None:
         dist.broadcast(tensor, self._first, group=self._group)

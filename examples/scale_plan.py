@@ -32,10 +32,10 @@ def step_seconds(compute, n_workers, n_bytes, bandwidth, latency):
 
 def check(measured):
     """The model beside the rate of two ranks here, from that of two that do not talk."""
-    n_bytes, seconds = measured["bytes"], measured["all_reduce"]
+    n_bytes, seconds = measured["bytes"], measured["reduction"]
     # Between two processes of a machine: latency and bandwidth in one number.
     bandwidth = n_bytes / seconds
-    print(f"2 ranks on this machine, an all_reduce takes {1e3 * seconds:.2f} ms:")
+    print(f"2 ranks on this machine, a reduction takes {1e3 * seconds:.2f} ms:")
     for batch in (2048, 512, 64):
         one, two, apart = (measured[str(batch)][name] for name in ("one", "two", "apart"))
         modelled = 2 * batch / step_seconds(2 * batch / apart, 2, n_bytes, bandwidth, 0)
