@@ -35,7 +35,7 @@ def check(measured):
     n_bytes, seconds = measured["bytes"], measured["reduction"]
     # Between two processes of a machine: latency and bandwidth in one number.
     bandwidth = n_bytes / seconds
-    print(f"2 ranks on this machine, a reduction takes {1e3 * seconds:.2f} ms:")
+    print(f"2 ranks on this machine, a reduction adds {1e3 * seconds:.2f} ms:")
     for batch in (2048, 512, 64):
         one, two, apart = (measured[str(batch)][name] for name in ("one", "two", "apart"))
         modelled = 2 * batch / step_seconds(2 * batch / apart, 2, n_bytes, bandwidth, 0)
