@@ -3,6 +3,8 @@
 
 PYTHON ?= python3
 VENV ?= .venv
+# Processes of one thread each: most tests are too small for more threads.
+PYTEST = OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 .PHONY: demo test test-slow lint docs wheel clean
 
@@ -10,10 +12,10 @@ demo: $(VENV)/demo
 	$(VENV)/bin/python examples/digits_pipeline.py
 
 test: $(VENV)/test
-	$(VENV)/bin/python -m pytest
+	$(PYTEST)
 
 test-slow: $(VENV)/test $(VENV)/tracking
-	$(VENV)/bin/python -m pytest -m slow
+	$(PYTEST) -m slow
 
 lint: $(VENV)/lint
 	$(VENV)/bin/ruff check .
