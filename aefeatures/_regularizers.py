@@ -347,6 +347,8 @@ class Denoising(Regularizer):
                 f"noise must return floats in the network's range, got {images.dtype}. End it "
                 "with v2.ToDtype(torch.float32, scale=True)."
             )
+        if not bool(images.isfinite().all()):
+            raise ValueError("noise must return finite numbers, got NaN or infinity.")
         return images.reshape(inputs.shape).to(inputs).masked_fill(missing, torch.nan)
 
 

@@ -264,5 +264,6 @@ def _to_uint8(image: np.ndarray, i: int) -> np.ndarray:
         return np.rint(image * 255).astype(np.uint8)
     raise ValueError(
         f"Images must be uint8 or floats in [0, 1], but image {i} is {image.dtype} in "
-        f"[{image.min():g}, {image.max():g}]. Leave normalization to the transformer's scaling."
+        f"[{image.min():g}, {image.max():g}]. Give the dataset a transform that divides by the "
+        "largest value there can be, and leave normalization to the transformer's scaling."
     )

@@ -599,6 +599,7 @@ def test_transforms_in_searches_checkpoints_and_files(digits, tmp_path):
         (lambda x: x[:, :, 1:], None, r"shape of images: \(64, 1, 8, 8\) became \(64, 1, 7, 8\)"),
         (lambda x: None, None, r"shape of images: \(64, 1, 8, 8\) became <class 'NoneType'>"),
         (lambda x: (x * 255).byte(), None, "noise must return floats .* got torch.uint8"),
+        (lambda x: x.log(), None, "noise must return finite numbers, got NaN or infinity"),
         (lambda x: x, (3, 8, 8), r"image_shape=\(3, 8, 8\) has 192 entries, but X has 64"),
     ],
 )

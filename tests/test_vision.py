@@ -346,6 +346,15 @@ def test_images_with_a_palette_are_coloured():
     )
 
 
+def test_deep_images_are_read_as_the_error_advises():
+    pixels = np.random.default_rng(0).integers(0, 2**16, (4, 4), np.uint16)
+    image = Image.fromarray(pixels)
+    with pytest.raises(ValueError, match=r"image 0 is uint16 .* a transform that divides by the"):
+        load_images([(image, 0)])
+    X, _ = load_images([(np.asarray(image) / 65535, 0)])
+    np.testing.assert_allclose(X[0], pixels.ravel() / 257, atol=0.5)
+
+
 def test_bad_datasets():
     image = np.zeros((4, 4), np.uint8)
     with pytest.raises(ValueError, match="no images"):
