@@ -198,7 +198,7 @@ def _input_types(estimator: Any, X: Any) -> list[tuple[str, Any]]:
     """Names and types of a pipeline's inputs, as skl2onnx takes them."""
     guess = _import("skl2onnx.common.data_types").guess_data_type
     if hasattr(X, "columns") and hasattr(X, "dtypes"):
-        inputs = [(name, np.asarray(X[name])[:, None]) for name in X.columns]
+        inputs = [(name, _values(X[name])[:, None]) for name in X.columns]
     else:
         n_columns = estimator.n_features_in_
         if X is None:
@@ -214,6 +214,16 @@ def _input_types(estimator: Any, X: Any) -> list[tuple[str, Any]]:
     for _, each in types:
         each.shape = [None, *each.shape[1:]]
     return types
+
+
+def _values(column: Any) -> np.ndarray:
+    """The values of a column of a frame; pandas 2 has nullable numbers as objects otherwise."""
+    values: np.ndarray = np.asarray(column)
+    dtype = getattr(column.dtype, "numpy_dtype", values.dtype)
+    if values.dtype == object and dtype.kind in "biuf":
+        dtype = np.dtype(float) if dtype.kind != "f" and column.isna().any() else dtype
+        values = column.to_numpy(dtype, na_value=np.nan)
+    return values
 
 
 def _input_dtypes(operator: Any) -> list[np.dtype]:

@@ -163,6 +163,25 @@ def test_columns_of_a_frame_are_inputs(digits, tmp_path):
     assert json.loads(names) == list(frame)
 
 
+def test_nullable_columns_are_inputs_of_numbers(digits, tmp_path):
+    frame = pd.DataFrame(digits[0][:, 18:22], columns=list("abcd")).astype("Float64")
+    frame = frame.astype({"b": "Float32", "c": "Int64", "d": "Int64"})
+    frame.loc[::3, ["a", "c"]] = pd.NA
+    codes = AutoencoderTransformer(2, max_epochs=2, random_state=0)
+    pipeline = make_pipeline(codes, KNeighborsClassifier()).fit(frame, digits[2])
+    session = session_of(written(pipeline, tmp_path, X=frame))
+    types = [each.type for each in session.get_inputs()]
+    assert types == ["tensor(double)", "tensor(float)", "tensor(double)", "tensor(int64)"]
+    columns = {
+        "a": frame[["a"]].to_numpy(float, na_value=np.nan),
+        "b": frame[["b"]].to_numpy(np.float32),
+        "c": frame[["c"]].to_numpy(float, na_value=np.nan),
+        "d": frame[["d"]].to_numpy(np.int64),
+    }
+    labels = session.run(["label"], columns)[0]
+    assert (labels == pipeline.predict(frame)).mean() > 0.95  # many rows are equally near
+
+
 # scikit-learn 1.6 warns of what a later version does.
 @pytest.mark.filterwarnings("ignore:\\nThe format of the columns of the:FutureWarning")
 def test_a_frame_of_polars_with_texts(digits, tmp_path):
