@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -33,7 +34,7 @@ from aefeatures._batches import (
     work_dtype,
 )
 from aefeatures._callbacks import FitTask
-from aefeatures._checkpoint import Checkpoint, FitFile, digest_of_rows
+from aefeatures._checkpoint import Checkpoint, FitFile, digest, digest_of_rows
 from aefeatures._device import (
     PRECISIONS,
     from_arrays,
@@ -94,9 +95,8 @@ _OF_RUNNING_FIT = ("_callback_fit_ctx", "_skl_callbacks_to_teardown")
 # Parameters that do not change what a fit comes to, or that count by what they came to.
 _NOT_TOLD_APART = ("checkpoint", "device", "random_state", "verbose", "warm_start")
 
-# Parameters that may differ between ranks, and the types of those that are compared.
+# Parameters that may differ between ranks.
 _OF_A_RANK = ("device", "random_state", "verbose")
-_PLAIN = (type(None), bool, int, float, str)
 
 _NEIGHBORS: dict[str, Any] = {
     "activation": "gelu",
@@ -844,19 +844,24 @@ class AutoencoderTransformer(
                 "None."
             )
         X, y = check_rows_and_labels(self, X, y, reset=not resume, min_rows=0)
-        parameters = self.get_params(deep=False).items()
-        same = {
-            "the number of columns": X.shape[1],
-            "whether a training goes on": resume,
-            **{k: v for k, v in parameters if k not in _OF_A_RANK and isinstance(v, _PLAIN)},
+        same: dict[str, Any] = {
+            "number of columns": X.shape[1],
+            "names of columns": list(getattr(self, "feature_names_in_", [])),
+            "start": "from an earlier fit" if resume else "new",
         }
+        for name, value in self.get_params(deep=False).items():
+            if name not in _OF_A_RANK:  # where an object is in memory tells nothing of it
+                same[name] = re.sub(" at 0x[0-9a-fA-F]+", "", repr(value))
+        if resume:
+            modules = [getattr(self, name) for name in _MODULES]
+            same["model to go on from"] = digest([modules, self._heads, self._learns_missing])
         others = ranks.gather(same)
         for name in same:
             values = [other.get(name) for other in others]
             if any(value != values[0] for value in values):
                 raise ValueError(
                     f"All ranks must fit with the same {name}, got by rank: "
-                    f"{', '.join(map(repr, values))}."
+                    f"{', '.join(map(str, values))}."
                 )
         if sum(ranks.gather(X.shape[0])) == 0:
             raise ValueError("Found no rows on any rank: fit needs at least 1.")

@@ -68,20 +68,23 @@ def available_devices() -> list[str]:
 def _own_device(devices: list[str]) -> str:
     """The device that "auto" takes in this process.
 
-    The processes of a search would else all compute on the first GPU: those of joblib's loky,
+    Processes beside each other would else all compute on the first GPU: those of one training,
+    which know their number on this machine by LOCAL_RANK, and those of a search by joblib's loky,
     which are numbered from 1, take them in turn.
     """
-    kind, _, number = multiprocessing.current_process().name.partition("-")
-    if kind != "LokyProcess" or not number.isdecimal():
-        return devices[0]
     gpus = [name for name in devices if name.startswith("cuda")]
-    return gpus[(int(number) - 1) % len(gpus)] if gpus else devices[0]
+    kind, _, number = multiprocessing.current_process().name.partition("-")
+    rank = os.environ.get("LOCAL_RANK", "")
+    if kind == "LokyProcess" and number.isdecimal():
+        rank = str(int(number) - 1)
+    return gpus[int(rank) % len(gpus)] if gpus and rank.isdecimal() else devices[0]
 
 
 def resolve_device(device: str | torch.device) -> torch.device:
     """Turn "auto", a name or a `torch.device` into a device that is there.
 
-    Where there are several GPUs, "auto" is the first, and in the processes of a search one each.
+    Where there are several GPUs, "auto" is the first, and in the processes of a search or of one
+    training one each.
 
     Raises
     ------

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import signal
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
@@ -12,6 +16,11 @@ import torch
 from torch import distributed as dist
 
 T = TypeVar("T")
+
+_TAG = 0xAEF  # apart from what the caller sends
+# Interrupts of several ranks within it are one, as of a terminal that sends it to all. Another
+# that comes later, while the first has not ended the training, ends this process alone.
+_SAME_INTERRUPT_SECONDS = 2.0
 
 
 class Ranks:
@@ -24,11 +33,14 @@ class Ranks:
     rank, size : int
     told : bool
         Whether all know of an error or an interrupt that one of them met.
+    interrupted : bool
+        Whether an interrupt came of which the others do not know.
     """
 
     rank = 0
     size = 1
     told = False
+    interrupted = False
 
     def gather(self, value: T) -> list[T]:
         """Return the values of all ranks, in their order."""
@@ -75,18 +87,23 @@ class _Group(Ranks):
         self._first = members[0]
         self._other = members[1 - self.rank] if self.size == 2 else None
         self._got = torch.empty(0)
+        self._interrupted_at = self._told_at = -math.inf
 
     def gather(self, value: T) -> list[T]:
-        values: list[Any] = [None] * self.size
-        dist.all_gather_object(values, value, group=self._group)
+        found: list[Any] = [None] * self.size
+        dist.all_gather_object(found, (value, self.interrupted), group=self._group)
+        values = [each for each, _ in found]
         failures = {i: each for i, each in enumerate(values) if isinstance(each, _Failure)}
-        self.told = self.told or bool(failures)
+        interrupted = any(flag for _, flag in found)
+        if interrupted or failures:
+            self.told, self.interrupted = True, False
+            self._told_at = time.monotonic()
         for rank, failure in failures.items():
             if not failure.interrupt:
                 raise RuntimeError(
                     f"Rank {rank} of {self.size} failed, and so do all: {failure.message}"
                 )
-        if failures:
+        if interrupted or failures:
             raise KeyboardInterrupt
         return values
 
@@ -97,9 +114,9 @@ class _Group(Ranks):
         # Gloo's ring sends twice and passes through more threads: to swap the tensors of two ranks
         # takes less than half as long. Both come to the same bits, as a + b is b + a.
         if self._got.shape != tensor.shape or self._got.dtype != tensor.dtype:
-            self._got = torch.empty_like(tensor)
-        sent = dist.isend(tensor, self._other, group=self._group)
-        dist.recv(self._got, self._other, group=self._group)
+            self._got = torch.empty(tensor.shape, dtype=tensor.dtype)
+        sent = dist.isend(tensor.contiguous(), self._other, group=self._group, tag=_TAG)
+        dist.recv(self._got, self._other, group=self._group, tag=_TAG)
         assert sent is not None  # as it is where this process is not in the group
         sent.wait()
         tensor += self._got
@@ -122,14 +139,45 @@ class _Group(Ranks):
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        self.told = False
+        self.told = self.interrupted = False
+        with self._interrupts_noted():
+            try:
+                yield
+                self.gather(None)
+            except BaseException as error:
+                if not self.told:
+                    self.fail(error)
+                raise
+
+    @contextmanager
+    def _interrupts_noted(self) -> Iterator[None]:
+        """Within it an interrupt is noted, for all to raise it at the same place.
+
+        One that was raised wherever it came would tear this rank from what all do, as from the
+        middle of a `gather`.
+        """
+        before = signal.getsignal(signal.SIGINT)
+        if (
+            threading.current_thread() is not threading.main_thread()
+            or before is not signal.default_int_handler
+        ):
+            yield
+            return
+
+        def note(number: int, frame: Any) -> None:
+            now = time.monotonic()
+            if now - self._told_at < _SAME_INTERRUPT_SECONDS:
+                return
+            if self.interrupted and now - self._interrupted_at >= _SAME_INTERRUPT_SECONDS:
+                signal.default_int_handler(number, frame)
+            if not self.interrupted:
+                self.interrupted, self._interrupted_at = True, now
+
+        signal.signal(signal.SIGINT, note)
         try:
             yield
-            self.gather(None)
-        except BaseException as error:
-            if not self.told:
-                self.fail(error)
-            raise
+        finally:
+            signal.signal(signal.SIGINT, before)
 
 
 _ranks: ContextVar[Ranks] = ContextVar("aefeatures_ranks", default=ALONE)
@@ -167,13 +215,16 @@ def distributed(group: Any = None) -> Iterator[None]:
     differ in size, the smaller have smaller batches, so that all of them last the epoch.
 
     An error in one process is raised in all: there as it is, elsewhere as a `RuntimeError` that
-    names the rank. So is an interrupt, which keeps the best weights if an epoch is over.
+    names the rank. So is an interrupt, which keeps the best weights if an epoch is over; another
+    one, two seconds after one that had no effect, ends its process alone. That a process is lost is
+    noticed as the group's backend notices it, at the latest after the timeout of the group.
 
     `early_stopping` sets a part of each shard aside. What looks at a batch as a whole sees the
     batch of its process: batch normalization, whose running statistics are averaged after each
     epoch, and the penalties of `Sparse` and `NeighborPreserving`, which finds neighbours within the
-    shard. Shards should therefore be drawn at random. `checkpoint` cannot be used. On a CPU each
-    process trains with one thread: start one for each core.
+    shard. Shards should therefore be drawn at random. `checkpoint` cannot be used. Threads that are
+    started within it train alone. On a CPU each process trains with one thread: start one for each
+    core. With several GPUs, `device="auto"` is that of LOCAL_RANK, which torchrun and others set.
 
     Examples
     --------

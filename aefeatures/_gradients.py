@@ -48,17 +48,21 @@ def joint_steps(
     stopping: threading.Event,
     buffer: torch.Tensor,
     ranks: Ranks,
+    errors: list[BaseException],
 ) -> Iterator[tuple[int, torch.Tensor]]:
     """Do the same with the batches of all ranks, each row of which weighs the same.
 
     The gradient is the front of `buffer`, which is reduced as a whole: what DistributedDataParallel
     comes to, in one call. A rank whose batches are over goes on without until those of all are;
-    one that is in trouble tells the others in the same step, and all raise.
+    one that is in trouble tells the others in the same step, and all raise. So it does of what the
+    caller met after the last step, and has put into `errors`.
     """
     gradient, told = buffer[:-N_TOLD], buffer[-N_TOLD:]
     remaining = itertools.chain(batches, itertools.repeat(None))
     while True:
-        error: BaseException | None = KeyboardInterrupt() if stopping.is_set() else None
+        error = errors.pop() if errors else None
+        if error is None and (stopping.is_set() or ranks.interrupted):
+            error = KeyboardInterrupt()
         batch = None
         try:
             if error is None and (batch := next(remaining)) is not None:

@@ -192,10 +192,11 @@ def train(
         step = result.n_steps + -(-state.rows_done // batches.batch_size)
         trained.train()
         epoch = batches.indexed_epoch(state.order(), state.rows_done)
+        errors: list[BaseException] = []
         steps = (
             own_steps(step_gradient, epoch, thread.stopping)
             if alone
-            else joint_steps(step_gradient, epoch, thread.stopping, optimizer.buffer, ranks)
+            else joint_steps(step_gradient, epoch, thread.stopping, optimizer.buffer, ranks, errors)
         )
         for n_rows, summed_loss in steps:
             # Summed on the device: reading each loss would wait for its step.
@@ -205,8 +206,13 @@ def train(
             state.rows_done += n_rows
             if step % look_every == 0 and not math.isfinite(float(summed)):
                 raise divergence.error(float(summed), step)
-            for watcher in watchers:
-                watcher.step(n_rows, summed)
+            try:
+                for watcher in watchers:
+                    watcher.step(n_rows, summed)
+            except Exception as error:
+                if alone:
+                    raise
+                errors.append(error)  # for the next step of all
         train_loss = float(summed) / max(state.rows_done, 1)
         result.n_steps, state.rows_done = step, 0
         trained.eval()
@@ -228,6 +234,7 @@ def train(
             while not any(ranks.gather(state.stopped)):
                 for watcher in watchers:
                     watcher.begin_epoch()
+                ranks.gather(None)  # where all meet an error of one
                 try:
                     train_loss, validation_loss = thread.run(run_epoch)
                 except torch.cuda.OutOfMemoryError as error:

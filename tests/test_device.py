@@ -34,7 +34,7 @@ def test_auto_takes_the_first_device_that_is_there():
     assert resolve_device("cpu") == resolve_device(torch.device("cpu")) == torch.device("cpu")
 
 
-def test_processes_of_a_search_are_spread_over_the_gpus(monkeypatch):
+def test_processes_beside_each_other_are_spread_over_the_gpus(monkeypatch):
     process = multiprocessing.current_process()
     monkeypatch.setattr(process, "_name", process.name)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
@@ -44,6 +44,9 @@ def test_processes_of_a_search_are_spread_over_the_gpus(monkeypatch):
         process.name = name
         taken.append(str(resolve_device("auto")))
     assert taken == ["cuda:0", "cuda:0", "cuda:1", "cuda:0"]
+    process.name = "MainProcess"
+    monkeypatch.setenv("LOCAL_RANK", "3")  # as torchrun sets it
+    assert str(resolve_device("auto")) == "cuda:1"
     assert str(resolve_device("cuda:1")) == "cuda:1", "a device that is named is taken"
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     assert str(resolve_device("auto")) == available_devices()[0]

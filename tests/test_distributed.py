@@ -4,16 +4,20 @@ import os
 import pickle
 import signal
 import sys
+import threading
+import time
 import warnings
+from contextvars import Context
 from datetime import timedelta
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from sklearn.datasets import load_digits
 from torch import distributed as dist
 
-from aefeatures import AutoencoderTransformer, Supervised, distributed
+from aefeatures import AutoencoderTransformer, Supervised, Variational, distributed
 from aefeatures._batches import Batches, batch_size_of
 from aefeatures._distributed import current_ranks
 from aefeatures._losses import LOSSES
@@ -26,6 +30,7 @@ X = X.astype(np.float32)
 # Rows of three ranks: many, fewer than a batch, none.
 PARTS = [slice(0, 1000), slice(1000, 1040), slice(1040, 1040)]
 ALL = slice(0, 1040)
+NAMES = [f"a{i}" for i in range(64)]
 
 
 # What each of three processes does. All processes run all of it, one after the other.
@@ -136,7 +141,15 @@ class StopsAfterTwo(Watcher):
         return len(result.loss_curve) == 2
 
 
-def stopped_by_one(rank):
+class Fails(Watcher):
+    def __init__(self, when):
+        setattr(self, when, self.fail)
+
+    def fail(self, *args):
+        raise OSError("disk full")
+
+
+def watched_by_one(rank, watcher):
     batches = Batches(
         X[PARTS[rank]],
         lambda rows: rows / 16,
@@ -146,16 +159,17 @@ def stopped_by_one(rank):
     )
     spec = BuildSpec(True, torch.float32, torch.Generator().manual_seed(0))
     model = torch.nn.Sequential(*DenseNetwork((8,)).build(64, 3, spec=spec))
-    return train(
-        model,
-        batches,
-        LOSSES["mse"],
-        max_epochs=5,
-        learning_rate=1e-3,
-        rng=np.random.default_rng(0),
-        watchers=[StopsAfterTwo()] if rank == 1 else [],
-        ranks=current_ranks(),
-    ).loss_curve
+    with current_ranks().together():
+        return train(
+            model,
+            batches,
+            LOSSES["mse"],
+            max_epochs=5,
+            learning_rate=1e-3,
+            rng=np.random.default_rng(0),
+            watchers=[watcher] if rank == 1 else [],
+            ranks=current_ranks(),
+        ).loss_curve
 
 
 def in_parts(rank):
@@ -163,6 +177,31 @@ def in_parts(rank):
     for _ in range(3):
         transformer.partial_fit(X[PARTS[rank]])
     return model_of(transformer), transformer.n_steps_, transformer.loss_
+
+
+def from_fits_apart(rank):
+    """`partial_fit` together after each rank has trained alone."""
+    transformer = Context().run(AutoencoderTransformer(random_state=0).partial_fit, X[rank::3])
+    transformer.partial_fit(X[rank::3])
+
+
+def interrupted_in_a_gather(rank):
+    """A rank is interrupted while it waits for one that is late."""
+    if rank == 0:
+        threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
+    elif rank == 1:
+        time.sleep(0.3)
+    fitted(X[PARTS[rank]])
+
+
+def with_message_of_its_own(rank):
+    """A message of the caller between two ranks is under way during a fit."""
+    sent, got = torch.full((3,), float(rank)), torch.empty(3)
+    request = dist.isend(sent, 3 - rank)  # of the pair, which is ranks 1 and 2 of all
+    result = fitted(X[:200], network=DenseNetwork((8,), n_principal_components=5))
+    dist.recv(got, 3 - rank)
+    request.wait()
+    return result["model"], got.tolist()
 
 
 def raised(function, *args, **kwargs):
@@ -217,7 +256,7 @@ def shares(rank):
             np.tile(rows, (6, 1)), max_epochs="auto", batch_size=500, hidden_layer_sizes=(8,)
         ),
         "partial_fit": lambda: in_parts(rank),
-        "stopped by one": lambda: stopped_by_one(rank),
+        "stopped by one": lambda: watched_by_one(rank, StopsAfterTwo()),
         "interrupted": lambda: fitted(rows, max_epochs=4, loss=interrupting(1, 20)),
         "components": lambda: fitted(rows, network=DenseNetwork((8,), n_principal_components=5)),
         **{f"scaled {how}": lambda how=how: scaled(rank, how) for how in ("standard", "global")},
@@ -225,11 +264,19 @@ def shares(rank):
     errors = {
         "infinity": lambda: fitted(bad),
         "columns": lambda: fitted(rows[:, rank:]),
+        "names": lambda: fitted(pd.DataFrame(rows, columns=NAMES[:: -1 if rank else 1])),
         "parameter": lambda: fitted(rows, batch_size=64 if rank else 32),
+        "layers": lambda: fitted(rows, hidden_layer_sizes=(8 + rank,)),
+        "regularizer": lambda: fitted(rows, regularizer=Variational(0.1 + rank)),
+        "fits apart": lambda: from_fits_apart(rank),
         "no rows": lambda: fitted(rows[:0]),
         "checkpoint": lambda: fitted(rows, checkpoint="folder"),
         "loss": lambda: fitted(rows, loss=failing(1)),
+        "beginning": lambda: watched_by_one(rank, Fails("begin_epoch")),
+        "step": lambda: watched_by_one(rank, Fails("step")),
+        "end": lambda: watched_by_one(rank, Fails("end_epoch")),
         "diverged": lambda: fitted(rows, learning_rate=1e30),
+        "interrupted in a gather": lambda: interrupted_in_a_gather(rank),
         "interrupted at once": lambda: fitted(rows, loss=interrupting(0, 2)),
         "labels": lambda: fitted(rows, np.full(len(rows), np.nan), regularizer="supervised"),
     }
@@ -256,6 +303,7 @@ def work(rank, folder):
         if rank > 0:
             with distributed(pair):
                 found["in order"] = in_given_order(rank - 1, 2)
+                found["message"] = with_message_of_its_own(rank)
         else:
             found["not in the group"] = raised(distributed(pair).__enter__)
     except BaseException as error:
@@ -345,6 +393,12 @@ def test_two_ranks_of_32_rows_step_as_one_of_64(ranks):
         np.testing.assert_allclose(own_result.loss_curve, result.loss_curve, rtol=1e-4)
 
 
+def test_messages_of_the_caller_are_left_to_it(ranks):
+    first, second = (each["message"] for each in ranks[1:])
+    assert first[0] == second[0]
+    assert (first[1], second[1]) == ([2.0] * 3, [1.0] * 3)
+
+
 def test_every_row_counts_once_in_an_epoch(ranks):
     assert [each["counted"]["n_rows"] for each in ranks] == [2000, 80, 0]
     assert ranks[0]["counted"]["n_steps"] == 2 * 16
@@ -411,7 +465,11 @@ def test_interrupt_of_one_keeps_the_best_of_all(ranks):
     ("name", "expected"),
     [
         ("infinity", ["Rank 1 of 3 failed", "ValueError: Input X contains inf", "Rank 1 of 3"]),
-        ("columns", ["same the number of columns, got by rank: 64, 63, 62"] * 3),
+        ("columns", ["same number of columns, got by rank: 64, 63, 62"] * 3),
+        ("names", ["same names of columns, got by rank: ['a0', 'a1'"] * 3),
+        ("layers", ["same hidden_layer_sizes, got by rank: (8,), (9,), (10,)"] * 3),
+        ("regularizer", ["same regularizer, got by rank: Variational(beta=0.1), Var"] * 3),
+        ("fits apart", ["same model to go on from, got by rank: "] * 3),
         ("parameter", ["same batch_size, got by rank: 32, 64, 64"] * 3),
         ("no rows", ["ValueError: Found no rows on any rank"] * 3),
         ("checkpoint", ["ValueError: checkpoint cannot be used within distributed()"] * 3),
@@ -419,6 +477,11 @@ def test_interrupt_of_one_keeps_the_best_of_all(ranks):
             "loss",
             ["Error: Rank 1 of 3 failed, and so do all: OSError: no", "OSError: no", "Rank 1"],
         ),
+        *[
+            (when, ["Error: Rank 1 of 3 failed", "OSError: disk full", "Rank 1 of 3 failed"])
+            for when in ("beginning", "step", "end")
+        ],
+        ("interrupted in a gather", ["KeyboardInterrupt"] * 3),
         ("diverged", ["FloatingPointError: The training diverged"] * 3),
         ("interrupted at once", ["KeyboardInterrupt"] * 3),
         ("labels", ["ValueError: No row of y is labelled."] * 3),
