@@ -140,6 +140,7 @@ class _Group(Ranks):
     @contextmanager
     def together(self) -> Iterator[None]:
         self.told = self.interrupted = False
+        self._told_at = -math.inf
         with self._interrupts_noted():
             try:
                 yield
