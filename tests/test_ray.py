@@ -19,6 +19,7 @@ from aefeatures._ray import (
     _check_estimator,
     _device_of_worker,
     _Encoder,
+    _resolve_columns,
     _to_matrix,
     _to_numbers,
 )
@@ -298,20 +299,25 @@ def test_sets_side_by_side(ray, tmp_path):
         return ray.data.read_parquet(str(tmp_path / name))
 
     table = pd.DataFrame(X[:120], columns=PIXELS)
-    left = write("left", table[PIXELS[:32]].assign(id=np.arange(120)))
-    side_by_side = left.zip(write("right", table[PIXELS[32:]]))
-    fitted = fit_on_ray(small(), side_by_side, feature_columns=PIXELS, num_workers=1)
-    assert fitted.n_features_in_ == 64
-    codes = transform_on_ray(fitted, side_by_side, num_workers=1, keep_columns="id")
-    assert codes.columns() == ["id", *CODES]
+    table["id"] = np.arange(120)
+    left, right = (
+        write("left", table[[*PIXELS[:32], "id"]]),
+        write("right", table[PIXELS[32:] + ["id"]]),
+    )
+    joined = left.join(right, join_type="inner", num_partitions=1, on=("id",))
+    assert _resolve_columns(joined, PIXELS) == PIXELS
 
     def repair(batch):
         return {**batch, "p0": batch["p0"].astype(np.float32)}
 
-    text = write("text", table[PIXELS[:32]].assign(p0=table["p0"].astype(str), id=0))
-    both = left.union(text.map_batches(repair, batch_format="numpy"))
-    encoded = transform_on_ray(small().fit(X[:, :32]), both, feature_columns=PIXELS[:32])
-    assert encoded.count() == 240
+    text = write("text", table[[*PIXELS[:32], "id"]].astype({"p0": str}))
+    repaired = text.map_batches(repair, batch_format="numpy")
+    fitted = small().fit(X[:, :32])
+    codes = transform_on_ray(
+        fitted, left.union(repaired), feature_columns=PIXELS[:32], keep_columns="id"
+    ).to_pandas()
+    expected = fitted.transform(X[codes["id"], :32])
+    np.testing.assert_allclose(codes[CODES].to_numpy(np.float32), expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.slow
