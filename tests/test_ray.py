@@ -302,7 +302,7 @@ def test_sets_side_by_side(ray, tmp_path):
     table["id"] = np.arange(120)
     left, right = (
         write("left", table[[*PIXELS[:32], "id"]]),
-        write("right", table[PIXELS[32:] + ["id"]]),
+        write("right", table[[*PIXELS[32:], "id"]]),
     )
     joined = left.join(right, join_type="inner", num_partitions=1, on=("id",))
     assert _resolve_columns(joined, PIXELS) == PIXELS
@@ -318,6 +318,30 @@ def test_sets_side_by_side(ray, tmp_path):
     ).to_pandas()
     expected = fitted.transform(X[codes["id"], :32])
     np.testing.assert_allclose(codes[CODES].to_numpy(np.float32), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(torch.cuda.is_available(), reason="is of a driver without a GPU")
+def test_gpus_that_only_workers_have(ray, files, monkeypatch):
+    """Of what is done before the workers start: a stand-in for the trainer starts none."""
+
+    class Started(Exception):
+        pass
+
+    def start(work, *, train_loop_config, **options):
+        raise Started(train_loop_config)
+
+    monkeypatch.setattr("ray.train.torch.TorchTrainer", start)
+    dataset = ray.data.read_parquet(str(files / "0.parquet"))
+    with pytest.raises(Started) as started:
+        fit_on_ray(small(device="cuda"), dataset, feature_columns=PIXELS, use_gpu=True)
+    (config,) = started.value.args
+    assert config["use_gpu"]
+    assert config["estimator"].device == "cuda"
+    copied = pickle.loads(pickle.dumps(config["estimator"]))
+    assert (copied.device, copied.device_) == ("cuda", torch.device("cpu"))
+    with pytest.raises(ValueError, match="device='cuda' cannot be used"):
+        fit_on_ray(small(device="cuda"), dataset, feature_columns=PIXELS)
 
 
 @pytest.mark.slow
