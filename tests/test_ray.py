@@ -325,15 +325,15 @@ def test_sets_side_by_side(ray, tmp_path):
 def test_gpus_that_only_workers_have(ray, files, monkeypatch):
     """Of what is done before the workers start: a stand-in for the trainer starts none."""
 
-    class Started(Exception):
+    class StartedError(Exception):
         pass
 
     def start(work, *, train_loop_config, **options):
-        raise Started(train_loop_config)
+        raise StartedError(train_loop_config)
 
     monkeypatch.setattr("ray.train.torch.TorchTrainer", start)
     dataset = ray.data.read_parquet(str(files / "0.parquet"))
-    with pytest.raises(Started) as started:
+    with pytest.raises(StartedError) as started:
         fit_on_ray(small(device="cuda"), dataset, feature_columns=PIXELS, use_gpu=True)
     (config,) = started.value.args
     assert config["use_gpu"]
