@@ -85,8 +85,8 @@ def fit_on_ray(
     num_workers : int, default=2
         They train together as within `distributed`: each takes `batch_size` rows a step.
     use_gpu : bool, default=False
-        Whether each worker has a GPU; its devices "auto" and "cuda" are that, and "auto" the CPU
-        without.
+        Whether each worker has a GPU, which is then what the devices "auto" and "cuda" mean. Else
+        "auto" is the CPU.
     storage_path : str, default=None
         A folder or an address that all machines of the cluster reach, for checkpoints. Each fit
         leaves a folder of its own there. None is a temporary folder, which only workers on this
@@ -125,8 +125,9 @@ def fit_on_ray(
     `random_state`, and a dataset that is read in the same order each time, a fit is the same bit
     for bit when it is repeated, also where workers were lost.
 
-    `early_stopping`, `checkpoint`, callbacks and regularizers that ask for labels or other rows
-    (`Supervised`, `NeighborPreserving`) cannot be used.
+    `early_stopping`, `checkpoint`, callbacks, a network that reads principal components, and
+    regularizers that ask for labels or other rows (`Supervised`, `NeighborPreserving`) cannot be
+    used.
     """
     _import_ray()
     _check_estimator(estimator)
