@@ -7,6 +7,7 @@ import pickle
 import tempfile
 import time
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from numbers import Integral
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import numpy as np
 import torch
@@ -24,7 +26,7 @@ from torch import nn
 
 from aefeatures._autoencoder import AutoencoderTransformer
 from aefeatures._batches import Batches, StreamedBatches, evenly_spaced, iterate_slices
-from aefeatures._device import PRECISIONS
+from aefeatures._device import PRECISIONS, resolve_device
 from aefeatures._distributed import Ranks, current_ranks, distributed
 from aefeatures._losses import leave_out_missing, resolve_loss
 from aefeatures._persistence import read_file, write_file
@@ -50,6 +52,9 @@ _FILE = "fit.safetensors"
 
 # Files whose columns one task reads the names of.
 _FILES_PER_TASK = 200
+
+# Ray's operators of a dataset that is only read.
+_READING = {"ListFiles", "ReadFiles"}
 
 
 def fit_on_ray(
@@ -80,10 +85,12 @@ def fit_on_ray(
     num_workers : int, default=2
         They train together as within `distributed`: each takes `batch_size` rows a step.
     use_gpu : bool, default=False
-        Whether each worker has a GPU.
+        Whether each worker has a GPU, which is then what the devices "auto" and "cuda" mean. Else
+        "auto" is the CPU.
     storage_path : str, default=None
-        A folder or an address that all machines of the cluster reach, for checkpoints. None is a
-        temporary folder, which only workers on this machine reach.
+        A folder or an address that all machines of the cluster reach, for checkpoints. Each fit
+        leaves a folder of its own there. None is a temporary folder, which only workers on this
+        machine reach.
     max_failures : int, default=3
         How often workers may fail, or be lost with their machine. Then all of them start again from
         the last checkpoint, which is written after each epoch, at most once a second.
@@ -118,8 +125,9 @@ def fit_on_ray(
     `random_state`, and a dataset that is read in the same order each time, a fit is the same bit
     for bit when it is repeated, also where workers were lost.
 
-    `early_stopping`, `checkpoint`, callbacks and regularizers that ask for labels or other rows
-    (`Supervised`, `NeighborPreserving`) cannot be used.
+    `early_stopping`, `checkpoint`, callbacks, a network that reads principal components, and
+    regularizers that ask for labels or other rows (`Supervised`, `NeighborPreserving`) cannot be
+    used.
     """
     _import_ray()
     _check_estimator(estimator)
@@ -136,7 +144,10 @@ def fit_on_ray(
     _check_names(fitted, names, n_features)
     kind = resolve_scaling(fitted.scaling, about.low, about.high, about.full)
     learned = make_scaling(kind, about.low, about.high, about.full, about.columns)
+    if use_gpu or fitted.device == "auto":
+        fitted.device = "cpu"  # here; workers have devices of their own
     fitted._start(SimpleNamespace(shape=(n_rows, n_features)), resume=False, learned=learned)
+    fitted.device = estimator.device
     fitted.max_epochs_ = resolve_max_epochs(
         fitted.max_epochs,
         n_rows,
@@ -158,6 +169,7 @@ def fit_on_ray(
                 "missing": about.missing,
                 "dtype": about.dtype,
                 "n_rows": n_rows // num_workers,
+                "use_gpu": use_gpu,
             },
             datasets={"train": dataset.select_columns(names)},
             dataset_config=DataConfig(execution_options=options),
@@ -167,7 +179,8 @@ def fit_on_ray(
                 resources_per_worker=resources_per_worker or _resources(num_workers, use_gpu),
             ),
             run_config=RunConfig(
-                storage_path=storage_path or folder,
+                name=f"aefeatures-{uuid4().hex}",  # Ray's own are by the second
+                storage_path=_absolute(storage_path or folder),
                 failure_config=FailureConfig(max_failures=max_failures),
                 checkpoint_config=CheckpointConfig(num_to_keep=2),
             ),
@@ -188,8 +201,8 @@ def transform_on_ray(
     num_workers: int = 2,
     use_gpu: bool = False,
     feature_columns: Sequence[str] | str | None = None,
-    output_columns: Sequence[str] | None = None,
-    keep_columns: Sequence[str] | None = None,
+    output_columns: Sequence[str] | str | None = None,
+    keep_columns: Sequence[str] | str | None = None,
 ) -> Dataset:
     """Return a dataset of Ray with the codes of its rows as further columns.
 
@@ -210,9 +223,9 @@ def transform_on_ray(
     feature_columns : str or sequence of str, default=None
         What was learned from. None is the names that the estimator was fitted with or, where it has
         none, the only column.
-    output_columns : sequence of str, default=None
+    output_columns : str or sequence of str, default=None
         Names of the codes' columns; None is those of `get_feature_names_out`.
-    keep_columns : sequence of str, default=None
+    keep_columns : str or sequence of str, default=None
         Which columns stay; None means all.
 
     Returns
@@ -237,15 +250,22 @@ def transform_on_ray(
     if feature_columns is None:
         feature_columns = getattr(estimator, "feature_names_in_", None)
     names = _resolve_columns(dataset, feature_columns)
+    if feature_columns is None and len(names) > 1:
+        raise ValueError(
+            "estimator was fitted without names of columns, and the dataset has "
+            f"{_shortened(names)}: name those to encode in feature_columns."
+        )
     schema = dataset.columns() or []
-    kept = list(schema if keep_columns is None else keep_columns)
-    outputs = list(estimator.get_feature_names_out() if output_columns is None else output_columns)
+    kept = _as_list(schema if keep_columns is None else keep_columns)
+    outputs = _as_list(
+        estimator.get_feature_names_out() if output_columns is None else output_columns
+    )
     _check_there("keep_columns", kept, schema)
     if len(outputs) != estimator._n_features_out:
         raise ValueError(
             f"output_columns must name {estimator._n_features_out} columns, got {outputs!r}."
         )
-    twice = sorted(set(outputs) & set(kept)) + [n for n in {*outputs} if outputs.count(n) > 1]
+    twice = sorted(name for name, count in Counter(outputs + kept).items() if count > 1)
     if twice:
         raise ValueError(
             f"Columns {twice} would be there twice. Name others in output_columns, or leave them "
@@ -269,7 +289,7 @@ class _Encoder:
     def __init__(
         self, pickled: bytes, names: list[str], kept: list[str], outputs: list[str]
     ) -> None:
-        self._estimator = pickle.loads(pickled)
+        self._estimator = pickle.loads(pickled).set_output(transform="default")
         # The names were checked when this was asked for, and columns may be arrays.
         vars(self._estimator).pop("feature_names_in_", None)
         self._names, self._kept, self._outputs = names, kept, outputs
@@ -397,15 +417,21 @@ def _to_matrix(batch: dict[str, np.ndarray], names: list[str]) -> np.ndarray:
 
 
 def _to_numbers(column: np.ndarray, name: str) -> np.ndarray:
-    """A column as a matrix of numbers."""
+    """A column as a matrix of numbers, where None, also for an array, is NaN."""
     if column.dtype.kind == "O" and len(column):
         values = column.tolist()
-        if all(value is None for value in values):
-            column = np.full(len(column), np.nan, np.float32)
-        elif len({np.shape(value) for value in values}) == 1 and np.shape(values[0]):
-            column = np.stack(values)
+        shapes = sorted({np.shape(value) for value in values if value is not None})
+        if len(shapes) > 1:
+            raise ValueError(
+                f"Column {name!r} must hold numbers, or arrays of one shape, got shapes "
+                f"{shapes[0]} and {shapes[1]}."
+            )
+        nothing = np.full(shapes[0] if shapes else (), np.nan, np.float32)
+        arrays = [nothing if value is None else np.asarray(value) for value in values]
+        if all(array.dtype.kind in "biuf" for array in arrays):
+            column = np.stack(arrays)
     if column.dtype.kind not in "biuf":
-        others = (value for value in column if not isinstance(value, (int, float)))
+        others = (value for value in column if not isinstance(value, (int, float, type(None))))
         other = next(others, None)
         raise ValueError(
             f"Column {name!r} must hold numbers, or arrays of one shape, got "
@@ -459,17 +485,18 @@ def _work(config: dict[str, Any]) -> Any:
     with distributed():
         ranks = current_ranks()
         estimator._rng = np.random.default_rng([estimator._seed, ranks.rank])
-        batches = StreamedBatches(
-            chunks,
-            config["n_rows"],
-            n_features,
-            estimator._scaling,
-            batch_size=batch_size,
-            device=estimator.device_,
-            dtype=PRECISIONS[estimator.precision],
-        )
         try:
             with ranks.together():
+                estimator.device_ = _device_of_worker(estimator.device, config["use_gpu"])
+                batches = StreamedBatches(
+                    chunks,
+                    config["n_rows"],
+                    n_features,
+                    estimator._scaling,
+                    batch_size=batch_size,
+                    device=estimator.device_,
+                    dtype=PRECISIONS[estimator.precision],
+                )
                 autoencoder, _, result = estimator._train(
                     config["missing"],
                     None,
@@ -486,6 +513,16 @@ def _work(config: dict[str, Any]) -> Any:
                 return error
             raise
     return cloudpickle.dumps(estimator)  # a loss may be of a notebook
+
+
+def _device_of_worker(device: str | torch.device, use_gpu: bool) -> torch.device:
+    """Where this worker trains.
+
+    It sees all GPUs of its machine, and Ray has made its own the current one, which "cuda" means.
+    """
+    if str(device) == "auto":
+        device = "cuda" if use_gpu else "cpu"
+    return resolve_device(device)
 
 
 class _Reports(Watcher):
@@ -567,6 +604,11 @@ def _check_estimator(estimator: Any) -> None:
             raise ValueError(f"{name} cannot be used by fit_on_ray. Set it to {unused}.")
     if getattr(estimator, "_skl_callbacks", None):
         raise ValueError("fit_on_ray calls no callbacks. Remove them with set_callbacks().")
+    if getattr(estimator.network, "n_principal_components", None) is not None:
+        raise ValueError(
+            "n_principal_components of the network are learned from rows in memory, which a stream "
+            "of rows is not. Set it to None, or fit within distributed()."
+        )
     for regularizer in resolve_regularizers(estimator.regularizer):
         if regularizer.requires_y or isinstance(regularizer, NeighborPreserving):
             raise ValueError(
@@ -586,20 +628,24 @@ def _resolve_columns(dataset: Dataset, columns: Any) -> list[str]:
 
     if not isinstance(dataset, ray.data.Dataset):
         raise TypeError(f"dataset must be a ray.data.Dataset, got {type(dataset).__name__}.")
-    if isinstance(columns, str):
-        columns = [columns]
+    asked = None if columns is None else [str(name) for name in _as_list(columns)]
     with _errors_of_reading():
         try:
             there = dataset.columns() or []
         except Exception:
-            _check_files(dataset, columns)  # which may be able to say what is wrong
+            _check_files(dataset, asked)  # which may be able to say what is wrong
             raise
-        names = there if columns is None else [str(name) for name in columns]
+        names = there if asked is None else asked
         _check_there("feature_columns", names, there)
         _check_files(dataset, names)
     if not names:
         raise ValueError("Found no columns in the dataset.")
     return names
+
+
+def _as_list(names: Sequence[str] | str) -> list[str]:
+    """The names; a string is one."""
+    return [names] if isinstance(names, str) else list(names)
 
 
 def _check_there(parameter: str, names: list[str], there: list[str]) -> None:
@@ -611,36 +657,41 @@ def _check_there(parameter: str, names: list[str], there: list[str]) -> None:
 
 
 def _check_files(dataset: Dataset, names: Sequence[str] | None) -> None:
-    """Refuse Parquet files that lack a column, or numbers in it, which others have.
+    """Refuse Parquet files that lack a column, or numbers in it, which others read with them have.
 
     Ray fills such a column with nulls, which would be missing values. A column that no file has, or
-    none as numbers, is made from others after reading.
+    none as numbers, is made from others after reading; where anything is done after it, so may be
+    numbers.
     """
     import ray
 
     read = ray.remote(_types_of_files)
+    sets, only_read = _parquet_files(dataset)
     tasks = [
-        read.remote(filesystem, paths[i : i + _FILES_PER_TASK])
-        for filesystem, paths in _parquet_files(dataset)
-        for i in range(0, len(paths), _FILES_PER_TASK)
+        [
+            read.remote(filesystem, paths[i : i + _FILES_PER_TASK])
+            for i in range(0, len(paths), _FILES_PER_TASK)
+        ]
+        for filesystem, paths in sets
     ]
-    files = dict(itertools.chain(*ray.get(tasks)))
-    for name in dict.fromkeys(itertools.chain(*files.values())) if names is None else names:
-        types = {path: each.get(name) for path, each in files.items()}
-        if not any(found is not None and found[1] for found in types.values()):
-            continue
-        for path, found in types.items():
-            if found is None:
-                raise ValueError(f"The file {path} has no column {name!r}, which others have.")
-            if not found[1]:
-                raise ValueError(
-                    f"Column {name!r} must hold numbers, or arrays of them, but is {found[0]} in "
-                    f"the file {path}."
-                )
+    for tasks_of_set in tasks:
+        files = dict(itertools.chain(*ray.get(tasks_of_set)))
+        for name in dict.fromkeys(itertools.chain(*files.values())) if names is None else names:
+            types = {path: each.get(name) for path, each in files.items()}
+            if not any(found is not None and found[1] for found in types.values()):
+                continue
+            for path, found in types.items():
+                if found is None:
+                    raise ValueError(f"The file {path} has no column {name!r}, which others have.")
+                if only_read and not found[1]:
+                    raise ValueError(
+                        f"Column {name!r} must hold numbers, or arrays of them, but is {found[0]} "
+                        f"in the file {path}."
+                    )
 
 
-def _parquet_files(dataset: Dataset) -> list[tuple[Any, list[str]]]:
-    """The Parquet files that a dataset is read from, by file system.
+def _parquet_files(dataset: Dataset) -> tuple[list[tuple[Any, list[str]]], bool]:
+    """The Parquet files of each set that a dataset reads, and whether it does nothing else.
 
     Ray has no public way to them: where there is none, files are not checked.
     """
@@ -661,7 +712,7 @@ def _parquet_files(dataset: Dataset) -> list[tuple[Any, list[str]]]:
                 inside = filesystem.get_file_info(fs.FileSelector(info.path, recursive=True))
             paths += [each.path for each in inside if each.path.endswith(".parquet")]
         found.append((filesystem, sorted(paths)))
-    return found
+    return found, {type(operator).__name__ for operator in operators} <= _READING
 
 
 def _types_of_files(
@@ -692,6 +743,11 @@ def _check_names(estimator: AutoencoderTransformer, names: list[str], n_features
     named = len(names) == n_features
     rows = pd.DataFrame(empty, columns=names) if named else empty
     check_rows(estimator, rows, reset=True, min_rows=0)
+
+
+def _absolute(path: str) -> str:
+    """A local path as one that is the same in workers; addresses stay as they are."""
+    return str(path) if "://" in str(path) else str(Path(path).absolute())
 
 
 def _resources(num_workers: int, use_gpu: bool) -> dict[str, float]:

@@ -46,6 +46,8 @@ def main():
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--epochs", default="auto", help="passes over the rows")
     args = parser.parse_args()
+    if args.folder and any((args.folder / name).exists() for name in ("rows", "codes")):
+        parser.error(f"--folder: {args.folder} has rows or codes of another run")
     if args.address:
         ray.init(args.address)
     else:

@@ -1,4 +1,5 @@
 import os
+import pickle
 import signal
 import threading
 import time
@@ -11,8 +12,17 @@ from sklearn.base import clone
 from sklearn.datasets import load_digits
 from sklearn.neighbors import KNeighborsClassifier
 
-from aefeatures import AutoencoderTransformer, fit_on_ray, transform_on_ray
-from aefeatures._ray import _About, _to_matrix
+from aefeatures import AutoencoderTransformer, DenseNetwork, fit_on_ray, transform_on_ray
+from aefeatures._ray import (
+    _About,
+    _absolute,
+    _check_estimator,
+    _device_of_worker,
+    _Encoder,
+    _resolve_columns,
+    _to_matrix,
+    _to_numbers,
+)
 from aefeatures._scaling import learn_scaling, make_scaling, resolve_scaling
 
 X, Y = load_digits(return_X_y=True)
@@ -60,9 +70,28 @@ def test_columns_of_numbers_and_of_arrays_side_by_side():
     np.testing.assert_array_equal(found[2], [2, 2, 2, 2, 2, np.nan])
 
 
+def objects(*values):
+    column = np.empty(len(values), dtype=object)
+    column[:] = values
+    return column
+
+
+def test_none_is_missing():
+    flags = _to_numbers(objects(True, None, False), "a")
+    np.testing.assert_array_equal(flags, [[1], [np.nan], [0]])
+    rows = _to_numbers(objects(None, np.ones(2), [2, 3]), "a")
+    np.testing.assert_array_equal(rows, [[np.nan, np.nan], [1, 1], [2, 3]])
+
+
 @pytest.mark.parametrize(
     ("column", "message"),
     [
+        (objects(None, "2"), r"'a' must hold numbers, .* got str: '2'"),
+        (
+            objects(np.ones(3), None, np.ones(2)),
+            r"'a' .* of one shape, got shapes \(2,\) and \(3,\)",
+        ),
+        (objects(1.0, np.ones(2)), r"'a' .* of one shape, got shapes \(\) and \(2,\)"),
         (np.array(["1", "2"], dtype=object), r"'a' must hold numbers, .* got str: '1'"),
         (np.array([1.0, "2"], dtype=object), r"'a' must hold numbers, .* got str: '2'"),
         (np.array(["2020-01-01"], dtype="datetime64[D]"), r"'a' must hold numbers, .* got date"),
@@ -72,6 +101,45 @@ def test_columns_of_numbers_and_of_arrays_side_by_side():
 def test_columns_of_something_else(column, message):
     with pytest.raises(ValueError, match=message):
         _to_matrix({"a": column}, ["a"])
+
+
+@pytest.mark.parametrize(
+    ("device", "use_gpu", "asked"),
+    [
+        ("auto", True, "cuda"),  # which is the current one, as Ray Train sets it
+        ("cuda", True, "cuda"),
+        ("cuda:1", True, "cuda:1"),
+        ("auto", False, "cpu"),
+        ("cpu", True, "cpu"),
+    ],
+)
+def test_device_that_a_worker_asks_for(monkeypatch, device, use_gpu, asked):
+    monkeypatch.setattr("aefeatures._ray.resolve_device", lambda device: device)
+    assert _device_of_worker(device, use_gpu) == asked
+
+
+@pytest.mark.filterwarnings("error")
+def test_current_gpu_of_a_worker_where_there_are_none(monkeypatch):
+    """PyTorch is told of two GPUs, of which the second is current; nothing computes on them."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    assert _device_of_worker("auto", True) == torch.device("cuda:1")
+    assert _device_of_worker("cuda", True) == torch.device("cuda:1")
+    assert _device_of_worker("auto", False) == torch.device("cpu")
+
+
+def test_principal_components_are_refused():
+    with pytest.raises(ValueError, match="n_principal_components of the network"):
+        _check_estimator(small(network=DenseNetwork((8,), n_principal_components=5)))
+    _check_estimator(small(network=DenseNetwork((8,))))
+    _check_estimator(small())
+
+
+def test_local_paths_are_made_absolute(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert _absolute("a/b") == str(tmp_path / "a" / "b")
+    assert _absolute(tmp_path) == str(tmp_path)
+    assert _absolute("s3://bucket/a") == "s3://bucket/a"
 
 
 # On a cluster of this machine.
@@ -114,10 +182,13 @@ pytestmark = pytest.mark.filterwarnings("ignore::Warning:ray", "ignore::Resource
 
 
 @pytest.mark.slow
-def test_fit_and_transform(ray, files):
+def test_fit_and_transform(ray, files, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     dataset = ray.data.read_parquet(str(files))
     estimator = small(batch_size=32, max_epochs=8)
-    fitted = fit_on_ray(estimator, dataset, feature_columns=PIXELS, num_workers=2)
+    fitted = fit_on_ray(estimator, dataset, feature_columns=PIXELS, storage_path="checkpoints")
+    (folder,) = (tmp_path / "checkpoints").glob("aefeatures-*")
+    assert any(folder.glob("*/fit.safetensors"))
     assert not hasattr(estimator, "encoder_")
     assert list(fitted.feature_names_in_) == PIXELS
     assert (fitted.n_iter_, fitted.n_steps_) == (8, 8 * 29)
@@ -217,6 +288,63 @@ def test_what_is_refused(ray, files, tmp_path):
 
 
 @pytest.mark.slow
+def test_sets_side_by_side(ray, tmp_path):
+    """Each of two sets of files lacks the columns of the other."""
+    pd = pytest.importorskip("pandas")
+
+    def write(name, table):
+        (tmp_path / name).mkdir()
+        for i in range(2):
+            table[i * 60 : (i + 1) * 60].to_parquet(tmp_path / name / f"{i}.parquet")
+        return ray.data.read_parquet(str(tmp_path / name))
+
+    table = pd.DataFrame(X[:120], columns=PIXELS)
+    table["id"] = np.arange(120)
+    left, right = (
+        write("left", table[[*PIXELS[:32], "id"]]),
+        write("right", table[[*PIXELS[32:], "id"]]),
+    )
+    joined = left.join(right, join_type="inner", num_partitions=1, on=("id",))
+    assert _resolve_columns(joined, PIXELS) == PIXELS
+
+    def repair(batch):
+        return {**batch, "p0": batch["p0"].astype(np.float32)}
+
+    text = write("text", table[[*PIXELS[:32], "id"]].astype({"p0": str}))
+    repaired = text.map_batches(repair, batch_format="numpy")
+    fitted = small().fit(X[:, :32])
+    codes = transform_on_ray(
+        fitted, left.union(repaired), feature_columns=PIXELS[:32], keep_columns="id"
+    ).to_pandas()
+    expected = fitted.transform(X[codes["id"], :32])
+    np.testing.assert_allclose(codes[CODES].to_numpy(np.float32), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(torch.cuda.is_available(), reason="is of a driver without a GPU")
+def test_gpus_that_only_workers_have(ray, files, monkeypatch):
+    """Of what is done before the workers start: a stand-in for the trainer starts none."""
+
+    class StartedError(Exception):
+        pass
+
+    def start(work, *, train_loop_config, **options):
+        raise StartedError(train_loop_config)
+
+    monkeypatch.setattr("ray.train.torch.TorchTrainer", start)
+    dataset = ray.data.read_parquet(str(files / "0.parquet"))
+    with pytest.raises(StartedError) as started:
+        fit_on_ray(small(device="cuda"), dataset, feature_columns=PIXELS, use_gpu=True)
+    (config,) = started.value.args
+    assert config["use_gpu"]
+    assert config["estimator"].device == "cuda"
+    copied = pickle.loads(pickle.dumps(config["estimator"]))
+    assert (copied.device, copied.device_) == ("cuda", torch.device("cpu"))
+    with pytest.raises(ValueError, match="device='cuda' cannot be used"):
+        fit_on_ray(small(device="cuda"), dataset, feature_columns=PIXELS)
+
+
+@pytest.mark.slow
 def test_what_transform_refuses(ray, files):
     dataset = ray.data.read_parquet(str(files))
     fitted = small().fit(X)
@@ -226,6 +354,22 @@ def test_what_transform_refuses(ray, files):
         transform_on_ray(fitted, dataset, feature_columns=PIXELS, output_columns=["id", "b", "c"])
     with pytest.raises(ValueError, match=r"keep_columns: the dataset has no columns \['x'\]"):
         transform_on_ray(fitted, dataset, feature_columns=PIXELS, keep_columns=["x"])
+    with pytest.raises(ValueError, match=r"Columns \['id'\] would be there twice"):
+        transform_on_ray(fitted, dataset, feature_columns=PIXELS, keep_columns=["id", "id"])
+    with pytest.raises(ValueError, match=r"must name 3 columns, got \['abc'\]"):
+        transform_on_ray(fitted, dataset, feature_columns=PIXELS, output_columns="abc")
+    with pytest.raises(ValueError, match=r"has p0, .*: name those to encode in feature_columns"):
+        transform_on_ray(fitted, dataset)
+
+
+def test_an_actor_gives_numbers_whatever_the_output_of_transform_is():
+    pytest.importorskip("ray", reason="needs Ray")
+    pa = pytest.importorskip("pyarrow")
+    fitted = small(max_epochs=1).fit(X[:100]).set_output(transform="pandas")
+    table = pa.table({name: X[:20, i] for i, name in enumerate(PIXELS)})
+    encoded = _Encoder(pickle.dumps(fitted), PIXELS, ["p0"], CODES)(table)
+    expected = fitted.set_output(transform="default").transform(X[:20])
+    np.testing.assert_array_equal(np.stack([encoded[name] for name in CODES], axis=1), expected)
 
 
 class Lost:
