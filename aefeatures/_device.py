@@ -228,7 +228,11 @@ class TrainingThread:
         alone = threading.current_thread() is threading.main_thread()
         if work < _MULTI_THREAD_WORK or n_threads == 1 or not alone:
             self._executor = ThreadPoolExecutor(
-                1, thread_name_prefix="aefeatures-training", initializer=_prepare_thread
+                1,
+                thread_name_prefix="aefeatures-training",
+                initializer=_prepare_thread,
+                # As CUDA has it, each thread has a current device.
+                initargs=(torch.cuda.current_device() if torch.cuda.is_initialized() else None,),
             )
 
     def run(self, function: Callable[..., T], *args: Any) -> T:
@@ -322,8 +326,8 @@ def _openmp_library() -> ctypes.CDLL | None:
     return library
 
 
-def _prepare_thread() -> None:
-    """Give the calling thread one CPU thread and flush-to-zero, and no other thread."""
+def _prepare_thread(gpu: int | None) -> None:
+    """Give the calling thread one CPU thread, flush-to-zero and a GPU, and no other thread."""
     with _thread_count_lock:
         before = torch.get_num_threads()
         if before > 1:
@@ -334,3 +338,5 @@ def _prepare_thread() -> None:
             restore.start()
             restore.join()
     torch.set_flush_denormal(True)
+    if gpu is not None:
+        torch.cuda.set_device(gpu)

@@ -192,3 +192,16 @@ def test_interrupt_stops_the_thread_and_is_raised(interruptible):
         with pytest.raises(KeyboardInterrupt):
             thread.run(train)
         assert done == [True]
+
+
+def test_training_thread_has_the_current_gpu_of_its_caller(monkeypatch):
+    taken = []
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    monkeypatch.setattr(
+        torch.cuda, "set_device", lambda gpu: taken.append((gpu, threading.get_ident()))
+    )
+    with TrainingThread(work=SMALL) as thread:
+        assert taken == []
+        assert thread.run(threading.get_ident) == taken[0][1]
+    assert taken[0][0] == 1
