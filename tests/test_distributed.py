@@ -186,12 +186,23 @@ def from_fits_apart(rank):
 
 
 def interrupted_in_a_gather(rank):
-    """A rank is interrupted while it waits for one that is late."""
+    """A rank is interrupted while it waits, within `fit`, for one that is late."""
+    over = threading.Event()
+
+    def interrupt():
+        while signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            if over.wait(0.01):
+                return
+        os.kill(os.getpid(), signal.SIGINT)
+
     if rank == 0:
-        threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
+        threading.Thread(target=interrupt).start()
     elif rank == 1:
         time.sleep(0.3)
-    fitted(X[PARTS[rank]])
+    try:
+        fitted(X[PARTS[rank]])
+    finally:
+        over.set()
 
 
 def with_message_of_its_own(rank):
