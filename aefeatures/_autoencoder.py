@@ -861,7 +861,7 @@ class AutoencoderTransformer(
             if any(value != values[0] for value in values):
                 raise ValueError(
                     f"All ranks must fit with the same {name}, got by rank: "
-                    f"{', '.join(map(str, values))}."
+                    f"{', '.join(str(value)[:100] for value in values)}."
                 )
         if sum(ranks.gather(X.shape[0])) == 0:
             raise ValueError("Found no rows on any rank: fit needs at least 1.")
