@@ -39,6 +39,7 @@ from aefeatures._device import (
     PRECISIONS,
     from_arrays,
     place,
+    place_guest,
     resolve_device,
     resolve_saved_device,
     to_arrays,
@@ -55,9 +56,12 @@ from aefeatures._networks import (
     DenseNetwork,
     Encoder,
     FillMissing,
+    Guest,
     Network,
     build_network,
+    copied,
     cost_per_row,
+    is_as_built,
     layer_widths,
 )
 from aefeatures._optimizer import AdamState
@@ -473,9 +477,7 @@ class AutoencoderTransformer(
             train_rows, validation_rows = self._split(X.shape[0], ranks)
             y = y if y is None or train_rows is None else y[train_rows]
             counts = ranks.gather(X.shape[0] if train_rows is None else len(train_rows))
-            batches = self._make_batches(
-                X, train_rows, batch_size_of(counts, self.batch_size, ranks.rank)
-            )
+            batches = self._make_training_batches(X, train_rows, counts, ranks)
             early_stopping = None
             if validation_rows is not None:
                 validation = self._make_batches(X, validation_rows)
@@ -554,8 +556,7 @@ class AutoencoderTransformer(
             X, y = self._check(X, y, resume, ranks)
             self._start(X, resume, ranks)
             counts = ranks.gather(X.shape[0])
-            batch_size = batch_size_of(counts, self.batch_size, ranks.rank)
-            batches = self._make_batches(X, batch_size=batch_size)
+            batches = self._make_training_batches(X, None, counts, ranks)
             autoencoder, _, result = self._train(
                 any(ranks.gather(has_missing(X))),
                 y,
@@ -708,14 +709,15 @@ class AutoencoderTransformer(
         check_is_fitted(self)
         if part not in ("encoder", "decoder", "autoencoder"):
             raise ValueError(f"part must be 'encoder', 'decoder' or 'autoencoder', got {part!r}.")
-        encoder, decoder, scaling, fill = copy.deepcopy(
+        encoder, decoder, scaling, fill = copied(
             (self.encoder_, self.decoder_, self._scaling, self._fill)
         )
+        copies = not self._is_as_built
         if part == "encoder":
             return Encoder(encoder, scaling, fill).eval()
         if part == "decoder":
-            return Decoder(decoder, scaling).eval()
-        return Autoencoder(encoder, decoder, scaling, fill).eval()
+            return Decoder(decoder, scaling, copies=copies).eval()
+        return Autoencoder(encoder, decoder, scaling, fill, copies=copies).eval()
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the fitted transformer to a file that `load` reads, and that holds no code.
@@ -799,8 +801,10 @@ class AutoencoderTransformer(
         check_array_library(self, X, self._fitted_library, method)
         return check_rows(self, X, reset=False)
 
-    def _placed(self, module: nn.Module, dtype: np.dtype) -> nn.Module:
-        return place(module, self.device_, work_dtype(dtype, self.device_))
+    def _placed(self, module: nn.Module, dtype: np.dtype) -> Callable[[torch.Tensor], torch.Tensor]:
+        if is_as_built(self._network, module):
+            return place(module, self.device_, work_dtype(dtype, self.device_))
+        return place_guest(module, self.device_)
 
     def _score_samples(self, X: Rows) -> np.ndarray:
         loss = leave_out_missing(resolve_loss(self._fitted_loss))
@@ -831,7 +835,8 @@ class AutoencoderTransformer(
     def _filled(self, scaled: torch.Tensor, rows: Rows) -> torch.Tensor:
         if not has_missing(rows):
             return scaled
-        filled: torch.Tensor = self._placed(self._fill, rows.dtype)(scaled)
+        fill = place(self._fill, self.device_, work_dtype(rows.dtype, self.device_))
+        filled: torch.Tensor = fill(scaled)
         return filled
 
     def _check(self, X: Any, y: Any, resume: bool, ranks: Ranks) -> tuple[Rows, np.ndarray | None]:
@@ -1009,13 +1014,23 @@ class AutoencoderTransformer(
         )
         return np.sort(parts[0]), np.sort(parts[1])  # datasets in files are read in order
 
-    def _make_batches(
-        self, X: Rows, rows: np.ndarray | None = None, batch_size: int | None = None
+    @property
+    def _is_as_built(self) -> bool:
+        return is_as_built(self._network, self.encoder_, self.decoder_)
+
+    def _make_training_batches(
+        self, X: Rows, rows: np.ndarray | None, counts: list[int], ranks: Ranks
     ) -> Batches:
+        # A network of the caller's own may need more than one row, as for a variance.
+        single = self._is_as_built or self.batch_size == 1
+        batch_size = batch_size_of(counts, self.batch_size, ranks.rank, 1 if single else 2)
+        return self._make_batches(X, rows, batch_size=batch_size, no_single_rows=not single)
+
+    def _make_batches(self, X: Rows, rows: np.ndarray | None = None, **settings: Any) -> Batches:
         return Batches(
             X,
             self._scaling,
-            batch_size=batch_size or self.batch_size,
+            **{"batch_size": self.batch_size, **settings},
             device=self.device_,
             dtype=PRECISIONS[self.precision],
             rows=rows,
@@ -1033,7 +1048,10 @@ class AutoencoderTransformer(
         **settings: Any,
     ) -> tuple[nn.Sequential, RowLoss, TrainingResult]:
         """Train a copy of the network on the device; return it, the loss it was trained with."""
-        fill, encoder, decoder = copy.deepcopy((self._fill, self.encoder_, self.decoder_))
+        fill, encoder, decoder = copied((self._fill, self.encoder_, self.decoder_))
+        as_built = self._is_as_built
+        if not as_built:
+            encoder, decoder = Guest(encoder), Guest(decoder)
         loss = resolve_loss(self.loss)
         if missing and not self._learns_missing:
             self._learns_missing = True
@@ -1066,6 +1084,7 @@ class AutoencoderTransformer(
             work=self._cost.multiply_adds * batches.batch_size,
             watchers=watchers,
             ranks=ranks,
+            written_gradient=as_built and getattr(self._network, "has_written_gradient", False),
             **settings,
         )
         self._heads = [(type(regularizer), regularizer.head) for regularizer in regularizers]
@@ -1075,7 +1094,7 @@ class AutoencoderTransformer(
         self, y: np.ndarray | None, batches: Batches, ranks: Ranks = ALONE
     ) -> list[Regularizer]:
         regularizers = resolve_regularizers(self.regularizer)
-        means = self._fill.values.detach().to(self.device_)
+        means = self._fill.values.detach().to(self.device_, copy=True)
         # Training goes on with the heads of the last call, where it asked for the same.
         heads: list[nn.Module | None] = [None] * len(regularizers)
         if [type(regularizer) for regularizer in regularizers] == [kind for kind, _ in self._heads]:
@@ -1088,10 +1107,12 @@ class AutoencoderTransformer(
         ]
 
     def _store(self, autoencoder: nn.Sequential, result: TrainingResult) -> None:
-        encoder, self.decoder_ = autoencoder.cpu()
+        encoder, decoder = autoencoder.cpu()
         if self._learns_missing:
             self._fill, encoder = encoder.children()
-        self.encoder_ = encoder
+        self.encoder_, self.decoder_ = (
+            part.network if isinstance(part, Guest) else part for part in (encoder, decoder)
+        )
         self.n_iter_ += len(result.loss_curve)
         self.n_steps_ += result.n_steps
         self.loss_curve_ = self.loss_curve_ + result.loss_curve
@@ -1106,7 +1127,7 @@ class AutoencoderTransformer(
         """The attributes that a fit would leave if it were over, with copies of the weights."""
         fitted = object.__new__(type(self))
         fitted.__dict__.update(self.__dict__)
-        fitted._store(copy.deepcopy(autoencoder), result)
+        fitted._store(copied(autoencoder), result)
         return fitted.__dict__
 
     @contextmanager
@@ -1122,12 +1143,14 @@ class AutoencoderTransformer(
         if "encoder_" not in state:
             return state
         state = {name: value for name, value in state.items() if name != "device_"}
-        modules = {name: to_arrays(state[name]) for name in _MODULES}
-        return {**state, **modules, "_heads": [], "_optimizer_state": None}
+        modules = to_arrays(tuple(state[name] for name in _MODULES))
+        state |= zip(_MODULES, modules, strict=True)
+        return {**state, "_heads": [], "_optimizer_state": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         if "encoder_" in state:
-            state = {**state, **{name: from_arrays(state[name]) for name in _MODULES}}
+            modules = from_arrays(tuple(state[name] for name in _MODULES))
+            state = {**state, **dict(zip(_MODULES, modules, strict=True))}
         super().__setstate__(state)
         if "encoder_" in state:
             self.device_ = resolve_saved_device(self.device)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import mmap
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -143,6 +143,9 @@ class Batches:
         Where and in which precision the network trains.
     rows : ndarray of int, optional
         The rows of X to use; None means all.
+    no_single_rows : bool
+        Whether a batch of one row, beside larger ones, shares the rows of the batch before it: what
+        normalizes over a batch has no variance there.
     """
 
     def __init__(
@@ -154,11 +157,13 @@ class Batches:
         device: torch.device,
         dtype: torch.dtype,
         rows: np.ndarray | None = None,
+        no_single_rows: bool = False,
     ) -> None:
         self.n_rows = X.shape[0] if rows is None else len(rows)
         self.n_features = X.shape[1]
         self.batch_size = max(1, min(batch_size, self.n_rows))  # a rank may have no rows
         self.device = device
+        self._no_single_rows = no_single_rows and self.batch_size > 1
         self._X, self._rows, self._scaling, self._dtype = X, rows, scaling, dtype
         self._resident: torch.Tensor | None = None
         if self.n_rows * self.n_features * dtype.itemsize <= self._resident_bytes():
@@ -173,7 +178,10 @@ class Batches:
                 )
 
     def __len__(self) -> int:
-        return -(-self.n_rows // self.batch_size)
+        n_rows = self.n_rows
+        if self._no_single_rows and self.batch_size == 2:
+            n_rows -= n_rows % 2  # the last batch has three rows
+        return -(-n_rows // self.batch_size)
 
     def epoch(self, rng: np.random.Generator | None = None) -> Iterator[torch.Tensor]:
         """Every row once, in an order drawn from `rng`; in the order of X without it."""
@@ -185,17 +193,24 @@ class Batches:
     ) -> Iterator[tuple[torch.Tensor, np.ndarray]]:
         """The batches of `epoch`, each with the positions of its rows.
 
-        The first `skip` rows, those of whole batches, are left out and hardly read. What is drawn
+        The first `skip` rows, those of earlier batches, are left out and hardly read. What is drawn
         from `rng` is drawn before the first batch.
         """
+        batches = self._batches(rng, skip)
+        return _without_single_rows(batches, self.batch_size) if self._no_single_rows else batches
+
+    def _batches(
+        self, rng: np.random.Generator | None, skip: int
+    ) -> Iterator[tuple[torch.Tensor, np.ndarray]]:
         for index in self._order_by_blocks(rng) if self._by_blocks else self._order(rng):
             if skip >= len(index):
                 skip -= len(index)
                 continue
             rows = self.take(index)
-            for start in range(skip, len(index), self.batch_size):
-                part = slice(start, start + self.batch_size)
-                yield rows[part], index[part]
+            for start in range(0, len(index), self.batch_size):
+                part = slice(max(start, skip), start + self.batch_size)
+                if skip < part.stop:
+                    yield rows[part], index[part]
             skip = 0
 
     def _order(self, rng: np.random.Generator | None) -> Iterator[np.ndarray]:
@@ -291,13 +306,15 @@ class StreamedBatches(Batches):
         batch_size: int,
         device: torch.device,
         dtype: torch.dtype,
+        no_single_rows: bool = False,
     ) -> None:
         self.n_rows, self.n_features, self.batch_size = n_rows, n_features, batch_size
         self.device = device
+        self._no_single_rows = no_single_rows and batch_size > 1
         self._chunks, self._scaling, self._dtype = chunks, scaling, dtype
 
-    def indexed_epoch(
-        self, rng: np.random.Generator | None = None, skip: int = 0
+    def _batches(
+        self, rng: np.random.Generator | None, skip: int
     ) -> Iterator[tuple[torch.Tensor, np.ndarray]]:
         """The batches of an epoch; positions are those within the chunk."""
         block = self._whole_batches(_BLOCK_ELEMENTS)
@@ -318,16 +335,41 @@ class StreamedBatches(Batches):
         )
 
 
-def batch_size_of(counts: list[int], batch_size: int, rank: int) -> int:
+def _without_single_rows(
+    batches: Iterable[tuple[torch.Tensor, np.ndarray]], batch_size: int
+) -> Iterator[tuple[torch.Tensor, np.ndarray]]:
+    """The same rows in the same order, except that none is a batch alone.
+
+    It shares the rows of the batch before it, or, as the first, of the one after it.
+    """
+    held: tuple[torch.Tensor, np.ndarray] | None = None
+    for batch in batches:
+        if held is None:
+            held = batch
+            continue
+        if 1 in (len(held[1]), len(batch[1])):
+            rows, index = torch.cat([held[0], batch[0]]), np.concatenate([held[1], batch[1]])
+            if len(index) <= max(batch_size, 3):  # of three rows, one would be left over
+                held = rows, index
+                continue
+            half = -(-len(index) // 2)
+            held, batch = (rows[:half], index[:half]), (rows[half:], index[half:])
+        yield held
+        held = batch
+    if held is not None:
+        yield held
+
+
+def batch_size_of(counts: list[int], batch_size: int, rank: int, least: int = 1) -> int:
     """Rows of a rank in a step, where the ranks have so many rows.
 
-    Those with fewer rows than others take fewer at a time, so that all last the epoch: else its
-    last steps would be on the rows of the larger ranks alone.
+    Those with fewer rows than others take fewer at a time, but at least `least`, so that all last
+    the epoch: else its last steps would be on the rows of the larger ranks alone.
     """
     n_steps = max(-(-n_rows // batch_size) for n_rows in counts)
     if -(-counts[rank] // batch_size) == n_steps:
         return batch_size
-    return max(1, -(-counts[rank] // n_steps))
+    return max(least, -(-counts[rank] // n_steps))
 
 
 def evenly_spaced(n: int, n_most: int) -> np.ndarray:

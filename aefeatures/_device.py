@@ -6,11 +6,14 @@ import copy
 import ctypes
 import functools
 import multiprocessing
+import operator
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -19,6 +22,9 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.utils import parametrize
+
+from aefeatures._networks import Guest, copied, is_own_layer, layers_in, layers_of, results_in
 
 T = TypeVar("T")
 
@@ -31,7 +37,10 @@ PRECISIONS = {"float32": torch.float32, "float64": torch.float64, "bfloat16": to
 _MULTI_THREAD_WORK = 50_000_000
 
 # Copies that `place` made, for as long as the module they were made of lives.
-_placed: WeakKeyDictionary[nn.Module, tuple[Any, nn.Module]] = WeakKeyDictionary()
+_placed: WeakKeyDictionary[nn.Module, _Placed] = WeakKeyDictionary()
+
+_memcmp = (ctypes.cdll.msvcrt if sys.platform == "win32" else ctypes.CDLL(None)).memcmp
+_memcmp.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t]
 
 # The process that `settle_after_fork` was last called in; not yet, in a child of `multiprocessing`
 # that is the first to import this, whose parent may have computed with PyTorch.
@@ -139,65 +148,160 @@ def resolve_saved_device(device: str | torch.device) -> torch.device:
 def place(module: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
     """Return `module` with its tensors on `device` in `dtype`; `module` stays as it is.
 
-    The module itself is returned where nothing has to change. Else the last copy is kept as
-    long as the module lives and its tensors are the same: to convert the weights takes longer
-    than to encode a row.
+    For modules that this library has built. The module itself is returned where nothing has to
+    change. Otherwise the last copy is kept as long as the module lives and stays the same: to
+    convert the weights takes longer than to encode a row.
     """
     settle_after_fork()
 
     def target(tensor: torch.Tensor) -> torch.dtype:
         return dtype if tensor.is_floating_point() else tensor.dtype
 
-    def move(tensor: torch.Tensor) -> torch.Tensor:
-        return tensor.detach().to(device, target(tensor))
-
-    tensors = (*module.parameters(), *module.buffers())
+    layers = layers_of(module)
+    tensors = [
+        tensor
+        for layer in layers
+        for group in (layer._parameters, layer._buffers)
+        for tensor in group.values()
+        if tensor is not None
+    ]
     if all(t.device == device and t.dtype == target(t) for t in tensors):
         return module
-    # A model loaded in inference mode has tensors without a version, and none will change.
-    versions = [(t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors]
-    key = (device, dtype, versions)
     kept = _placed.get(module)
-    if kept is None or kept[0] != key:
-        kept = _placed[module] = (key, _map_tensors(module, move, move))
-    return kept[1]
+    if kept is None or not kept.is_of(device, dtype, layers, tensors):
+        memo: dict[int, Any] = {id(t): t.detach().to(device, target(t)) for t in tensors}
+        kept = _placed[module] = _Placed(
+            copy.deepcopy(module, memo),
+            device,
+            dtype,
+            _settings(layers),
+            [tensor.detach().clone() for tensor in tensors],
+        )
+    return kept.module
 
 
-def to_arrays(module: nn.Module) -> nn.Module:
-    """Return `module` with NumPy arrays for tensors, to be pickled.
+@dataclass(frozen=True)
+class _Placed:
+    """A copy that `place` made, and what the module was then."""
+
+    module: nn.Module
+    device: torch.device
+    dtype: torch.dtype
+    settings: list[Any]
+    tensors: list[torch.Tensor]
+
+    def is_of(
+        self,
+        device: torch.device,
+        dtype: torch.dtype,
+        layers: list[nn.Module],
+        tensors: list[torch.Tensor],
+    ) -> bool:
+        """Whether it is the copy of a module of these layers and tensors.
+
+        Tensors are compared by their values: a change through `data` leaves nothing else behind.
+        """
+        settings = _settings(layers)
+        return (
+            self.device == device
+            and self.dtype == dtype
+            and len(self.settings) == len(settings)
+            and all(map(operator.is_, self.settings, settings))
+            and len(self.tensors) == len(tensors)
+            and all(map(_same_bytes, self.tensors, tensors))
+        )
+
+
+def _settings(layers: list[nn.Module]) -> list[Any]:
+    """The attributes of modules, also the dictionaries that hold their modules and tensors."""
+    return [value for layer in layers for value in layer.__dict__.values()]
+
+
+def _same_bytes(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Whether two tensors on the CPU are the same; `torch.equal` takes six times as long."""
+    if one.shape != other.shape or one.dtype != other.dtype or not other.is_contiguous():
+        return False
+    return _memcmp(one.data_ptr(), other.data_ptr(), one.nbytes) == 0
+
+
+def place_guest(module: nn.Module, device: torch.device) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Return a function that computes with a module of which nothing is known, on `device`.
+
+    It keeps its precision (see `Guest`). A copy for another device is made each time, as not only
+    its tensors may have changed. What it makes and keeps may be trained with later, which tensors
+    made in inference mode could not be.
+    """
+    settle_after_fork()
+    if any(tensor.device != device for tensor in (*module.parameters(), *module.buffers())):
+        module = copied(module).to(device)
+    guest = Guest(module)
+
+    def compute(X: torch.Tensor) -> torch.Tensor:
+        with torch.inference_mode(False), torch.no_grad():
+            result: torch.Tensor = guest(X)
+        return result
+
+    return compute
+
+
+class _Held:
+    """A tensor in a pickle, except a plain one of the layers that this library builds.
+
+    It is shared by as many modules as before with every kind of pickle: joblib's does not keep that
+    two arrays are one.
+    """
+
+    def __init__(self, tensor: torch.Tensor) -> None:
+        self.array = tensor.detach().cpu().numpy()
+        self.is_parameter = isinstance(tensor, nn.Parameter)
+        self.requires_grad = tensor.requires_grad
+
+
+def to_arrays(modules: T) -> T:
+    """Return a module, or a tuple of modules, with NumPy arrays for tensors, to be pickled.
 
     A tensor pickles through `torch.load`, which warns, or refuses, by version.
     """
+    memo = results_in(modules)
+    for layer in layers_in(modules):
+        for group in (layer._parameters, layer._buffers):
+            for tensor in group.values():
+                if tensor is None:
+                    continue
+                plain = is_own_layer(layer) and tensor.requires_grad == (group is layer._parameters)
+                if not plain or id(tensor) in memo:  # shared
+                    memo[id(tensor)] = _Held(tensor)
+                else:
+                    memo[id(tensor)] = tensor.detach().cpu().numpy()
+    arrays = copy.deepcopy(modules, memo)
+    for layer in layers_in(arrays):
+        if parametrize.is_parametrized(layer):  # by a class of its own, which no pickle holds
+            layer.__class__ = parametrize.type_before_parametrizations(layer)
+    return arrays
 
-    def to_array(tensor: torch.Tensor) -> np.ndarray:
-        return tensor.detach().cpu().numpy()
 
-    return _map_tensors(module, to_array, to_array)
-
-
-def from_arrays(module: nn.Module) -> nn.Module:
+def from_arrays(modules: T) -> T:
     """Undo `to_arrays`."""
-
-    def to_tensor(array: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(np.require(array, requirements=["C", "W"]))
-
-    return _map_tensors(module, lambda array: nn.Parameter(to_tensor(array)), to_tensor)
-
-
-def _map_tensors(
-    module: nn.Module, on_parameter: Callable[[Any], Any], on_buffer: Callable[[Any], Any]
-) -> nn.Module:
-    """A copy of the containers of `module` around new tensors."""
-    mapped = copy.copy(module)
-    mapped.__dict__.update(
-        _parameters={k: p if p is None else on_parameter(p) for k, p in module._parameters.items()},
-        _buffers={k: b if b is None else on_buffer(b) for k, b in module._buffers.items()},
-        _modules={
-            k: m if m is None else _map_tensors(m, on_parameter, on_buffer)
-            for k, m in module._modules.items()
-        },
-    )
-    return mapped
+    memo: dict[int, Any] = {}
+    for layer in layers_in(modules):
+        for group in (layer._parameters, layer._buffers):
+            for held in group.values():
+                if held is None or id(held) in memo:
+                    continue
+                if not isinstance(held, _Held):
+                    array, is_parameter, requires_grad = held, group is layer._parameters, True
+                else:
+                    array, is_parameter = held.array, held.is_parameter
+                    requires_grad = held.requires_grad
+                tensor = torch.from_numpy(np.require(array, requirements=["C", "W"]))
+                memo[id(held)] = nn.Parameter(tensor, requires_grad) if is_parameter else tensor
+    tensors = copy.deepcopy(modules, memo)
+    for layer in layers_in(tensors):
+        if parametrize.is_parametrized(layer):
+            parametrize._inject_new_class(layer)
+            for name in layer.parametrizations:
+                parametrize._inject_property(layer, name)
+    return tensors
 
 
 class TrainingThread:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.modules.module import _has_any_global_hook
 
 from aefeatures._distributed import Ranks
 from aefeatures._losses import LOSSES
@@ -88,7 +89,9 @@ def joint_steps(
         yield int(n_rows), told[0]
 
 
-def gradient_step(objective: Objective, gradient: torch.Tensor) -> GradientStep:
+def gradient_step(
+    objective: Objective, gradient: torch.Tensor, *, written: bool = False
+) -> GradientStep:
     """Return the fastest way to the gradient of `objective`.
 
     Parameters
@@ -96,9 +99,13 @@ def gradient_step(objective: Objective, gradient: torch.Tensor) -> GradientStep:
     objective : Objective
         Of a network whose parameters' `grad` are views of `gradient`.
     gradient : tensor of shape (n_parameters,)
+    written : bool
+        Whether the gradient of the network's squared error is the one written out here. A network
+        does not look it: nothing is known of a layer that its user has made or changed.
     """
     if (
-        not objective.mixed
+        written
+        and not objective.mixed
         and not objective.regularizers
         and objective.loss is LOSSES["mse"]
         and DenseGradient.covers(objective.autoencoder)
@@ -107,7 +114,25 @@ def gradient_step(objective: Objective, gradient: torch.Tensor) -> GradientStep:
 
     def by_autograd(rows: torch.Tensor, index: np.ndarray) -> torch.Tensor:
         gradient.zero_()
-        summed, total = objective(rows, index)
+        try:
+            summed, total = objective(rows, index)
+        except ValueError as error:
+            if len(rows) == 1 and "more than 1 value per channel" in str(error):
+                raise ValueError(
+                    "The network normalizes over the rows of a batch, and one row has no variance. "
+                    + (
+                        "There is one row to train on: give more rows, or use a normalization "
+                        "that takes one, such as nn.LayerNorm."
+                        if objective.batches.n_rows == 1
+                        else "Set batch_size to 2 or more, got batch_size=1."
+                    )
+                ) from error
+            raise
+        if not total.requires_grad:
+            raise ValueError(
+                "The loss does not depend on any weight of the network that is trained. Return "
+                "modules from network whose output depends on parameters with requires_grad=True."
+            )
         total.backward()
         return summed
 
@@ -149,10 +174,14 @@ class DenseGradient:
 
     @staticmethod
     def covers(autoencoder: nn.Sequential) -> bool:
-        """Whether the network is of the kind whose gradient is written out here."""
+        """Whether a network that its builder vouches for is of the layers covered here.
+
+        And whether all of their parameters are there, each once, to be trained without hooks.
+        """
         if not all(type(part) is nn.Sequential for part in autoencoder):
             return False
-        if not all(parameter.requires_grad for parameter in autoencoder.parameters()):
+        parameters = list(autoencoder.parameters())
+        if not all(map(_is_plain, parameters)) or _has_any_global_hook():
             return False
         modules = [module for part in autoencoder for module in part]  # type: ignore[attr-defined]
         if type(modules[-1]) is nn.Sigmoid:
@@ -161,6 +190,7 @@ class DenseGradient:
         return (
             linear[0]
             and linear[-1]
+            and len(parameters) == 2 * sum(linear)
             and all(
                 is_linear or (type(module) is nn.ReLU and linear[i - 1])
                 for i, (module, is_linear) in enumerate(zip(modules, linear, strict=True))
@@ -205,3 +235,12 @@ class DenseGradient:
             )
             self._buffers[n] = (outputs, deltas)
         return self._buffers[n]
+
+
+def _is_plain(parameter: nn.Parameter) -> bool:
+    return (
+        type(parameter) is nn.Parameter
+        and parameter.requires_grad
+        and not parameter._backward_hooks
+        and not parameter._post_accumulate_grad_hooks
+    )

@@ -60,7 +60,7 @@ def resolve_loss(loss: str | RowLoss) -> RowLoss:
         return LOSSES[loss]
 
     def checked(reconstruction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        rows = loss(reconstruction, target)
+        rows = loss(reconstruction.clone(), target.clone())  # it may work in place
         if not isinstance(rows, torch.Tensor) or rows.shape != target.shape[:1]:
             got = tuple(rows.shape) if isinstance(rows, torch.Tensor) else type(rows).__name__
             raise ValueError(

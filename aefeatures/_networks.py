@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from numbers import Integral
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from torch import nn
 from aefeatures._scaling import Scaling
 
 Pair = tuple[nn.Module, nn.Module]
+T = TypeVar("T")
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
@@ -137,6 +138,11 @@ class DenseNetwork(Network):
         decoder = nn.Sequential(*layers(writing), *([nn.Sigmoid()] if spec.bounded else []))
         return encoder, decoder
 
+    @property
+    def has_written_gradient(self) -> bool:
+        """Whether `_gradients.DenseGradient` is the gradient of what `build` returns."""
+        return self.activation == "relu" and self.normalization is None
+
 
 class Projection(nn.Module):
     """From rows to their leading principal components: a linear layer that is not trained."""
@@ -163,6 +169,24 @@ class Projection(nn.Module):
         """What `repr` shows of the sizes."""
         n_axes, n_features = self.weight.shape
         return f"in_features={n_features}, out_features={n_axes}"
+
+
+class FillMissing(nn.Module):
+    """Puts a value per column where a row is missing one (NaN).
+
+    Parameters
+    ----------
+    values : tensor of shape (n_features,)
+        In the network's range. They are trained where the training data misses any.
+    """
+
+    def __init__(self, values: torch.Tensor) -> None:
+        super().__init__()
+        self.values = nn.Parameter(values)
+
+    def forward(self, X: torch.Tensor) -> torch.Tensor:
+        """Fill X, of shape (n, n_features)."""
+        return torch.where(X.isnan(), self.values, X)
 
 
 class ConvNetwork(Network):
@@ -339,10 +363,110 @@ def build_network(network: Any, n_features: int, n_components: int, *, spec: Bui
             "network must return two modules, (encoder, decoder), got "
             f"{tuple(map(type, built)) if isinstance(built, tuple) else type(built)}."
         )
-    encoder, decoder = (part.cpu().to(spec.dtype) for part in copy.deepcopy(pair))
+    encoder, decoder = (part.cpu().to(spec.dtype) for part in copied(pair))
     _check_shape("encoder", encoder, n_features, n_components, spec)
     _check_shape("decoder", decoder, n_components, n_features, spec)
     return encoder, decoder
+
+
+# What this library's networks consist of. None of it changes what it is given in place.
+_LAYERS = {
+    *ACTIVATIONS.values(),
+    BatchNorm,
+    FillMissing,
+    Projection,
+    nn.Conv2d,
+    nn.ConvTranspose2d,
+    nn.Flatten,
+    nn.GroupNorm,
+    nn.LayerNorm,
+    nn.Linear,
+    nn.Sequential,
+    nn.Unflatten,
+}
+
+
+def is_as_built(network: Any, *modules: nn.Module) -> bool:
+    """Whether `modules` are what a network of this library, `network`, has built.
+
+    Otherwise nothing is known of them. A subclass may build anything, and `encoder_` and `decoder_`
+    are public: their layers may have been replaced since, or got hooks.
+    """
+    return type(network) in (DenseNetwork, ConvNetwork) and all(
+        is_own_layer(layer)
+        and not (
+            layer._forward_pre_hooks
+            or layer._forward_hooks
+            or layer._backward_pre_hooks
+            or layer._backward_hooks
+            or "forward" in layer.__dict__
+        )
+        for module in modules
+        for layer in layers_of(module)
+    )
+
+
+def is_own_layer(layer: nn.Module) -> bool:
+    """Whether it is of a kind that this library's networks consist of."""
+    return type(layer) in _LAYERS
+
+
+def layers_of(module: nn.Module) -> list[nn.Module]:
+    """The module and all modules in it, those that are shared as often; faster than `modules`."""
+    found = [module]
+    for layer in found:
+        found += layer._modules.values()  # type: ignore[arg-type]  # takes those that it appends
+    return found
+
+
+class Guest(nn.Module):
+    """A module of which nothing is known, such as the caller's own, as a layer.
+
+    It may work in place, so it gets a copy of its input, and it may hold numbers that `to` does not
+    convert, so it computes in the precision that it is in.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, X: torch.Tensor) -> torch.Tensor:
+        """Return what the module makes of X, in the precision of X."""
+        result: torch.Tensor = self.network(X.to(_dtype(self.network), copy=True))
+        return result.to(X.dtype)
+
+
+def copied(modules: T) -> T:
+    """Return a deep copy of a module, or of a tuple of modules.
+
+    What they share is shared by the copies. Unlike by `copy.deepcopy` alone, modules may hold
+    results of computations, as those of `torch.nn.utils.weight_norm` do, and hooks of parameters
+    are kept.
+    """
+    memo = results_in(modules)
+    copies = copy.deepcopy(modules, memo)
+    for layer in layers_in(modules):
+        for parameter in layer.parameters(recurse=False):
+            for hooks in ("_backward_hooks", "_post_accumulate_grad_hooks"):
+                if getattr(parameter, hooks) and id(parameter) in memo:
+                    setattr(memo[id(parameter)], hooks, getattr(parameter, hooks))
+    return copies
+
+
+def results_in(modules: Any) -> dict[int, Any]:
+    """A memo for `copy.deepcopy` with what modules hold and autograd computed: it is detached."""
+    return {
+        id(value): value.detach().clone()
+        for layer in layers_in(modules)
+        for value in vars(layer).values()
+        if isinstance(value, torch.Tensor) and not value.is_leaf
+    }
+
+
+def layers_in(modules: Any) -> list[nn.Module]:
+    """All modules in a module, or in a tuple of modules, each once."""
+    parts = modules if isinstance(modules, tuple) else (modules,)
+    return [*nn.ModuleList(parts).modules()][1:]
 
 
 # PyTorch's global random state belongs to all threads: one at a time may borrow it.
@@ -478,24 +602,6 @@ def uninitialized(kind: type[nn.Module], *sizes: int, **settings: Any) -> Any:
     return layer
 
 
-class FillMissing(nn.Module):
-    """Puts a value per column where a row is missing one (NaN).
-
-    Parameters
-    ----------
-    values : tensor of shape (n_features,)
-        In the network's range. They are trained where the training data misses any.
-    """
-
-    def __init__(self, values: torch.Tensor) -> None:
-        super().__init__()
-        self.values = nn.Parameter(values)
-
-    def forward(self, X: torch.Tensor) -> torch.Tensor:
-        """Fill X, of shape (n, n_features)."""
-        return torch.where(X.isnan(), self.values, X)
-
-
 @dataclass(frozen=True)
 class Cost:
     """What a module takes for one row.
@@ -556,34 +662,50 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """From codes to X's own units."""
+    """From codes to X's own units.
 
-    def __init__(self, network: nn.Module, scaling: Scaling) -> None:
+    With `copies`, the network gets a copy of the codes, as it may work in place.
+    """
+
+    copies = False  # also of pickles that lack it
+
+    def __init__(self, network: nn.Module, scaling: Scaling, *, copies: bool) -> None:
         super().__init__()
         self.scaling = scaling
         self.network = network
+        self.copies = copies
 
     def forward(self, Z: torch.Tensor) -> torch.Tensor:
         """Decode Z, of shape (n, n_components)."""
-        return self.scaling.inverse(self.network(Z.to(_dtype(self.network))))
+        codes = Z.to(_dtype(self.network), copy=self.copies)
+        return self.scaling.inverse(self.network(codes))
 
 
 class Autoencoder(nn.Module):
-    """From X's own units to codes and back."""
+    """From X's own units to codes and back; `copies` as of `Decoder`."""
+
+    copies = False  # also of pickles that lack it
 
     def __init__(
-        self, encoder: nn.Module, decoder: nn.Module, scaling: Scaling, fill: nn.Module
+        self,
+        encoder: nn.Module,
+        decoder: nn.Module,
+        scaling: Scaling,
+        fill: nn.Module,
+        *,
+        copies: bool,
     ) -> None:
         super().__init__()
         self.encoder = encoder
         self.decoder = decoder
         self.scaling = scaling
         self.fill = fill
+        self.copies = copies
 
     def forward(self, X: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the codes of X and its reconstruction."""
         encoded = Encoder(self.encoder, self.scaling, self.fill)(X)
-        return encoded, Decoder(self.decoder, self.scaling)(encoded)
+        return encoded, Decoder(self.decoder, self.scaling, copies=self.copies)(encoded)
 
 
 def _dtype(module: nn.Module) -> torch.dtype:

@@ -496,6 +496,7 @@ def _work(config: dict[str, Any]) -> Any:
                     batch_size=batch_size,
                     device=estimator.device_,
                     dtype=PRECISIONS[estimator.precision],
+                    no_single_rows=not estimator._is_as_built,
                 )
                 autoencoder, _, result = estimator._train(
                     config["missing"],

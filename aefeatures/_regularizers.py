@@ -80,6 +80,7 @@ class Batch:
     index : ndarray of int, shape (n,)
         The rows' positions among the training rows.
     encoder, decoder : torch.nn.Module
+        To be called. A network of the caller's own is wrapped, so that its input is copied.
     generator : torch.Generator
         On the device of the rows; seeded by `random_state`.
     rng : numpy.random.Generator
@@ -169,7 +170,7 @@ class Regularizer(BaseEstimator):
         Parameters
         ----------
         inputs : tensor of shape (n, n_features)
-            Not to be changed.
+            A copy.
         batch : Batch
             With `rows` and `index`, but no codes yet.
 
@@ -200,7 +201,7 @@ class Regularizer(BaseEstimator):
         Parameters
         ----------
         codes : tensor of shape (n, n_components)
-            Not to be changed in place.
+            A copy.
         batch : Batch
             With `inputs`.
 
@@ -835,6 +836,8 @@ class Objective:
         self.loss = loss
         self.regularizers = regularizers
         self.mixed = mixed
+        self._all_known = {type(each) for each in regularizers} <= {*REGULARIZERS.values()}
+        self.batches = batches
         self._take = batches.take
         self._rng = rng
         self.generator = torch.Generator(batches.device)
@@ -844,7 +847,8 @@ class Objective:
     def __call__(self, rows: torch.Tensor, index: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the sum of the rows' reconstruction losses, and the mean with penalties."""
         encoder, decoder = self.autoencoder
-        batch = self._corrupted(rows, index)
+        # A regularizer of the caller's own may work in place.
+        batch = self._corrupted(self._lent(rows), index)
         partners = [
             None if positions is None else self._corrupted(self._take(positions), positions)
             for positions in (regularizer.partners(batch) for regularizer in self.regularizers)
@@ -856,7 +860,7 @@ class Objective:
         batch.codes, *partner_codes = codes.split([len(rows), *map(len, brought)])
         passed = batch.codes
         for regularizer in self.regularizers:
-            passed = regularizer.perturb(passed, batch)
+            passed = regularizer.perturb(self._lent(passed), batch)
         with self._products(rows):
             batch.reconstruction = decoder(passed).to(rows.dtype)
         summed = self.loss(batch.reconstruction, rows).sum()
@@ -876,8 +880,11 @@ class Objective:
             rows, index, encoder, decoder, self.generator, self._rng, self._take, inputs=rows
         )
         for regularizer in self.regularizers:
-            batch.inputs = regularizer.corrupt(batch.inputs, batch)
+            batch.inputs = regularizer.corrupt(self._lent(batch.inputs), batch)
         return batch
+
+    def _lent(self, tensor: torch.Tensor) -> torch.Tensor:
+        return tensor if self._all_known else tensor.clone()
 
 
 def _linear_head(data: TrainingData, n_outputs: int) -> nn.Linear:

@@ -125,6 +125,7 @@ def train(
     work: int = 0,
     watchers: Sequence[Watcher] = (),
     ranks: Ranks = ALONE,
+    written_gradient: bool = False,
 ) -> TrainingResult:
     """Train `autoencoder`, an encoder and its decoder, in place.
 
@@ -146,6 +147,8 @@ def train(
         Any of them may end the training after an epoch. An error of theirs is raised.
     ranks : Ranks
         All train the same network, each on batches of its own.
+    written_gradient : bool
+        Whether `DenseGradient` is the gradient of the network, as whoever built it knows.
 
     Raises
     ------
@@ -161,11 +164,17 @@ def train(
     heads = [regularizer.head for regularizer in regularizers if regularizer.head is not None]
     trained = nn.ModuleList([autoencoder, *heads])
     alone = ranks.size == 1
+    parameters = list(trained.parameters())
+    if not any(parameter.requires_grad for parameter in parameters):
+        raise ValueError(
+            f"The network has no weights to train: all of its {len(parameters)} parameters have "
+            "requires_grad=False. Use modules with parameters that have requires_grad=True."
+        )
     optimizer = Adam(
         trained, weight_decay=weight_decay, state=optimizer_state, room=0 if alone else N_TOLD
     )
     objective = Objective(autoencoder, loss, list(regularizers), batches, rng, mixed=mixed)
-    step_gradient = gradient_step(objective, optimizer.gradient)
+    step_gradient = gradient_step(objective, optimizer.gradient, written=written_gradient)
     rate = SCHEDULES[schedule]
     n_steps = max(ranks.gather(len(batches)))  # of an epoch
     share = batches.n_rows / sum(ranks.gather(batches.n_rows))
@@ -316,7 +325,7 @@ def _diagnose(autoencoder: nn.Sequential, batches: Batches, loss: RowLoss) -> st
     with torch.inference_mode():
         rows = batches.sample(_SAMPLE_ROWS)
         codes = autoencoder[0](rows)
-        reached = float(loss(autoencoder[1](codes), rows).mean())
+        reached = float(loss(autoencoder[1](codes.clone()), rows).mean())
         means = rows.nanmean(dim=0).nan_to_num().expand_as(rows)
         trivial = float(loss(means, rows).mean())
         spread = (codes.amax(dim=0) - codes.amin(dim=0)).max()

@@ -23,7 +23,7 @@ def autoencoder(hidden=(9, 5), bounded=True, dtype=torch.float64, **changes):
 
 def step_of(model, optimizer, loss):
     objective = Objective(model, loss, [], NO_BATCHES, np.random.default_rng(0))
-    return gradient_step(objective, optimizer.gradient)
+    return gradient_step(objective, optimizer.gradient, written=True)
 
 
 @pytest.mark.parametrize("hidden", [(), (9,), (9, 5)])
