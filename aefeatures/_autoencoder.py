@@ -8,6 +8,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -45,6 +46,7 @@ from aefeatures._device import (
     to_arrays,
 )
 from aefeatures._distributed import ALONE, Ranks, current_ranks
+from aefeatures._labels import keep_groups
 from aefeatures._losses import RowLoss, leave_out_missing, resolve_loss
 from aefeatures._neighbors import principal_axes
 from aefeatures._networks import (
@@ -70,6 +72,7 @@ from aefeatures._progress import Progress
 from aefeatures._regularizers import (
     NeighborPreserving,
     Regularizer,
+    Supervised,
     TrainingData,
     requires_labels,
     resolve_regularizers,
@@ -186,7 +189,8 @@ class AutoencoderTransformer(
         Whether to set `validation_fraction` of the rows aside, stop when the loss on them
         no longer falls, and keep the weights at which it was lowest.
     validation_fraction : float, default=0.1
-        Part of the rows, drawn at random, that `early_stopping` sets aside.
+        Part of the rows, drawn at random, that `early_stopping` sets aside. With `Supervised`, at
+        least one labelled row of each class is left for training.
     n_iter_no_change : int, default=5
         Epochs without improvement after which `early_stopping` stops. They are counted from
         where the learning rate has its peak.
@@ -240,6 +244,9 @@ class AutoencoderTransformer(
         Lowest value of `validation_loss_curve_` or, where that is None, of `loss_curve_`.
     device_ : torch.device
         Where the last `fit` ran.
+    task_ : {"classification", "regression"} or None
+        How `Supervised` took y, with its "auto" resolved; None without `Supervised`. Of several,
+        that of the first.
 
     See Also
     --------
@@ -324,6 +331,7 @@ class AutoencoderTransformer(
     _seed: int
     _rng: np.random.Generator
     # Kinds of the last training's regularizers and what they trained along.
+    task_: str | None
     _heads: list[tuple[type[Regularizer], nn.Module | None]]
     _optimizer_state: AdamState | None
     _cost: Cost
@@ -474,8 +482,7 @@ class AutoencoderTransformer(
                 if self.random_state is None and not resume:
                     self._start_network(X, checkpoint.seed)
             self._optimizer_state = None
-            train_rows, validation_rows = self._split(X.shape[0], ranks)
-            y = y if y is None or train_rows is None else y[train_rows]
+            train_rows, validation_rows = self._split(X.shape[0], y, ranks)
             counts = ranks.gather(X.shape[0] if train_rows is None else len(train_rows))
             batches = self._make_training_batches(X, train_rows, counts, ranks)
             early_stopping = None
@@ -494,6 +501,7 @@ class AutoencoderTransformer(
                 y,
                 batches,
                 ranks,
+                rows=train_rows,
                 task=task,
                 checkpoint=checkpoint,
                 max_epochs=self.max_epochs_,
@@ -944,6 +952,7 @@ class AutoencoderTransformer(
         self._network = clone(network) if isinstance(network, Network) else network
         self._start_network(X, seed, ranks)
         self._heads = []
+        self.task_ = None
         self._optimizer_state = None
         self._learns_missing = False
         self.n_iter_ = self.n_steps_ = 0
@@ -997,7 +1006,7 @@ class AutoencoderTransformer(
         return FitFile(self.checkpoint, depends_on, self._seed)
 
     def _split(
-        self, n_rows: int, ranks: Ranks = ALONE
+        self, n_rows: int, y: np.ndarray | None, ranks: Ranks = ALONE
     ) -> tuple[np.ndarray | None, np.ndarray | None]:
         """Training and validation rows; None stands for all and none."""
         if not self.early_stopping:
@@ -1006,13 +1015,28 @@ class AutoencoderTransformer(
             raise ValueError(
                 "early_stopping=True needs at least 2 rows, got n_samples=1. Set it to False."
             )
+        groups = [] if y is None else self._groups(y, ranks)
         if n_rows < 2:  # of a rank
-            return None, np.empty(0, np.intp)
-        # The seed of the first fit: a warm start must not validate on what it was trained on.
-        parts = train_test_split(
-            np.arange(n_rows), test_size=self.validation_fraction, random_state=self._seed
-        )
-        return np.sort(parts[0]), np.sort(parts[1])  # datasets in files are read in order
+            training, validation = np.arange(n_rows), np.empty(0, np.intp)
+        else:
+            # The seed of the first fit: a warm start must not validate on what it was trained on.
+            training, validation = train_test_split(
+                np.arange(n_rows), test_size=self.validation_fraction, random_state=self._seed
+            )
+        if groups:
+            training, validation = keep_groups(groups, training, validation)
+            if not any(ranks.gather(len(validation) > 0)):
+                raise ValueError(
+                    "early_stopping=True finds no row to validate on: each is the only labelled "
+                    "row of its class, and needed for training. Set it to False."
+                )
+        return np.sort(training), np.sort(validation)  # datasets in files are read in order
+
+    def _groups(self, y: np.ndarray, ranks: Ranks) -> list[np.ndarray]:
+        """For each regularizer that has any, the groups of rows that training needs."""
+        regularizers = resolve_regularizers(self.regularizer)
+        groups = [regularizer._groups(y, ranks) for regularizer in regularizers]
+        return [each for each in groups if each is not None]
 
     @property
     def _is_as_built(self) -> bool:
@@ -1043,6 +1067,7 @@ class AutoencoderTransformer(
         batches: Batches,
         ranks: Ranks,
         *,
+        rows: np.ndarray | None = None,
         task: FitTask | None = None,
         checkpoint: Watcher | None = None,
         **settings: Any,
@@ -1060,7 +1085,9 @@ class AutoencoderTransformer(
             loss = leave_out_missing(loss)
             encoder = nn.Sequential(fill, encoder)
         autoencoder = nn.Sequential(encoder, decoder).to(self.device_)
-        regularizers = self._prepare_regularizers(y, batches, ranks)
+        regularizers = self._prepare_regularizers(y, batches, ranks, rows)
+        tasks = (each.task for each in regularizers if isinstance(each, Supervised))
+        self.task_ = next(tasks, None)
         kinds = [type(regularizer) for regularizer in regularizers]
         if kinds != [kind for kind, _ in self._heads]:
             settings["optimizer_state"] = None  # its moments are of other parameters
@@ -1091,7 +1118,11 @@ class AutoencoderTransformer(
         return autoencoder, loss, result
 
     def _prepare_regularizers(
-        self, y: np.ndarray | None, batches: Batches, ranks: Ranks = ALONE
+        self,
+        y: np.ndarray | None,
+        batches: Batches,
+        ranks: Ranks = ALONE,
+        rows: np.ndarray | None = None,
     ) -> list[Regularizer]:
         regularizers = resolve_regularizers(self.regularizer)
         means = self._fill.values.detach().to(self.device_, copy=True)
@@ -1099,10 +1130,12 @@ class AutoencoderTransformer(
         heads: list[nn.Module | None] = [None] * len(regularizers)
         if [type(regularizer) for regularizer in regularizers] == [kind for kind, _ in self._heads]:
             heads = [copy.deepcopy(head) for _, head in self._heads]
+        own = y if y is None or rows is None else y[rows]
+        data = TrainingData(
+            batches, own, means, self._n_features_out, self._rng, None, ranks, y, rows
+        )
         return [
-            regularizer.prepare(
-                TrainingData(batches, y, means, self._n_features_out, self._rng, head, ranks)
-            )
+            regularizer.prepare(replace(data, head=head))
             for regularizer, head in zip(regularizers, heads, strict=True)
         ]
 

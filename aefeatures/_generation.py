@@ -20,7 +20,7 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted, c
 
 from aefeatures._autoencoder import AutoencoderTransformer
 from aefeatures._batches import iterate_slices, physical_memory
-from aefeatures._regularizers import split_labels
+from aefeatures._labels import split_labels
 from aefeatures._validation import (
     GENERATOR_CONSTRAINTS,
     as_numpy,
@@ -476,7 +476,7 @@ def give_seeds(part: Any, rng: np.random.RandomState) -> Any:
 
 def _check_classes(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The classes in y, and their positions for each row, -1 where it is unlabelled."""
-    labelled, known = split_labels(y)
+    labelled, known, _ = split_labels(y)
     if not labelled.any():
         raise ValueError("No row of y is labelled.")
     check_classification_targets(known)

@@ -147,6 +147,7 @@ def _describe(estimator: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         "width": estimator._cost.width,
         "multiply_adds": estimator._cost.multiply_adds,
         "max_epochs_": getattr(estimator, "max_epochs_", None),
+        "task_": getattr(estimator, "task_", None),
         **{name: getattr(estimator, name) for name in _COUNTS},
         "rng": [
             generator["state"]["state"],
@@ -240,6 +241,8 @@ def _rebuild(cls: type[E], document: dict[str, Any], arrays: dict[str, np.ndarra
     estimator._rng = _generator(_typed(document, "rng", list))
     if document["max_epochs_"] is not None:
         estimator.max_epochs_ = _count(document, "max_epochs_")
+    # Files of earlier versions say nothing of it.
+    estimator.task_ = document.get("task_") and _typed(document, "task_", str)
     estimator.loss_curve_ = _curve(arrays.pop("loss_curve"))
     validation = arrays.pop("validation_loss_curve", None)
     estimator.validation_loss_curve_ = None if validation is None else _curve(validation)

@@ -14,12 +14,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from sklearn.base import BaseEstimator
-from sklearn.utils.multiclass import type_of_target
 from torch import autocast, nn
 from torch.autograd.function import once_differentiable
 
 from aefeatures._batches import Batches
 from aefeatures._distributed import ALONE, Ranks
+from aefeatures._labels import TASKS, Labels, is_auto, minus_ones, split_labels
 from aefeatures._losses import RowLoss
 from aefeatures._neighbors import neighbor_graph
 from aefeatures._networks import global_seed, resolve_image_shape, uninitialized
@@ -49,6 +49,11 @@ class TrainingData:
         The `head` of the last training, where this one goes on from it.
     ranks : Ranks
         The processes of which each trains on rows of its own, within `distributed`.
+    y_all : ndarray of shape (n_samples,) or None
+        What `fit` was given, for the training rows and those that `early_stopping` sets aside;
+        None is the same as `y`.
+    rows : ndarray of int, shape (n_rows,), or None
+        Positions of the training rows in `y_all`; None stands for all.
     """
 
     batches: Batches
@@ -58,6 +63,8 @@ class TrainingData:
     rng: np.random.Generator
     head: nn.Module | None = None
     ranks: Ranks = ALONE
+    y_all: np.ndarray | None = None
+    rows: np.ndarray | None = None
 
     def variance(self) -> float:
         """The columns' mean variance: the squared error of predicting their means.
@@ -163,6 +170,10 @@ class Regularizer(BaseEstimator):
         regularizer : Regularizer
         """
         return self
+
+    def _groups(self, y: np.ndarray, ranks: Ranks) -> np.ndarray | None:
+        """A group for each row, -1 for none: `early_stopping` leaves a row of each in training."""
+        return None
 
     def corrupt(self, inputs: torch.Tensor, batch: Batch) -> torch.Tensor:
         """Return what the encoder gets in place of `inputs`; the loss compares with the rows.
@@ -635,8 +646,29 @@ class Supervised(Regularizer):
         In units of the columns' mean variance, as that of `NeighborPreserving`. With a large one a
         few labels get learned by heart.
     unlabeled : object, default="auto"
-        What marks a row of y as unlabelled. "auto": what is missing (NaN, None, NA), and -1 among
-        at least two other classes that are integers. None: every row is labelled.
+        Label that marks a row of y as unlabelled, beside missing ones. "auto" is the rule in the
+        notes. None: every row is labelled, and a missing label is an error.
+    task : {"auto", "classification", "regression"}, default="auto"
+        Whether labels are classes or numbers. "auto" is "regression" if y holds floats and any of
+        them is not a whole number, otherwise "classification": targets such as 151.0 and 75.0 are
+        classes unless `task` is set. The choice is left as `task_` on the fitted transformer.
+
+    Notes
+    -----
+    Rows of y are unlabelled, with ``unlabeled="auto"``, by one rule for the whole library:
+
+    - A missing label (None, NaN, NaT, NA) is none.
+    - In classification, the number -1 (also -1.0) marks an unlabelled row beside at least two
+      other numbers, and beside texts, booleans or any other labels that are not numbers.
+      Texts with -1 need an array of objects or a list: an array of texts would hold "-1".
+    - Beside a single other number, -1 may be the second class: `Supervised` asks for `unlabeled`,
+      `AutoencoderGenerator` takes it as a class.
+    - In regression, -1 is a number.
+
+    The rule looks at the whole y, before `early_stopping` sets rows aside; at least one labelled
+    row of each class stays in training. In `partial_fit` and with `warm_start`, classes and task
+    are those of the first call: a later y may have no labels at all, but no new class. They are
+    forgotten, with the linear model, by pickle and `save`.
 
     Examples
     --------
@@ -647,40 +679,45 @@ class Supervised(Regularizer):
     >>> transformer = AutoencoderTransformer(regularizer="supervised", max_epochs=2)
     >>> transformer.fit_transform(X, y).shape
     (1797, 3)
+    >>> transformer.task_
+    'classification'
     """
 
     requires_y = True
 
-    def __init__(self, weight: float = 1.0, unlabeled: Any = "auto") -> None:
+    def __init__(self, weight: float = 1.0, unlabeled: Any = "auto", task: str = "auto") -> None:
         self.weight = weight
         self.unlabeled = unlabeled
+        self.task = task
 
     def prepare(self, data: TrainingData) -> Regularizer:
         """Check y, and make the linear model that predicts it."""
         _check_number(self, "weight")
-        y = np.asarray(data.y)
-        labelled, known = split_labels(y, self.unlabeled, data.ranks)
-        if not any(data.ranks.gather(bool(labelled.any()))):
-            raise ValueError("No row of y is labelled.")
-        if _is_auto(self.unlabeled) and labelled.all() and -1 in _integers(known):
+        head: Any = data.head
+        y = np.asarray(data.y if data.y_all is None else data.y_all)
+        labels = self._judge(y, head, data.ranks)
+        if head is None and not any(data.ranks.gather(bool(labels.labelled.any()))):
+            raise ValueError(
+                "No row of y is labelled. The first fit needs a label at least; rows without one "
+                "are marked as the notes of Supervised say."
+            )
+        classification = labels.task == "classification"
+        if is_auto(self.unlabeled) and classification and minus_ones(labels.known).any():
             raise ValueError(
                 "y has -1 and one other value: -1 may be a class or mark unlabelled rows. Set "
                 "unlabeled=None where it is a class, unlabeled=-1 where it is a mark."
             )
-        head: Any = data.head or _supervised_head(data, known)
-        prepared = Supervised(self.weight, self.unlabeled)
-        prepared.head = head
-        targets = np.zeros(len(y), dtype=np.float64 if head.classes is None else np.int64)
-        if head.classes is None:
-            targets[labelled] = (known.astype(np.float64) - head.mean) / head.spread
-        else:
-            unseen = np.setdiff1d(known, head.classes)
-            if len(unseen):
-                raise ValueError(
-                    f"y has the classes {unseen.tolist()}, which the first call did not have: "
-                    f"{head.classes.tolist()}."
-                )
+        labelled, known, task = labels.of_rows(data.rows)
+        if head is None:
+            make = _classes_head if classification else _numbers_head
+            head = make(data, labels.known if classification else known)
+        prepared = copy.copy(self)
+        prepared.head, prepared.task = head, task
+        targets = np.zeros(len(labelled), dtype=np.int64 if classification else np.float64)
+        if classification:
             targets[labelled] = np.searchsorted(head.classes, known)
+        else:
+            targets[labelled] = (known - head.mean) / head.spread
         prepared._scale = self.weight * data.variance()
         device = data.means.device
         prepared._labelled = torch.from_numpy(labelled).to(device)
@@ -698,62 +735,55 @@ class Supervised(Regularizer):
             rows = F.cross_entropy(predicted, targets, reduction="none")
         return self._scale * (rows * self._labelled[index]).mean()
 
+    def _judge(self, y: np.ndarray, head: Any, ranks: Ranks) -> Labels:
+        """What y says of the rows; its task and classes are those of `head` where there is one."""
+        if self.task not in TASKS:
+            raise ValueError(f"task must be one of {', '.join(TASKS)}, got {self.task!r}.")
+        if head is None:
+            return split_labels(y, self.unlabeled, self.task, ranks=ranks)
+        task = "regression" if head.classes is None else "classification"
+        if self.task not in ("auto", task):
+            raise ValueError(
+                f"task={self.task!r}, but the first call learned a {task}. Set it back, or train a "
+                "new network with warm_start=False and fit."
+            )
+        labels = split_labels(y, self.unlabeled, task, head.classes, ranks)
+        unseen = set() if head.classes is None else set(labels.known.tolist())
+        unseen = unseen.difference(() if head.classes is None else head.classes.tolist())
+        if unseen:
+            raise ValueError(
+                f"y has the classes {sorted(unseen)}, which the first call did not have: "
+                f"{head.classes.tolist()}."
+            )
+        return labels
 
-def split_labels(
-    y: np.ndarray, unlabeled: Any = "auto", ranks: Ranks = ALONE
-) -> tuple[np.ndarray, np.ndarray]:
-    """Which rows of y are labelled, see `Supervised`, and the labels of those.
-
-    Numbers that were held as objects come as numbers.
-    """
-    auto = _is_auto(unlabeled)
-    if unlabeled is None:
-        labelled = np.ones(len(y), dtype=bool)
-    elif auto or _is_missing(unlabeled):
-        labelled = np.array([not _is_missing(label) for label in y.tolist()], dtype=bool)
-    else:
-        labelled = y != unlabeled
-    known = y[labelled]
-    if known.dtype.kind == "O":
-        plain = np.array(known.tolist())
-        known = plain if plain.dtype.kind in "biuf" else known
-    # -1 beside a single other class may be a class.
-    classes = set().union(*ranks.gather(set(_integers(known).tolist())))
-    if auto and -1 in classes and len(classes) != 2:
-        labelled[labelled] = known != -1
-        known = known[known != -1]
-    return labelled, known
-
-
-def _is_auto(unlabeled: Any) -> bool:
-    return isinstance(unlabeled, str) and unlabeled == "auto"
-
-
-def _integers(known: np.ndarray) -> np.ndarray:
-    """The different labels, where they are integers that may be negative; else none."""
-    return np.unique(known) if known.dtype.kind == "i" else np.empty(0)
+    def _groups(self, y: np.ndarray, ranks: Ranks) -> np.ndarray:
+        """The class of each labelled row; numbers are a single group."""
+        labels = self._judge(y, None, ranks)
+        groups = np.full(len(y), -1)
+        groups[labels.labelled] = (
+            np.unique(labels.known, return_inverse=True)[1]
+            if labels.task == "classification"
+            else 0
+        )
+        return groups
 
 
-def _is_missing(label: Any) -> bool:
-    """Whether a label is None or, as NaN is, not equal to itself; of NA one cannot even tell."""
-    equal = label == label
-    return label is None or not (isinstance(equal, (bool, np.bool_)) and equal)
+def _numbers_head(data: TrainingData, known: np.ndarray) -> Any:
+    """A linear model of numbers on the codes, with what standardizes them."""
+    head: Any = _linear_head(data, 1)
+    n = max(len(known), 1)
+    mean = data.ranks.mean(known.sum() / n, len(known))
+    variance = data.ranks.mean(np.square(known - mean).sum() / n, len(known))
+    head.classes, head.mean, head.spread = None, mean, variance**0.5 or 1.0
+    return head
 
 
-def _supervised_head(data: TrainingData, known: np.ndarray) -> Any:
-    """A linear model of the labels on the codes, with what turns labels into targets."""
-    head: Any
-    continuous = len(known) > 0 and type_of_target(known) == "continuous"
-    if any(data.ranks.gather(continuous)):
-        head = _linear_head(data, 1)
-        values, n = known.astype(np.float64), max(len(known), 1)
-        mean = data.ranks.mean(values.sum() / n, len(known))
-        variance = data.ranks.mean(np.square(values - mean).sum() / n, len(known))
-        head.classes, head.mean, head.spread = None, mean, variance**0.5 or 1.0
-        return head
+def _classes_head(data: TrainingData, known: np.ndarray) -> Any:
+    """A linear model of classes on the codes, with the classes that its outputs stand for."""
     known_to_each = data.ranks.gather(np.unique(known))
     classes = np.unique(np.concatenate([each for each in known_to_each if len(each)]))
-    head = _linear_head(data, len(classes))
+    head: Any = _linear_head(data, len(classes))
     head.classes = classes
     return head
 

@@ -165,11 +165,15 @@ def unchanged_on_error(estimator: Any) -> Iterator[None]:
 
 
 def check_labels(y: Any) -> np.ndarray:
-    """Return y as a vector."""
+    """Return y as a vector; of objects where an array would change the kind of its values."""
     y = as_numpy(y)
-    dtype = getattr(y, "dtype", None)
-    if getattr(dtype, "kind", None) == "i" and not isinstance(dtype, np.dtype):
-        y = np.asarray(y, dtype=object)  # pandas' nullable integers, which would become floats
+    dtypes = [y.dtype] if hasattr(y, "dtype") else getattr(y, "dtypes", [])
+    if any(hasattr(dtype, "na_value") for dtype in dtypes):  # pandas' own, which may hold NA
+        y = np.asarray(y, dtype=object)
+    elif hasattr(y, "null_count") and y.null_count():  # a series of polars
+        y = np.array(y.to_list(), dtype=object)
+    elif isinstance(y, (list, tuple)) and 0 < sum(isinstance(label, str) for label in y) < len(y):
+        y = np.array(y, dtype=object)  # numbers and None beside texts would become texts
     labels: np.ndarray = column_or_1d(y, warn=True)
     return labels
 

@@ -13,6 +13,7 @@ PACKAGE = Path(aefeatures.__file__).parent
 LAYERS = [
     "_version",
     "_distributed",
+    "_labels",
     "_batches",
     "_scaling",
     "_losses",

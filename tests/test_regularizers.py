@@ -389,19 +389,19 @@ def test_numbers_are_regressed_on():
         ([1, -1, 1], -1, [1, 0, 1]),
         ([1, -1, 1], None, [1, 1, 1]),
         ([0.5, np.nan, -1.0], "auto", [1, 0, 1]),
-        ([0.5, np.nan, 7.0], 7.0, [1, 1, 0]),
+        ([0.5, np.nan, 7.0], 7.0, [1, 0, 0]),
         (["a", "b", "?"], "?", [1, 1, 0]),
         (["a", "b", "auto"], "auto", [1, 1, 1]),
         (np.array(["a", np.nan, "b"], dtype=object), "auto", [1, 0, 1]),
         ([0.0, np.nan, 1.0], np.nan, [1, 0, 1]),
-        ([0.0, np.nan, 1.0, -1.0], "auto", [1, 0, 1, 1]),
+        ([0.0, np.nan, 1.0, -1.0], "auto", [1, 0, 1, 0]),
         ([-1.0, np.nan, 1.0], "auto", [1, 0, 1]),
         (np.array(["a", None, pd.NA], dtype=object), "auto", [1, 0, 0]),
         (np.array([0, 1, -1, None], dtype=object), "auto", [1, 1, 0, 0]),
     ],
 )
 def test_what_counts_as_unlabelled(y, unlabeled, labelled):
-    found, known = split_labels(np.asarray(y), unlabeled)
+    found, known, _ = split_labels(np.asarray(y), unlabeled)
     assert found.tolist() == [bool(row) for row in labelled]
     assert len(known) == sum(labelled)
 
@@ -432,6 +432,141 @@ def test_bad_labels_are_refused(digits):
     transformer = quick(Supervised(unlabeled=None)).partial_fit(X, y)
     with pytest.raises(ValueError, match=r"y has the classes \[5\], which the first call did not"):
         transformer.partial_fit(X, np.full(50, 5))
+
+
+@pytest.mark.parametrize(
+    ("y", "task"),
+    [
+        ([0, 1, 2], "classification"),
+        ([3.0, 151.0, 75.0, np.nan], "classification"),
+        ([True, False, True], "classification"),
+        (["a", "b", None], "classification"),
+        ([0.5, 151.0, 75.0, None], "regression"),
+    ],
+)
+def test_what_labels_are_taken_for_is_visible(digits, tmp_path, y, task):
+    X, y = digits[0][:60], np.resize(np.array(y, dtype=object), 60)
+    transformer = quick(["sparse", "supervised"], n_components=2).fit(X, y)
+    assert transformer.task_ == task
+    assert pickle.loads(pickle.dumps(transformer)).task_ == task
+    transformer.save(tmp_path / "model")
+    assert AutoencoderTransformer.load(tmp_path / "model").task_ == task
+    assert transformer.set_params(regularizer=None).fit(X).task_ is None
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.float64, np.uint8, object])
+def test_whole_numbers_can_be_regressed_on(digits, dtype):
+    X, y = digits[0][:100], digits[2][:100]
+    # Standardized, halves are bitwise the same numbers.
+    expected = quick("supervised").fit(X, y / 2)
+    regression = quick(Supervised(task="regression")).fit(X, y.astype(dtype))
+    assert regression.task_ == expected.task_ == "regression"
+    np.testing.assert_array_equal(regression.transform(X), expected.transform(X))
+    classes = quick(Supervised(task="classification")).fit(X, y / 2)
+    assert classes.task_ == "classification"
+    np.testing.assert_array_equal(classes.transform(X), quick("supervised").fit(X, y).transform(X))
+
+
+def test_the_task_stays_that_of_the_first_call(digits):
+    X, y = digits[0][:60], digits[2][:60] / 2
+    transformer = quick("supervised").partial_fit(X, y)
+    transformer.partial_fit(X[:3], np.array([1, -1, 2]))  # numbers still, although they are whole
+    assert transformer.task_ == "regression"
+    assert transformer._heads[0][1].classes is None
+    transformer.set_params(regularizer=Supervised(task="classification"))
+    with pytest.raises(ValueError, match="task='classification', but the first call learned a reg"):
+        transformer.partial_fit(X, y)
+    with pytest.raises(ValueError, match=r"task must be one of auto, .*, got 'ranking'"):
+        quick(Supervised(task="ranking")).fit(X, y)
+    with pytest.raises(ValueError, match=r"task='regression' needs numbers as labels, got '1.0'"):
+        quick(Supervised(task="regression")).fit(X, y.astype(str))
+
+
+def few(y, per_class=1, unlabelled=-1):
+    """Labels for some rows of each class alone."""
+    labels = np.full(len(y), unlabelled, dtype=np.result_type(y, type(unlabelled)))
+    for label in np.unique(y):
+        labels[np.flatnonzero(y == label)[:per_class]] = label
+    return labels
+
+
+@pytest.mark.parametrize("fraction", [0.1, 0.5, 0.9])
+@pytest.mark.parametrize("kind", [np.int64, np.float64, str, object])
+def test_early_stopping_keeps_a_label_of_each_class(digits, fraction, kind):
+    X, y = digits[0][:300], few(digits[2][:300])
+    y = np.where(y < 0, None, y.astype(str)) if kind is str else y.astype(kind)
+    classes = [str(i) for i in range(10)] if kind is str else list(range(10))
+    for seed in range(5):
+        transformer = AutoencoderTransformer(
+            2, hidden_layer_sizes=4, regularizer=[Sparse(), Supervised()], max_epochs=1,
+            early_stopping=True, validation_fraction=fraction, random_state=seed,
+        ).fit(X, y)  # fmt: skip
+        head = transformer._heads[1][1]
+        assert head.classes.tolist() == classes
+        training, validation = transformer._split(300, y)
+        assert set(y[training].tolist()) >= set(classes)
+        assert sorted([*training, *validation]) == list(range(300))
+        assert len(validation) == 300 * fraction
+
+
+@pytest.mark.parametrize("y", [[0, 0, 1, 1, -1, -1], [-1, -1, 4, 5, 6, -1], [0.5] + 5 * [np.nan]])
+def test_labels_are_judged_before_rows_are_set_aside(digits, y):
+    """Whatever of them is left for training, and be it one class and -1."""
+    y = np.array(y)
+    for seed in range(8):
+        transformer = quick("supervised", early_stopping=True, validation_fraction=0.5)
+        transformer.set_params(random_state=seed, max_epochs=1).fit(digits[0][:6], y)
+        expected = None if y.dtype.kind == "f" else sorted(set(y.tolist()) - {-1})
+        classes = transformer._heads[0][1].classes
+        assert expected == (None if classes is None else classes.tolist())
+
+
+def test_early_stopping_splits_as_ever_where_no_class_is_lost(digits):
+    X, y = digits[0][:200], digits[2][:200]
+    transformer = quick("supervised", early_stopping=True).fit(X, y)
+    for ours, plain in zip(transformer._split(200, y), transformer._split(200, None), strict=True):
+        np.testing.assert_array_equal(ours, plain)
+    with pytest.raises(ValueError, match="finds no row to validate on: each is the only labelled"):
+        quick("supervised", early_stopping=True).fit(X[:10], np.arange(10))
+
+
+@pytest.mark.parametrize("method", ["partial_fit", "fit"])
+@pytest.mark.parametrize("later", [-1, np.nan, None])
+@pytest.mark.parametrize("kind", [np.int64, np.float64, object, str])
+def test_later_rows_without_labels_are_learned(digits, method, later, kind):
+    X, y = digits[0][:120], digits[2][:120] % 3
+    y = y.astype(kind)
+    transformer = quick("supervised", warm_start=True, max_epochs=1)
+    getattr(transformer, method)(X[:60], y[:60])
+    before = transformer.transform(X)
+    getattr(transformer, method)(X[60:], np.full(60, later, dtype=None if later else object))
+    assert transformer.n_iter_ == 2
+    assert not np.array_equal(transformer.transform(X), before)
+    # One class and -1 are no new pair of classes.
+    mixed = np.where(np.arange(60) % 2, y[60:][0], np.array(later, dtype=object))
+    getattr(transformer, method)(X[60:], mixed)
+    assert transformer._heads[0][1].classes.tolist() == np.unique(y).tolist()
+    new = "x" if kind is str else 7
+    with pytest.raises(ValueError, match=rf"\[{new!r}\], which the first call did not have"):
+        getattr(transformer, method)(X[60:], np.full(60, new))
+
+
+def test_rows_without_labels_add_no_gradient_of_labels(digits):
+    X, y = digits[0][:60], digits[2][:60] % 3
+    chunks = [(X, y), (X, np.full(60, -1))]
+    with_labels = quick(Supervised(weight=1.0), learning_rate=1e-3)
+    head_after = []
+    for rows, labels in chunks:
+        with_labels._optimizer_state = None  # no momentum of the labels before
+        with_labels.partial_fit(rows, labels)
+        head_after.append(with_labels._heads[0][1].weight.detach().clone())
+    assert torch.equal(*head_after)
+
+
+def test_a_first_fit_needs_a_label(digits):
+    for method in ("fit", "partial_fit"):
+        with pytest.raises(ValueError, match=r"No row of y is labelled\. The first fit needs"):
+            getattr(quick("supervised"), method)(digits[0][:9], np.full(9, -1))
 
 
 def test_tags_ask_for_labels_only_where_they_are_needed():
