@@ -7,7 +7,7 @@ import os
 import re
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -44,6 +44,13 @@ from aefeatures._device import (
     to_arrays,
 )
 from aefeatures._distributed import ALONE, Ranks, current_ranks
+from aefeatures._global_state import (
+    RandomState,
+    is_ours,
+    random_state_for,
+    seed_beside,
+    without_autocast,
+)
 from aefeatures._losses import RowLoss, leave_out_missing, resolve_loss
 from aefeatures._neighbors import principal_axes
 from aefeatures._networks import (
@@ -582,11 +589,10 @@ class AutoencoderTransformer(
         """
         rows = self._check_fitted_rows(X, "transform")
         encoder = self._placed(self.encoder_, rows.dtype)
-        codes = map_chunks(
+        codes = self._map_chunks(
             lambda chunk: encoder(self._filled(self._scaled(chunk), chunk)),
             rows,
             self._n_features_out,
-            width=self._cost.width,
         )
         return like(codes, X)
 
@@ -606,11 +612,10 @@ class AutoencoderTransformer(
         check_array_library(self, Z, self._fitted_library, "inverse_transform")
         codes = check_codes(Z, self._n_features_out, self)
         decoder = self._placed(self.decoder_, codes.dtype)
-        rows = map_chunks(
+        rows = self._map_chunks(
             lambda chunk: self._scaling.inverse(decoder(to_tensor(chunk, self.device_))),
             codes,
             self.n_features_in_,
-            width=self._cost.width,
         )
         return in_columns_of_fit(self, rows, Z)
 
@@ -652,7 +657,9 @@ class AutoencoderTransformer(
             return like(self._score_samples(rows), X)
         inverse = self._scaling.inverse
         scores = self._map_reconstructed(
-            rows, lambda x, r: -(inverse(x) - inverse(r)).abs().nan_to_num(), rows.shape[1]
+            rows,
+            lambda x, r: -(inverse(x) - inverse(r)).abs().masked_fill(x.isnan(), 0),
+            rows.shape[1],
         )
         return in_columns_of_fit(self, scores, X)
 
@@ -823,7 +830,15 @@ class AutoencoderTransformer(
             scaled = self._scaled(rows)
             return function(scaled, decoder(encoder(self._filled(scaled, rows))))
 
-        return map_chunks(on_chunk, X, n_columns, width=self._cost.width)
+        return self._map_chunks(on_chunk, X, n_columns)
+
+    def _map_chunks(
+        self, function: Callable[[Rows], torch.Tensor], X: Rows, n_columns: int | None
+    ) -> np.ndarray:
+        """Do as `map_chunks` with code that may be the caller's own: each call draws the same."""
+        draws = random_state_for([self._network, self._fitted_loss], self._seed, self.device_)
+        with draws.borrowed():
+            return map_chunks(function, X, n_columns, width=self._cost.width)
 
     def _scaled(self, rows: Rows) -> torch.Tensor:
         return self._scaling(to_tensor(rows, self.device_))
@@ -966,7 +981,8 @@ class AutoencoderTransformer(
         self.encoder_, self.decoder_ = build_network(
             self._network, X.shape[1], self._n_features_out, spec=spec
         )
-        self._cost = cost_per_row(nn.Sequential(self.encoder_, self.decoder_), X.shape[1])
+        with random_state_for([self._network], seed).borrowed():
+            self._cost = cost_per_row(nn.Sequential(self.encoder_, self.decoder_), X.shape[1])
 
     def _open_checkpoint(self, X: Rows, y: np.ndarray | None, resume: bool) -> FitFile:
         parameters = self.get_params(deep=False).items()
@@ -1042,7 +1058,12 @@ class AutoencoderTransformer(
             loss = leave_out_missing(loss)
             encoder = nn.Sequential(fill, encoder)
         autoencoder = nn.Sequential(encoder, decoder).to(self.device_)
-        regularizers = self._prepare_regularizers(y, batches, ranks)
+        draws = random_state_for(
+            [self._network, self.loss, *resolve_regularizers(self.regularizer)],
+            seed_beside(self._rng, self.n_steps_),
+            self.device_,
+        )
+        regularizers = self._prepare_regularizers(y, batches, ranks, draws)
         kinds = [type(regularizer) for regularizer in regularizers]
         if kinds != [kind for kind, _ in self._heads]:
             settings["optimizer_state"] = None  # its moments are of other parameters
@@ -1066,13 +1087,18 @@ class AutoencoderTransformer(
             work=self._cost.multiply_adds * batches.batch_size,
             watchers=watchers,
             ranks=ranks,
+            draws=draws,
             **settings,
         )
         self._heads = [(type(regularizer), regularizer.head) for regularizer in regularizers]
         return autoencoder, loss, result
 
     def _prepare_regularizers(
-        self, y: np.ndarray | None, batches: Batches, ranks: Ranks = ALONE
+        self,
+        y: np.ndarray | None,
+        batches: Batches,
+        ranks: Ranks = ALONE,
+        draws: RandomState | None = None,
     ) -> list[Regularizer]:
         regularizers = resolve_regularizers(self.regularizer)
         means = self._fill.values.detach().to(self.device_)
@@ -1080,12 +1106,12 @@ class AutoencoderTransformer(
         heads: list[nn.Module | None] = [None] * len(regularizers)
         if [type(regularizer) for regularizer in regularizers] == [kind for kind, _ in self._heads]:
             heads = [copy.deepcopy(head) for _, head in self._heads]
-        return [
-            regularizer.prepare(
-                TrainingData(batches, y, means, self._n_features_out, self._rng, head, ranks)
-            )
-            for regularizer, head in zip(regularizers, heads, strict=True)
-        ]
+        prepared = []
+        for regularizer, head in zip(regularizers, heads, strict=True):
+            data = TrainingData(batches, y, means, self._n_features_out, self._rng, head, ranks)
+            with nullcontext() if draws is None or is_ours(regularizer) else draws.borrowed():
+                prepared.append(regularizer.prepare(data))
+        return prepared
 
     def _store(self, autoencoder: nn.Sequential, result: TrainingResult) -> None:
         encoder, self.decoder_ = autoencoder.cpu()
@@ -1112,7 +1138,7 @@ class AutoencoderTransformer(
     @contextmanager
     def _fitting(self) -> Iterator[None]:
         # Tensors made in inference mode could not be trained.
-        with unchanged_on_error(self), torch.inference_mode(False):
+        with unchanged_on_error(self), torch.inference_mode(False), without_autocast():
             yield
 
     def __getstate__(self) -> dict[str, Any]:

@@ -107,8 +107,15 @@ def gradient_step(objective: Objective, gradient: torch.Tensor) -> GradientStep:
 
     def by_autograd(rows: torch.Tensor, index: np.ndarray) -> torch.Tensor:
         gradient.zero_()
-        summed, total = objective(rows, index)
-        total.backward()
+        with objective.draws.borrowed():
+            summed, total = objective(rows, index)
+            if not total.requires_grad:
+                raise ValueError(
+                    "The loss depends on no weight that is trained: network or loss cut the "
+                    "gradient, as by detach(), no_grad() or NumPy. Compute with tensors alone, or "
+                    "thaw weights by requires_grad_()."
+                )
+            total.backward()
         return summed
 
     return by_autograd
