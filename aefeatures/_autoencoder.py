@@ -7,7 +7,7 @@ import os
 import re
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any, ClassVar, Literal, Self
 
@@ -46,6 +46,13 @@ from aefeatures._device import (
     to_arrays,
 )
 from aefeatures._distributed import ALONE, Ranks, current_ranks
+from aefeatures._global_state import (
+    RandomState,
+    is_ours,
+    random_state_for,
+    seed_beside,
+    without_autocast,
+)
 from aefeatures._labels import keep_groups
 from aefeatures._losses import RowLoss, leave_out_missing, resolve_loss
 from aefeatures._neighbors import principal_axes
@@ -591,11 +598,10 @@ class AutoencoderTransformer(
         """
         rows = self._check_fitted_rows(X, "transform")
         encoder = self._placed(self.encoder_, rows.dtype)
-        codes = map_chunks(
+        codes = self._map_chunks(
             lambda chunk: encoder(self._filled(self._scaled(chunk), chunk)),
             rows,
             self._n_features_out,
-            width=self._cost.width,
         )
         return like(codes, X)
 
@@ -615,11 +621,10 @@ class AutoencoderTransformer(
         check_array_library(self, Z, self._fitted_library, "inverse_transform")
         codes = check_codes(Z, self._n_features_out, self)
         decoder = self._placed(self.decoder_, codes.dtype)
-        rows = map_chunks(
+        rows = self._map_chunks(
             lambda chunk: self._scaling.inverse(decoder(to_tensor(chunk, self.device_))),
             codes,
             self.n_features_in_,
-            width=self._cost.width,
         )
         return in_columns_of_fit(self, rows, Z)
 
@@ -661,7 +666,9 @@ class AutoencoderTransformer(
             return like(self._score_samples(rows), X)
         inverse = self._scaling.inverse
         scores = self._map_reconstructed(
-            rows, lambda x, r: -(inverse(x) - inverse(r)).abs().nan_to_num(), rows.shape[1]
+            rows,
+            lambda x, r: -(inverse(x) - inverse(r)).abs().masked_fill(x.isnan(), 0),
+            rows.shape[1],
         )
         return in_columns_of_fit(self, scores, X)
 
@@ -835,7 +842,15 @@ class AutoencoderTransformer(
             scaled = self._scaled(rows)
             return function(scaled, decoder(encoder(self._filled(scaled, rows))))
 
-        return map_chunks(on_chunk, X, n_columns, width=self._cost.width)
+        return self._map_chunks(on_chunk, X, n_columns)
+
+    def _map_chunks(
+        self, function: Callable[[Rows], torch.Tensor], X: Rows, n_columns: int | None
+    ) -> np.ndarray:
+        """Do as `map_chunks` with code that may be the caller's own: each call draws the same."""
+        draws = random_state_for([self._network, self._fitted_loss], self._seed, self.device_)
+        with draws.borrowed():
+            return map_chunks(function, X, n_columns, width=self._cost.width)
 
     def _scaled(self, rows: Rows) -> torch.Tensor:
         return self._scaling(to_tensor(rows, self.device_))
@@ -980,7 +995,8 @@ class AutoencoderTransformer(
         self.encoder_, self.decoder_ = build_network(
             self._network, X.shape[1], self._n_features_out, spec=spec
         )
-        self._cost = cost_per_row(nn.Sequential(self.encoder_, self.decoder_), X.shape[1])
+        with random_state_for([self._network], seed).borrowed():
+            self._cost = cost_per_row(nn.Sequential(self.encoder_, self.decoder_), X.shape[1])
 
     def _open_checkpoint(self, X: Rows, y: np.ndarray | None, resume: bool) -> FitFile:
         parameters = self.get_params(deep=False).items()
@@ -1085,7 +1101,12 @@ class AutoencoderTransformer(
             loss = leave_out_missing(loss)
             encoder = nn.Sequential(fill, encoder)
         autoencoder = nn.Sequential(encoder, decoder).to(self.device_)
-        regularizers = self._prepare_regularizers(y, batches, ranks, rows)
+        draws = random_state_for(
+            [self._network, self.loss, *resolve_regularizers(self.regularizer)],
+            seed_beside(self._rng, self.n_steps_),
+            self.device_,
+        )
+        regularizers = self._prepare_regularizers(y, batches, ranks, rows, draws)
         tasks = (each.task for each in regularizers if isinstance(each, Supervised))
         self.task_ = next(tasks, None)
         kinds = [type(regularizer) for regularizer in regularizers]
@@ -1112,6 +1133,7 @@ class AutoencoderTransformer(
             watchers=watchers,
             ranks=ranks,
             written_gradient=as_built and getattr(self._network, "has_written_gradient", False),
+            draws=draws,
             **settings,
         )
         self._heads = [(type(regularizer), regularizer.head) for regularizer in regularizers]
@@ -1123,6 +1145,7 @@ class AutoencoderTransformer(
         batches: Batches,
         ranks: Ranks = ALONE,
         rows: np.ndarray | None = None,
+        draws: RandomState | None = None,
     ) -> list[Regularizer]:
         regularizers = resolve_regularizers(self.regularizer)
         means = self._fill.values.detach().to(self.device_, copy=True)
@@ -1134,10 +1157,11 @@ class AutoencoderTransformer(
         data = TrainingData(
             batches, own, means, self._n_features_out, self._rng, None, ranks, y, rows
         )
-        return [
-            regularizer.prepare(replace(data, head=head))
-            for regularizer, head in zip(regularizers, heads, strict=True)
-        ]
+        prepared = []
+        for regularizer, head in zip(regularizers, heads, strict=True):
+            with nullcontext() if draws is None or is_ours(regularizer) else draws.borrowed():
+                prepared.append(regularizer.prepare(replace(data, head=head)))
+        return prepared
 
     def _store(self, autoencoder: nn.Sequential, result: TrainingResult) -> None:
         encoder, decoder = autoencoder.cpu()
@@ -1166,7 +1190,7 @@ class AutoencoderTransformer(
     @contextmanager
     def _fitting(self) -> Iterator[None]:
         # Tensors made in inference mode could not be trained.
-        with unchanged_on_error(self), torch.inference_mode(False):
+        with unchanged_on_error(self), torch.inference_mode(False), without_autocast():
             yield
 
     def __getstate__(self) -> dict[str, Any]:

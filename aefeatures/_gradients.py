@@ -114,26 +114,29 @@ def gradient_step(
 
     def by_autograd(rows: torch.Tensor, index: np.ndarray) -> torch.Tensor:
         gradient.zero_()
-        try:
-            summed, total = objective(rows, index)
-        except ValueError as error:
-            if len(rows) == 1 and "more than 1 value per channel" in str(error):
+        with objective.draws.borrowed():
+            try:
+                summed, total = objective(rows, index)
+            except ValueError as error:
+                if len(rows) == 1 and "more than 1 value per channel" in str(error):
+                    raise ValueError(
+                        "The network normalizes over the rows of a batch, and one row has no "
+                        "variance. "
+                        + (
+                            "There is one row to train on: give more rows, or use a normalization "
+                            "that takes one, such as nn.LayerNorm."
+                            if objective.batches.n_rows == 1
+                            else "Set batch_size to 2 or more, got batch_size=1."
+                        )
+                    ) from error
+                raise
+            if not total.requires_grad:
                 raise ValueError(
-                    "The network normalizes over the rows of a batch, and one row has no variance. "
-                    + (
-                        "There is one row to train on: give more rows, or use a normalization "
-                        "that takes one, such as nn.LayerNorm."
-                        if objective.batches.n_rows == 1
-                        else "Set batch_size to 2 or more, got batch_size=1."
-                    )
-                ) from error
-            raise
-        if not total.requires_grad:
-            raise ValueError(
-                "The loss does not depend on any weight of the network that is trained. Return "
-                "modules from network whose output depends on parameters with requires_grad=True."
-            )
-        total.backward()
+                    "The loss depends on no weight that is trained: network or loss cut the "
+                    "gradient, as by detach(), no_grad() or NumPy. Compute with tensors alone, or "
+                    "thaw weights by requires_grad_()."
+                )
+            total.backward()
         return summed
 
     return by_autograd

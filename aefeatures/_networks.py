@@ -5,10 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import math
-import os
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from numbers import Integral
 from typing import Any, TypeVar
@@ -19,6 +16,7 @@ import torch.nn.functional as F
 from sklearn.base import BaseEstimator
 from torch import nn
 
+from aefeatures._global_state import global_seed, is_ours
 from aefeatures._scaling import Scaling
 
 Pair = tuple[nn.Module, nn.Module]
@@ -349,24 +347,49 @@ def build_network(network: Any, n_features: int, n_components: int, *, spec: Bui
     Raises
     ------
     TypeError
-        If a callable does not return two modules.
+        If it is a module, a class or a pair of modules instead of a callable, or a callable that
+        does not return two modules.
     ValueError
         If their shapes do not fit.
     """
-    if isinstance(network, Network):
-        return network.build(n_features, n_components, spec=spec)
+    _check_callable(network)
+    if is_ours(network):
+        own: Pair = network.build(n_features, n_components, spec=spec)
+        return own
     with global_seed(spec.generator.initial_seed()):  # what the caller's modules draw from
+        if isinstance(network, Network):
+            return network.build(n_features, n_components, spec=spec)
         built = network(n_features, n_components)
-    pair = built if isinstance(built, tuple) else ()
-    if len(pair) != 2 or not all(isinstance(part, nn.Module) for part in pair):
-        raise TypeError(
-            "network must return two modules, (encoder, decoder), got "
-            f"{tuple(map(type, built)) if isinstance(built, tuple) else type(built)}."
-        )
-    encoder, decoder = (part.cpu().to(spec.dtype) for part in copied(pair))
-    _check_shape("encoder", encoder, n_features, n_components, spec)
-    _check_shape("decoder", decoder, n_components, n_features, spec)
+        pair = built if isinstance(built, tuple) else ()
+        if len(pair) != 2 or not all(isinstance(part, nn.Module) for part in pair):
+            raise TypeError(
+                "network must return two modules, (encoder, decoder), got "
+                f"{tuple(map(type, built)) if isinstance(built, tuple) else type(built)}."
+            )
+        encoder, decoder = (part.cpu().to(spec.dtype) for part in copied(pair))
+        # Lazy modules draw their weights here.
+        _check_shape("encoder", encoder, n_features, n_components, spec)
+        _check_shape("decoder", decoder, n_components, n_features, spec)
     return encoder, decoder
+
+
+def _check_callable(network: Any) -> None:
+    """Refuse modules and classes: they can be called, but give no encoder and decoder."""
+    if isinstance(network, type):
+        kind = f"the class {network.__name__}"
+    elif isinstance(network, nn.Module):
+        kind = f"a module of the class {type(network).__name__}"
+    elif isinstance(network, (tuple, list)):
+        kind = f"a {type(network).__name__} of {len(network)}"
+    else:
+        return
+    if isinstance(network, type) and issubclass(network, Network):
+        raise TypeError(f"network must be an object, got {kind}. Pass {network.__name__}().")
+    if not isinstance(network, type) or issubclass(network, nn.Module):
+        raise TypeError(
+            f"network must be a function that makes an encoder and a decoder, got {kind}. Pass "
+            "network=make, with: def make(n_features, n_components): return encoder, decoder"
+        )
 
 
 # What this library's networks consist of. None of it changes what it is given in place.
@@ -467,42 +490,6 @@ def layers_in(modules: Any) -> list[nn.Module]:
     """All modules in a module, or in a tuple of modules, each once."""
     parts = modules if isinstance(modules, tuple) else (modules,)
     return [*nn.ModuleList(parts).modules()][1:]
-
-
-# PyTorch's global random state belongs to all threads: one at a time may borrow it.
-_borrowing = threading.RLock()
-
-
-def _renew_lock() -> None:
-    global _borrowing
-    _borrowing = threading.RLock()
-
-
-if hasattr(os, "register_at_fork"):  # another thread may have held it
-    os.register_at_fork(after_in_child=_renew_lock)
-
-
-@contextmanager
-def global_seed(seed: int) -> Iterator[None]:
-    """Let code that draws from PyTorch's global random state draw from `seed`; then put it back.
-
-    `torch.manual_seed` in `torch.random.fork_rng` would also seed devices that are yet to be
-    used. Fits side by side wait for each other.
-    """
-    generators = [torch.default_generator]
-    if torch.cuda.is_initialized():
-        generators += torch.cuda.default_generators
-    if torch.backends.mps.is_available():
-        generators.append(torch.mps._get_default_mps_generator())
-    with _borrowing:
-        states = [generator.get_state() for generator in generators]
-        try:
-            for generator in generators:
-                generator.manual_seed(seed)
-            yield
-        finally:
-            for generator, state in zip(generators, states, strict=True):
-                generator.set_state(state)
 
 
 def _check_shape(name: str, module: nn.Module, n_in: int, n_out: int, spec: BuildSpec) -> None:

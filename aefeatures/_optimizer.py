@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,11 +14,15 @@ _BETA1, _BETA2, _EPSILON = 0.9, 0.999, 1e-8
 
 @dataclass
 class AdamState:
-    """Adam's moments, of shape (n_parameters,), and its number of steps."""
+    """Adam's moments, of shape (n_trained,), and its number of steps.
+
+    `trained` says of each of the module's parameters whether the moments are of it.
+    """
 
     mean: torch.Tensor
     variance: torch.Tensor
     n_steps: torch.Tensor
+    trained: list[bool]
 
     def tensors(self) -> list[torch.Tensor]:
         """All of it."""
@@ -25,17 +30,30 @@ class AdamState:
 
     def copy_to(self, device: torch.device) -> AdamState:
         """Return a copy on `device` that shares nothing with this one."""
-        return AdamState(*(tensor.to(device, copy=True) for tensor in self.tensors()))
+        tensors = (tensor.to(device, copy=True) for tensor in self.tensors())
+        return AdamState(*tensors, self.trained)
 
 
 class Adam:
     """Adam with decoupled weight decay (Kingma & Ba 2015, Loshchilov & Hutter 2019).
 
-    While it is in use, all parameters of the module are views of one vector and their
-    gradients of another, so that a step is one call instead of one for each parameter
-    (and PyTorch's optimizer classes, whose import takes a second, are not needed). `release`
-    gives each parameter its own memory again. The gradient is the front of `buffer`, which has
-    `room` for so many numbers more.
+    While it is in use, all parameters of the module that require a gradient are views of one
+    vector and their gradients of another, so that a step is one call instead of one for each
+    parameter (and PyTorch's optimizer classes, whose import takes a second, are not needed).
+    `release` gives each parameter its own memory again. The gradient is the front of `buffer`,
+    which has `room` for so many numbers more. Frozen parameters are left alone.
+
+    Parameters
+    ----------
+    undecayed : sequence of nn.Parameter
+        Parameters of the module that `weight_decay` does not move.
+    state : AdamState, optional
+        Of the same module; not used if other parameters are frozen now.
+
+    Raises
+    ------
+    ValueError
+        If the module has no parameters to train.
     """
 
     def __init__(
@@ -43,11 +61,21 @@ class Adam:
         module: nn.Module,
         *,
         weight_decay: float = 0.0,
+        undecayed: Sequence[nn.Parameter] = (),
         state: AdamState | None = None,
         room: int = 0,
     ) -> None:
-        self._parameters = list(module.parameters())
-        self._weight_decay = weight_decay
+        trained = [parameter.requires_grad for parameter in module.parameters()]
+        if not any(trained):
+            raise ValueError(
+                f"network has no weights to train: it has {len(trained)} parameters, none of "
+                "which requires a gradient. Give it a layer with weights, or thaw one by "
+                "requires_grad_()."
+            )
+        undecayed = [p for p in undecayed if p.requires_grad]
+        kept = {id(parameter) for parameter in undecayed}
+        decayed = [p for p in module.parameters() if p.requires_grad and id(p) not in kept]
+        self._parameters = [*undecayed, *decayed]
         with torch.no_grad():
             self.vector = torch.cat([p.detach().reshape(-1) for p in self._parameters])
         self.buffer = self.vector.new_zeros(len(self.vector) + room)
@@ -57,15 +85,21 @@ class Adam:
         for parameter, view, gradient in zip(self._parameters, views, gradients, strict=True):
             parameter.data = view
             parameter.grad = gradient
-        self.state = (
-            AdamState(
-                torch.zeros_like(self.vector),
-                torch.zeros_like(self.vector),
-                torch.zeros((), device=self.vector.device),
+        if state is None or state.trained != trained:
+            mean, variance = torch.zeros_like(self.vector), torch.zeros_like(self.vector)
+            self.state = AdamState(
+                mean, variance, torch.zeros((), device=self.vector.device), trained
             )
-            if state is None
-            else state.copy_to(self.vector.device)
-        )
+        else:
+            self.state = state.copy_to(self.vector.device)
+        tensors = [self.vector, self.gradient, self.state.mean, self.state.variance]
+        self._parts = [(tensors, weight_decay)]  # what a step moves, and the decay of it
+        if undecayed and weight_decay:
+            n = sum(parameter.numel() for parameter in undecayed)
+            self._parts = [
+                ([tensor[:n] for tensor in tensors], 0.0),
+                ([tensor[n:] for tensor in tensors], weight_decay),
+            ]
 
     def step(self, learning_rate: float) -> None:
         """Move the parameters against the gradient."""
@@ -74,26 +108,28 @@ class Adam:
         if self.vector.device.type not in ("cpu", "cuda"):
             self._step_unfused(learning_rate)
             return
-        torch._fused_adamw_(
-            [self.vector],
-            [self.gradient],
-            [state.mean],
-            [state.variance],
-            [],
-            [state.n_steps],
-            lr=learning_rate,
-            beta1=_BETA1,
-            beta2=_BETA2,
-            weight_decay=self._weight_decay,
-            eps=_EPSILON,
-            amsgrad=False,
-            maximize=False,
-        )
+        for (vector, gradient, mean, variance), weight_decay in self._parts:
+            torch._fused_adamw_(
+                [vector],
+                [gradient],
+                [mean],
+                [variance],
+                [],
+                [state.n_steps],
+                lr=learning_rate,
+                beta1=_BETA1,
+                beta2=_BETA2,
+                weight_decay=weight_decay,
+                eps=_EPSILON,
+                amsgrad=False,
+                maximize=False,
+            )
 
     def _step_unfused(self, learning_rate: float) -> None:
         """Do the same on devices without the fused kernel."""
         state, gradient = self.state, self.gradient
-        self.vector.mul_(1 - learning_rate * self._weight_decay)
+        for (vector, *_), weight_decay in self._parts:
+            vector.mul_(1 - learning_rate * weight_decay)
         state.mean.lerp_(gradient, 1 - _BETA1)
         state.variance.mul_(_BETA2).addcmul_(gradient, gradient, value=1 - _BETA2)
         # 1 - beta**n_steps, without the cancellation that float32 would suffer

@@ -28,6 +28,7 @@ from aefeatures._autoencoder import AutoencoderTransformer
 from aefeatures._batches import Batches, StreamedBatches, evenly_spaced, iterate_slices
 from aefeatures._device import PRECISIONS, resolve_device
 from aefeatures._distributed import Ranks, current_ranks, distributed
+from aefeatures._global_state import seed_beside
 from aefeatures._losses import leave_out_missing, resolve_loss
 from aefeatures._persistence import read_file, write_file
 from aefeatures._regularizers import NeighborPreserving, resolve_regularizers
@@ -550,6 +551,7 @@ class _Reports(Watcher):
         seed = [self._seed, self._ranks.rank, len(self._state.result.loss_curve)]
         rng = np.random.default_rng(seed)
         self._state.generator.manual_seed(int(rng.integers(2**63)))
+        self._state.draws.manual_seed(seed_beside(rng))
         self._state.rng.bit_generator.state = rng.bit_generator.state
 
     def end_epoch(self, result: TrainingResult) -> bool:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from numbers import Integral, Real
 from typing import Any
@@ -19,10 +19,11 @@ from torch.autograd.function import once_differentiable
 
 from aefeatures._batches import Batches
 from aefeatures._distributed import ALONE, Ranks
+from aefeatures._global_state import RandomState, global_seed
 from aefeatures._labels import TASKS, Labels, is_auto, minus_ones, split_labels
 from aefeatures._losses import RowLoss
 from aefeatures._neighbors import neighbor_graph
-from aefeatures._networks import global_seed, resolve_image_shape, uninitialized
+from aefeatures._networks import resolve_image_shape, uninitialized
 
 # Rows by which a variance is judged.
 _SAMPLE_ROWS = 2_000
@@ -418,7 +419,8 @@ class Contractive(Regularizer):
 
     Adds ``weight`` times the squared Frobenius norm of the encoder's Jacobian, averaged
     over the rows, in the network's range. For noisy measurements. The Jacobian takes one more
-    backward pass for every code.
+    backward pass for every code. It is that of `transform`: batch normalization counts with its
+    running statistics, dropout not at all.
 
     Parameters
     ----------
@@ -450,12 +452,26 @@ class Contractive(Regularizer):
     def penalty(self, batch: Batch) -> torch.Tensor:
         """Return the weighted squared norm of the batch's Jacobians."""
         inputs = batch.inputs.detach().requires_grad_()
-        codes = batch.encoder(inputs)
+        with _evaluating(batch.encoder):
+            codes = batch.encoder(inputs)
         squared = codes.new_zeros(())
         for j in range(codes.shape[1]):
             (row_gradients,) = torch.autograd.grad(codes[:, j].sum(), inputs, create_graph=True)
             squared = squared + row_gradients.square().sum()
         return self.weight * squared / len(inputs)
+
+
+@contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    """Let each row pass on its own, as in `transform`, and leave running statistics alone."""
+    training = [part for part in module.modules() if part.training]
+    for part in training:
+        part.training = False
+    try:
+        yield
+    finally:
+        for part in training:
+            part.training = True
 
 
 class Variational(Regularizer):
@@ -850,6 +866,9 @@ class Objective:
     rng : np.random.Generator
     mixed : bool
         Whether the network's products of matrices are computed in bfloat16.
+    draws : RandomState, optional
+        What modules, losses and regularizers of the caller's own draw from, for who computes a
+        gradient to borrow.
     """
 
     def __init__(
@@ -861,7 +880,9 @@ class Objective:
         rng: np.random.Generator,
         *,
         mixed: bool = False,
+        draws: RandomState | None = None,
     ) -> None:
+        self.draws = draws or RandomState(0, ())
         self.autoencoder = autoencoder
         self.loss = loss
         self.regularizers = regularizers

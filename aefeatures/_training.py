@@ -19,8 +19,10 @@ from torch.nn.modules.batchnorm import _NormBase
 from aefeatures._batches import Batches
 from aefeatures._device import TrainingThread
 from aefeatures._distributed import ALONE, Ranks
+from aefeatures._global_state import RandomState, global_seed
 from aefeatures._gradients import N_TOLD, gradient_step, joint_steps, own_steps
 from aefeatures._losses import RowLoss
+from aefeatures._networks import FillMissing
 from aefeatures._optimizer import Adam, AdamState
 from aefeatures._regularizers import Objective, Regularizer
 
@@ -126,6 +128,7 @@ def train(
     watchers: Sequence[Watcher] = (),
     ranks: Ranks = ALONE,
     written_gradient: bool = False,
+    draws: RandomState | None = None,
 ) -> TrainingResult:
     """Train `autoencoder`, an encoder and its decoder, in place.
 
@@ -149,9 +152,13 @@ def train(
         All train the same network, each on batches of its own.
     written_gradient : bool
         Whether `DenseGradient` is the gradient of the network, as whoever built it knows.
+    draws : RandomState, optional
+        What modules, losses and regularizers of the caller's own draw from.
 
     Raises
     ------
+    ValueError
+        If there are no weights to train.
     FloatingPointError
         If the loss is not finite, or 10,000 times that of reconstructing zeros.
     MemoryError
@@ -164,16 +171,18 @@ def train(
     heads = [regularizer.head for regularizer in regularizers if regularizer.head is not None]
     trained = nn.ModuleList([autoencoder, *heads])
     alone = ranks.size == 1
-    parameters = list(trained.parameters())
-    if not any(parameter.requires_grad for parameter in parameters):
-        raise ValueError(
-            f"The network has no weights to train: all of its {len(parameters)} parameters have "
-            "requires_grad=False. Use modules with parameters that have requires_grad=True."
-        )
     optimizer = Adam(
-        trained, weight_decay=weight_decay, state=optimizer_state, room=0 if alone else N_TOLD
+        trained,
+        weight_decay=weight_decay,
+        undecayed=[part.values for part in trained.modules() if isinstance(part, FillMissing)],
+        state=optimizer_state,
+        room=0 if alone else N_TOLD,
     )
-    objective = Objective(autoencoder, loss, list(regularizers), batches, rng, mixed=mixed)
+    frozen = [parameter for parameter in trained.parameters() if not parameter.requires_grad]
+    draws = draws or RandomState(0, ())
+    objective = Objective(
+        autoencoder, loss, list(regularizers), batches, rng, mixed=mixed, draws=draws
+    )
     step_gradient = gradient_step(objective, optimizer.gradient, written=written_gradient)
     rate = SCHEDULES[schedule]
     n_steps = max(ranks.gather(len(batches)))  # of an epoch
@@ -182,8 +191,8 @@ def train(
     result = TrainingResult()
     best = _Best([optimizer.vector, *trained.buffers()])
     summed = torch.zeros((), device=batches.device)  # losses of the epoch's rows so far
-    tensors = [*optimizer.state.tensors(), *best.tensors, summed]
-    state = TrainingState(result, best, tensors, rng, objective.generator)
+    tensors = [*optimizer.state.tensors(), *best.tensors, *frozen, summed]
+    state = TrainingState(result, best, tensors, rng, objective.generator, draws)
     look_every = 1 if batches.device.type == "cpu" else _LOOK_EVERY
     for tensor in tensors:
         ranks.share_(tensor)
@@ -227,11 +236,10 @@ def train(
         trained.eval()
         if not alone:
             _settle(trained, optimizer.vector, share, ranks)
-        return train_loss, (
-            evaluate(autoencoder, early_stopping.validation, loss, ranks)
-            if early_stopping
-            else None
-        )
+        if early_stopping is None:
+            return train_loss, None
+        with draws.borrowed():
+            return train_loss, evaluate(autoencoder, early_stopping.validation, loss, ranks)
 
     # Ranks always compute in the thread: an interrupt must not tear one from a step of all.
     with TrainingThread(work if alone else 0) as thread, ExitStack() as watching:
@@ -253,7 +261,9 @@ def train(
                     ) from error
                 watched = train_loss if validation_loss is None else validation_loss
                 divergence.check(train_loss, watched, best.loss, result.n_steps)
-                improved = watched < best.loss * (1 - (early_stopping.tol if early_stopping else 0))
+                improved = _is_better(
+                    watched, best.loss, early_stopping.tol if early_stopping else 0
+                )
                 best.keep_if_better(watched)
                 if validation_loss is not None:
                     result.validation_loss_curve.append(validation_loss)
@@ -297,6 +307,11 @@ def train(
     return result
 
 
+def _is_better(loss: float, other: float, tol: float) -> bool:
+    """Whether a loss is below another, which may be negative, by `tol` times the other's size."""
+    return loss < other if math.isinf(other) else loss < other - tol * abs(other)
+
+
 def evaluate(
     autoencoder: nn.Module, batches: Batches, loss: RowLoss, ranks: Ranks = ALONE
 ) -> float:
@@ -322,7 +337,7 @@ def diagnose(
 
 
 def _diagnose(autoencoder: nn.Sequential, batches: Batches, loss: RowLoss) -> str | None:
-    with torch.inference_mode():
+    with torch.inference_mode(), global_seed(0):
         rows = batches.sample(_SAMPLE_ROWS)
         codes = autoencoder[0](rows)
         reached = float(loss(autoencoder[1](codes.clone()), rows).mean())
@@ -334,7 +349,7 @@ def _diagnose(autoencoder: nn.Sequential, batches: Batches, loss: RowLoss) -> st
         return f"all of the {len(rows)} rows looked at are the same"
     if constant:
         return "every row has the same code"
-    if not reached < 0.999 * trivial:
+    if not _is_better(reached, trivial, 0.001):
         return (
             f"the reconstructions (loss {reached:.4g}) are no better than the means of the "
             f"columns (loss {trivial:.4g})"
@@ -391,10 +406,13 @@ class TrainingState:
     result : TrainingResult
     best : _Best
     tensors : list of tensor
-        Adam's moments and steps, the weights, the buffers and the sum of the epoch's losses.
+        Adam's moments and steps, the weights, the buffers, the frozen weights and the sum of the
+        epoch's losses.
     rng : numpy.random.Generator
     generator : torch.Generator
         The objective's.
+    draws : RandomState
+        What code of the caller's own draws from.
     waited : int
         Epochs without improvement that early stopping has counted.
     stopped : bool
@@ -408,6 +426,7 @@ class TrainingState:
     tensors: list[torch.Tensor]
     rng: np.random.Generator
     generator: torch.Generator
+    draws: RandomState
     waited: int = 0
     stopped: bool = False
     rows_done: int = 0
@@ -434,7 +453,8 @@ class TrainingState:
             "best_loss": np.array([self.best.loss]),
             "generator": _to_bytes(self.generator.get_state()),
         }
-        for name, tensors in (("tensor", self.tensors), ("best", self.best.kept)):
+        lists = {"tensor": self.tensors, "best": self.best.kept, "draws": self.draws.states}
+        for name, tensors in lists.items():
             arrays |= {f"{name}.{i}": _to_bytes(tensor) for i, tensor in enumerate(tensors)}
         document = {
             "n_steps": self.result.n_steps,
@@ -457,8 +477,10 @@ class TrainingState:
         n_best = sum(name.startswith("best.") for name in arrays)
         kept = [torch.empty_like(tensor) for tensor in self.best.tensors[:n_best]]
         generator = self.generator.get_state()
+        draws = [torch.empty_like(state) for state in self.draws.states]
         targets = {f"tensor.{i}": tensor for i, tensor in enumerate(self.tensors)}
         targets |= {f"best.{i}": tensor for i, tensor in enumerate(kept)}
+        targets |= {f"draws.{i}": tensor for i, tensor in enumerate(draws)}
         targets["generator"] = generator
         curves = ("loss_curve", "validation_loss_curve", "best_loss")
         expected = {name: _n_bytes(tensor) for name, tensor in targets.items()}
@@ -473,6 +495,7 @@ class TrainingState:
             values = torch.from_numpy(arrays[name].copy())
             tensor.copy_(values.view(tensor.dtype).reshape(tensor.shape))
         self.generator.set_state(generator)
+        self.draws.states = draws
         self.result.loss_curve[:] = losses
         self.result.validation_loss_curve[:] = validation_losses
         self.result.n_steps, self._at_epoch = n_steps, at_epoch
@@ -518,10 +541,13 @@ class _Divergence:
 
     @cached_property
     def _loss_of_zeros(self) -> float:
-        """Mean loss of reconstructing zeros: what a network that learned nothing stays below."""
-        with torch.inference_mode():
+        """Mean size of the loss of reconstructing zeros, which may be negative.
+
+        A network that learned nothing stays below.
+        """
+        with torch.inference_mode(), global_seed(0):
             summed = sum(
-                float(self._loss(torch.zeros_like(rows), rows).sum(dtype=torch.float64))
+                float(self._loss(torch.zeros_like(rows), rows).abs().sum(dtype=torch.float64))
                 for rows in self._batches.epoch()
             )
         n_rows = self._batches.n_rows

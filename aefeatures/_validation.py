@@ -17,7 +17,7 @@ from sklearn.base import _fit_context
 from sklearn.model_selection._search import BaseSearchCV
 from sklearn.utils import _safe_indexing, assert_all_finite, get_tags
 from sklearn.utils._array_api import _convert_to_numpy, device, get_namespace
-from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from sklearn.utils._param_validation import HasMethods, Hidden, Interval, StrOptions
 from sklearn.utils._set_output import _get_container_adapter
 from sklearn.utils.validation import (
     _check_feature_names_in,
@@ -90,7 +90,8 @@ PARAMETER_CONSTRAINTS: dict[str, list[Any]] = {
     "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
     "activation": [StrOptions(set(ACTIVATIONS))],
     "normalization": [None, StrOptions(set(NORMALIZATIONS))],
-    "network": [None, Network, callable],
+    # What is hidden is refused by `build_network`, which says what to pass.
+    "network": [None, Network, callable, Hidden(tuple), Hidden(list)],
     "scaling": [None, StrOptions(set(SCALINGS))],
     "loss": [StrOptions(set(LOSSES)), callable],
     "regularizer": [None, str, Regularizer, list, tuple],
