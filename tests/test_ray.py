@@ -23,7 +23,7 @@ from aefeatures._ray import (
     _to_matrix,
     _to_numbers,
 )
-from aefeatures._scaling import learn_scaling, make_scaling, resolve_scaling
+from aefeatures._scaling import learn_scaling, make_scaling
 
 X, Y = load_digits(return_X_y=True)
 X = X.astype(np.float32)
@@ -35,8 +35,7 @@ def scaled_by_blocks(rows, how):
     about, *others = [_About.of(block) for block in np.array_split(rows, 7)]
     for other in others:
         about.join(other)
-    kind = resolve_scaling(how, about.low, about.high, about.full)
-    return about, make_scaling(kind, about.low, about.high, about.full, about.columns)
+    return about, make_scaling(how, about.full, about.columns)
 
 
 @pytest.mark.parametrize("how", ["auto", "standard", "feature", "global", None])
