@@ -162,9 +162,12 @@ class AutoencoderTransformer(
         - "global": the whole matrix to [0, 1], by one minimum and one maximum.
         - None: X as it is.
         - "auto": uint8 and uint16 whose largest value is above half their type's maximum
-          are divided by that maximum; X within [0, 1] stays as it is; all else is "standard".
+          are divided by that maximum; X within [0, 1] stays as it is, except if its columns hardly
+          vary there; otherwise it is "standard". Columns within [0, 1] with a mean variance below
+          0.001, such as the weights of words in texts, are centred and divided by one number, the
+          root of that variance (and stay as they are for the loss "bce").
 
-        Where the range is [0, 1] the decoder ends in a sigmoid, else it is linear.
+        Where the range is [0, 1] the decoder ends in a sigmoid, otherwise it is linear.
     loss : {"mse", "bce", "mae", "huber"} or callable, default="mse"
         Reconstruction loss, a mean over columns, in the network's range. A callable takes
         `(reconstruction, target)`, two tensors of shape (n, n_features), and returns a
@@ -991,7 +994,9 @@ class AutoencoderTransformer(
         else:
             seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
         seed, *_ = ranks.gather(seed)
-        self._scaling, means = learned or learn_scaling(X, self.scaling, ranks)
+        self._scaling, means = learned or learn_scaling(
+            X, self.scaling, ranks, bounded=self.loss == "bce"
+        )
         if self._scaling.wide and self.device_.type == "mps":
             raise ValueError(
                 "X has columns so large or so nearly constant that float32, all that device 'mps' "

@@ -149,7 +149,7 @@ def fit_on_ray(
     n_rows, n_features = about.n_rows, about.n_features
     fitted = clone(estimator)
     _check_names(fitted, names, n_features)
-    learned = make_scaling(fitted.scaling, about.full, about.columns)
+    learned = make_scaling(fitted.scaling, about.full, about.columns, bounded=fitted.loss == "bce")
     if use_gpu or fitted.device == "auto":
         fitted.device = "cpu"  # here; workers have devices of their own
     fitted._start(SimpleNamespace(shape=(n_rows, n_features)), resume=False, learned=learned)

@@ -21,6 +21,9 @@ _LARGEST_UNSCALED = 1e15
 _SMALLEST = float(np.finfo(np.float64).tiny)
 # Offsets and scales between these can be computed with in float32, others in float64 alone.
 _IN_FLOAT32 = (1e-30, 1e30)
+# Mean variance below which columns within [0, 1] do not fill that range, as weights of words do
+# not: a network that ends in a sigmoid learns nothing of them.
+_LEAST_VARIANCE = 1e-3
 # Relative range below which a column of floats, by the bytes of its type, is constant except for
 # rounding. Hundreds of units in the last place of float64, which resolves far more than is ever
 # measured; a few of the coarser types, in which dates and coordinates may have no more.
@@ -183,7 +186,9 @@ class Scaling(nn.Module):
         return f"shifts={self.shifts}, scales={self.scales}, bounded={self.bounded}"
 
 
-def learn_scaling(X: Rows, how: str | None, ranks: Ranks = ALONE) -> tuple[Scaling, np.ndarray]:
+def learn_scaling(
+    X: Rows, how: str | None, ranks: Ranks = ALONE, *, bounded: bool = False
+) -> tuple[Scaling, np.ndarray]:
     """Learn from X, of shape (n, n_features), the map that `how` names.
 
     Returned with it are the means of the columns, in X's units. Missing values (NaN) are left
@@ -193,13 +198,24 @@ def learn_scaling(X: Rows, how: str | None, ranks: Ranks = ALONE) -> tuple[Scali
     """
     columns = Columns(X.shape[1])
     columns.add(X)
-    return make_scaling(how, max(ranks.gather(largest_of_type(X))), _of_all(columns, ranks))
+    full = max(ranks.gather(largest_of_type(X)))
+    return make_scaling(how, full, _of_all(columns, ranks), bounded=bounded)
 
 
-def make_scaling(how: str | None, full: float, columns: Columns) -> tuple[Scaling, np.ndarray]:
+def make_scaling(
+    how: str | None, full: float, columns: Columns, *, bounded: bool = False
+) -> tuple[Scaling, np.ndarray]:
     """Return the map that `how` names and the means of the columns.
 
-    The values have a type up to `full`.
+    Parameters
+    ----------
+    how : str or None
+    full : float
+        The largest number of X's type, as of `largest_of_type`.
+    columns : Columns
+        Of all rows.
+    bounded : bool
+        Whether the loss needs a range of [0, 1]: "auto" leaves X there then.
 
     Raises
     ------
@@ -210,6 +226,9 @@ def make_scaling(how: str | None, full: float, columns: Columns) -> tuple[Scalin
     low, high = columns.extent()
     kind = _resolve(how, low, high, full)
     mean, spread = columns.mean, columns.standard_deviation
+    if how == "auto" and kind == "unit" and not bounded and (spread > 0).any():
+        variance = float(np.square(spread[spread > 0]).mean())
+        kind = "together" if variance < _LEAST_VARIANCE else "unit"
     center = np.where(columns.count > 0, mean, np.nan)
     offset: Any = 0.0
     scale: Any = 1.0
@@ -222,6 +241,8 @@ def make_scaling(how: str | None, full: float, columns: Columns) -> tuple[Scalin
         extent = high - low if high - low > columns.rounding * max(-low, high) else 0.0
         offset, scale = low, _divisor(extent, high)
         mean = np.clip(mean, low, high)  # 0, the mean of unknown columns, may lie anywhere
+    elif kind == "together":
+        offset, scale = mean, variance**0.5
     elif kind == "bytes":
         scale = full
     scaling = Scaling(
@@ -260,14 +281,12 @@ def extend_scaling(scaling: Scaling, X: Rows, ranks: Ranks = ALONE) -> Scaling:
     center[changed] = columns.mean[told]
     spread[changed] = columns.standard_deviation[told]
     offset, scale = scaling.offset.numpy().copy(), scaling.scale.numpy().copy()
+    if offset.ndim:
+        offset[changed] = (columns.low if scaling.bounded else columns.mean)[told]
     if scale.ndim:
-        extent = spread
-        offset[changed] = columns.mean[told]
-        if scaling.bounded:
-            extent = spread.copy()
-            extent[changed] = np.where(spread[changed] > 0, (columns.high - columns.low)[told], 0)
-            offset[changed] = columns.low[told]
-        scale[changed] = _divisor(extent, center)[changed]
+        extent = columns.high - columns.low if scaling.bounded else columns.standard_deviation
+        extent = np.where(columns.standard_deviation > 0, extent, 0)
+        scale[changed] = _divisor(extent[told], center[changed])
     return Scaling(
         offset,
         scale,

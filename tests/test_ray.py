@@ -60,6 +60,19 @@ def test_blocks_of_missing_values():
     np.testing.assert_allclose(scaling.scale, learn_scaling(rows, "standard")[0].scale)
 
 
+@pytest.mark.parametrize("how", ["auto", "standard", "feature", "global", None])
+def test_blocks_and_rows_of_missing_values_alone_count_for_nothing(how):
+    rows = 5 + X
+    empty = np.full((600, 64), np.nan, np.float32)
+    about, (scaling, means) = scaled_by_blocks(np.vstack([rows, empty]), how)
+    expected, expected_means = learn_scaling(rows, how)
+    assert about.n_rows == 1797
+    np.testing.assert_allclose(scaling.offset, expected.offset, rtol=1e-12)
+    np.testing.assert_allclose(scaling.scale, expected.scale, rtol=1e-12)
+    np.testing.assert_allclose(means, expected_means, rtol=1e-12)
+    assert not np.isnan(about.rows).any()
+
+
 def test_columns_of_numbers_and_of_arrays_side_by_side():
     pictures = np.empty(4, dtype=object)
     pictures[:] = [np.full((2, 2), i) for i in range(4)]

@@ -1,8 +1,10 @@
 import numpy as np
 import pytest
 import torch
-from sklearn.datasets import load_wine
-from sklearn.preprocessing import MinMaxScaler, StandardScaler
+from scipy import sparse
+from sklearn.datasets import load_digits, load_wine
+from sklearn.feature_extraction.text import TfidfTransformer
+from sklearn.preprocessing import MinMaxScaler, StandardScaler, normalize
 
 import aefeatures._batches
 from aefeatures._scaling import Columns, extend_scaling, learn_scaling, make_scaling
@@ -127,6 +129,50 @@ def test_a_part_of_missing_values_alone_counts_for_nothing(how, parts, monkeypat
         np.testing.assert_allclose(scaling.offset, expected.offset)
         np.testing.assert_allclose(scaling.scale, expected.scale)
         np.testing.assert_allclose(means, expected_means)
+
+
+def words(kind):
+    """Texts of two topics: shares or tf-idf weights of words, most of which a text lacks."""
+    rng = np.random.default_rng(0)
+    rates = rng.pareto(1.0, size=(2, 2_000)) / 60
+    counts = rng.poisson(rates[np.arange(200) % 2])
+    X = sparse.csr_matrix(counts[counts.sum(axis=1) > 0], dtype=np.float64)
+    if kind == "shares":
+        return normalize(X, norm="l1")
+    return TfidfTransformer().fit_transform(X) if kind == "tf-idf" else (X > 0).astype(np.float32)
+
+
+@pytest.mark.parametrize("kind", ["tf-idf", "shares", "dense"])
+def test_auto_scaling_of_columns_that_hardly_vary_within_their_range(kind):
+    """All are divided by one number, so that rare words stay small."""
+    if kind == "dense":
+        X = 0.5 + np.random.default_rng(0).normal(size=(200, 50)) / 1000
+        X[:, 3] = 1
+    else:
+        X = words(kind)
+    dense = X.toarray() if sparse.issparse(X) else X
+    scaling, means = learn_scaling(X, "auto")
+    assert not scaling.bounded
+    Z = scaling(torch.from_numpy(dense)).numpy()
+    assert Z[:, dense.std(axis=0) > 0].var(axis=0).mean() == pytest.approx(1)
+    np.testing.assert_allclose(np.corrcoef(Z.std(axis=0), dense.std(axis=0))[0, 1], 1)
+    np.testing.assert_allclose(scaling.inverse(torch.from_numpy(Z)), dense, atol=1e-12)
+    np.testing.assert_allclose(means, dense.mean(axis=0))
+    assert learn_scaling(X, "auto", bounded=True)[0].bounded
+
+
+@pytest.mark.parametrize("kind", ["words", "one-hot", "pixels", "pixels in a large frame"])
+def test_auto_scaling_leaves_what_fills_its_range(kind):
+    if kind == "words":
+        X = words("binary")
+    elif kind == "one-hot":
+        X = sparse.csr_matrix(np.eye(60)[np.arange(600) % 60])
+    else:
+        X = load_digits().data / 16
+        X = X if kind == "pixels" else np.hstack([X, np.zeros((len(X), 3000))])
+    scaling, _ = learn_scaling(X, "auto")
+    assert scaling.bounded
+    assert (scaling.scale, scaling.offset) == (1, 0)
 
 
 @pytest.mark.parametrize("how", ["standard", "feature"])
