@@ -31,6 +31,7 @@ from aefeatures._batches import (
     batch_size_of,
     has_missing,
     map_chunks,
+    rows_with_values,
     to_tensor,
     work_dtype,
 )
@@ -72,6 +73,7 @@ from aefeatures._networks import (
     cost_per_row,
     is_as_built,
     layer_widths,
+    resolve_widths,
 )
 from aefeatures._optimizer import AdamState
 from aefeatures._persistence import load_model, save_model
@@ -84,7 +86,7 @@ from aefeatures._regularizers import (
     requires_labels,
     resolve_regularizers,
 )
-from aefeatures._scaling import Scaling, learn_scaling
+from aefeatures._scaling import Scaling, extend_scaling, learn_scaling
 from aefeatures._training import EarlyStopping, TrainingResult, Watcher, diagnose, train
 from aefeatures._validation import (
     PARAMETER_CONSTRAINTS,
@@ -121,7 +123,11 @@ _NEIGHBORS: dict[str, Any] = {
 }
 
 PRESETS: dict[str, dict[str, Any]] = {
-    "lecture": {"learning_rate_schedule": "constant", "max_epochs": 10},
+    "lecture": {
+        "hidden_layer_sizes": [128, 64, 12],  # a list: these for any number of codes
+        "learning_rate_schedule": "constant",
+        "max_epochs": 10,
+    },
     "neighbors": {**_NEIGHBORS, "hidden_layer_sizes": (320, 256, 64)},
     "tabular": {**_NEIGHBORS, "hidden_layer_sizes": (256, 128, 64), "scaling": "standard"},
     "images": {"network": ConvNetwork(), "learning_rate": 7e-3, "batch_size": 128},
@@ -137,7 +143,8 @@ class AutoencoderTransformer(
     code [1]_. `fit` trains one on the rows of X, `transform` returns the codes: a few
     numbers per row that a classifier takes as features.
 
-    By default the encoder has the widths n_features-128-64-12-3 with a rectifier between
+    By default the encoder has the widths n_features-128-64-12-3 (without 12 or 64 if the code has
+    more numbers) with a rectifier between
     them and none after the code, the decoder mirrors it, and Adam [2]_ minimizes the
     mean squared error over batches of 64 rows.
 
@@ -147,7 +154,9 @@ class AutoencoderTransformer(
         Size of the code.
     hidden_layer_sizes : int or array-like of int, default=(128, 64, 12)
         Widths of the encoder's hidden layers; the decoder mirrors them. `()` makes encoder
-        and decoder linear.
+        and decoder linear. Of the default, widths below `n_components` are left out, and if none
+        remains there is one layer of `n_components`. The list [128, 64, 12] is these widths for
+        any `n_components`.
     activation : {"relu", "leaky_relu", "elu", "gelu", "silu", "tanh", "sigmoid"}, default="relu"
         What follows each hidden layer.
     normalization : {"layer", "batch"} or None, default=None
@@ -167,9 +176,12 @@ class AutoencoderTransformer(
         - "global": the whole matrix to [0, 1], by one minimum and one maximum.
         - None: X as it is.
         - "auto": uint8 and uint16 whose largest value is above half their type's maximum
-          are divided by that maximum; X within [0, 1] stays as it is; all else is "standard".
+          are divided by that maximum; X within [0, 1] stays as it is, except if its columns hardly
+          vary there; otherwise it is "standard". Columns within [0, 1] with a mean variance below
+          0.001, such as the weights of words in texts, are centred and divided by one number, the
+          root of that variance (and stay as they are for the loss "bce").
 
-        Where the range is [0, 1] the decoder ends in a sigmoid, else it is linear.
+        Where the range is [0, 1] the decoder ends in a sigmoid, otherwise it is linear.
     loss : {"mse", "bce", "mae", "huber"} or callable, default="mse"
         Reconstruction loss, a mean over columns, in the network's range. A callable takes
         `(reconstruction, target)`, two tensors of shape (n, n_features), and returns a
@@ -230,6 +242,8 @@ class AutoencoderTransformer(
     encoder_, decoder_ : torch.nn.Module
         The trained network, on the CPU, in the network's range. `to_module` gives it with
         the scaling.
+    hidden_layer_sizes_ : tuple of int
+        Widths of the encoder's hidden layers. Only for a `DenseNetwork` and without `network`.
     n_features_in_ : int
         Number of columns seen in `fit`.
     feature_names_in_ : ndarray of shape (n_features,)
@@ -266,8 +280,15 @@ class AutoencoderTransformer(
 
     A missing value (NaN) is left out of the loss and of the scaling's statistics. What enters
     the network in its place is a number per column: the column's mean or, where the training
-    data misses any value, one that is learned with the weights. Sparse matrices are
-    made dense a few batches at a time, and give what the dense matrix gives.
+    data misses any value, one that is learned with the weights. Rows with no known value are not
+    trained on. Sparse matrices are made dense a few batches at a time, and give what the dense
+    matrix gives.
+
+    A column that is constant in `fit`, except for rounding, comes back as exactly that constant. A
+    new value that differs has no effect on the code (except in image bytes and X within [0, 1],
+    where a constant column is a pixel like others); in `score_samples` it counts in units of the
+    constant's size. A column with no known value in `fit` has no effect at all and comes back as
+    NaN. `partial_fit` and a warm start take such a column in when it varies for the first time.
 
     With scikit-learn's array API dispatch (``config_context(array_api_dispatch=True)``), tensors
     give tensors and other libraries' arrays give theirs, on the same device, which need not be
@@ -319,6 +340,7 @@ class AutoencoderTransformer(
 
     encoder_: nn.Module
     decoder_: nn.Module
+    hidden_layer_sizes_: tuple[int, ...]
     n_features_in_: int
     n_iter_: int
     n_steps_: int
@@ -401,7 +423,8 @@ class AutoencoderTransformer(
         Parameters
         ----------
         name : {"lecture", "neighbors", "tabular", "images"}
-            - "lecture": a constant learning rate and 10 epochs, whatever the number of rows.
+            - "lecture": a constant learning rate and 10 epochs, whatever the number of rows, and
+              the widths 128, 64 and 12, whatever the number of codes.
             - "neighbors": codes for KNN and SVM, few of them, and where few rows are labelled.
               A wider network with layer normalization, and `NeighborPreserving`. Chosen on
               MNIST, Fashion-MNIST, satimage, covtype, segment, spambase, adult and tox_171.
@@ -427,7 +450,8 @@ class AutoencoderTransformer(
         --------
         >>> from aefeatures import AutoencoderTransformer
         >>> AutoencoderTransformer.from_preset("lecture", n_components=2)
-        AutoencoderTransformer(learning_rate_schedule='constant', max_epochs=10,
+        AutoencoderTransformer(hidden_layer_sizes=[128, 64, 12],
+                               learning_rate_schedule='constant', max_epochs=10,
                                n_components=2)
         """
         if name not in PRESETS:
@@ -469,7 +493,9 @@ class AutoencoderTransformer(
         Warns
         -----
         UserWarning
-            If interrupted later: the estimator is fitted with the best weights so far.
+            If interrupted later: the estimator is fitted with the best weights so far. If a column
+            has no known value, if there are at least as many codes as columns, or if a hidden layer
+            of your own is narrower than the code.
         RuntimeWarning
             If a checkpoint is damaged, cannot be written, or belongs to a fit that is running.
         ConvergenceWarning
@@ -482,6 +508,8 @@ class AutoencoderTransformer(
         with self._fitting(), ranks.together(), ExitStack() as closing:
             self._fitted_library = name_of_array_library(X)
             X, y = self._check(X, y, resume, ranks)
+            missing = has_missing(X)
+            known = self._known_rows(X, missing, ranks)
             self._start(X, resume, ranks)
             checkpoint = None
             if self.checkpoint is not None:
@@ -489,7 +517,7 @@ class AutoencoderTransformer(
                 if self.random_state is None and not resume:
                     self._start_network(X, checkpoint.seed)
             self._optimizer_state = None
-            train_rows, validation_rows = self._split(X.shape[0], y, ranks)
+            train_rows, validation_rows = self._split(X.shape[0], known, y, ranks)
             counts = ranks.gather(X.shape[0] if train_rows is None else len(train_rows))
             batches = self._make_training_batches(X, train_rows, counts, ranks)
             early_stopping = None
@@ -504,7 +532,7 @@ class AutoencoderTransformer(
             )
             task.begin(self.max_epochs_)
             autoencoder, loss, result = self._train(
-                any(ranks.gather(has_missing(X))),
+                any(ranks.gather(missing)),
                 y,
                 batches,
                 ranks,
@@ -532,8 +560,9 @@ class AutoencoderTransformer(
     def partial_fit(self, X: Any, y: Any = None) -> Self:
         """Train for one epoch on the rows of X, at the constant `learning_rate`.
 
-        The first call settles the network and the scaling from its X. Adam's moments go
-        from call to call, but not into a pickle or a clone.
+        The first call settles the network and the scaling from its X, except for columns that are
+        constant or unknown there: their scaling is settled when they vary for the first time.
+        Adam's moments go from call to call, but not into a pickle or a clone.
 
         Parameters
         ----------
@@ -569,14 +598,17 @@ class AutoencoderTransformer(
         with self._fitting(), ranks.together():
             self._fitted_library = name_of_array_library(X)
             X, y = self._check(X, y, resume, ranks)
+            missing = has_missing(X)
+            known = self._known_rows(X, missing, ranks)
             self._start(X, resume, ranks)
-            counts = ranks.gather(X.shape[0])
-            batches = self._make_training_batches(X, None, counts, ranks)
+            counts = ranks.gather(X.shape[0] if known is None else len(known))
+            batches = self._make_training_batches(X, known, counts, ranks)
             autoencoder, _, result = self._train(
-                any(ranks.gather(has_missing(X))),
+                any(ranks.gather(missing)),
                 y,
                 batches,
                 ranks,
+                rows=known,
                 max_epochs=1,
                 optimizer_state=self._optimizer_state,
             )
@@ -599,7 +631,7 @@ class AutoencoderTransformer(
         rows = self._check_fitted_rows(X, "transform")
         encoder = self._placed(self.encoder_, rows.dtype)
         codes = self._map_chunks(
-            lambda chunk: encoder(self._filled(self._scaled(chunk), chunk)),
+            lambda chunk: encoder(self._inputs(self._scaled(chunk), chunk)),
             rows,
             self._n_features_out,
         )
@@ -615,14 +647,15 @@ class AutoencoderTransformer(
         Returns
         -------
         X : ndarray or data frame of shape (n_samples, n_features)
-            A frame with the names of the columns in `fit`, where `set_output` asks for frames.
+            A frame with the names of the columns in `fit`, where `set_output` asks for frames. NaN
+            in a column with no known value in `fit`.
         """
         check_is_fitted(self)
         check_array_library(self, Z, self._fitted_library, "inverse_transform")
         codes = check_codes(Z, self._n_features_out, self)
         decoder = self._placed(self.decoder_, codes.dtype)
         rows = self._map_chunks(
-            lambda chunk: self._scaling.inverse(decoder(to_tensor(chunk, self.device_))),
+            lambda chunk: self._in_units_of_X(decoder(to_tensor(chunk, self.device_))),
             codes,
             self.n_features_in_,
         )
@@ -640,36 +673,64 @@ class AutoencoderTransformer(
         Returns
         -------
         X_reconstructed : ndarray or data frame of shape (n_samples, n_features)
-            In X's units, in the dtype of `transform`. A frame as of `inverse_transform`.
+            In X's units, in the dtype of `transform`. A frame, and NaN, as of `inverse_transform`.
         """
         rows = self._check_fitted_rows(X, "reconstruct")
         return in_columns_of_fit(self, self._reconstruct(rows), X)
 
-    def score_samples(self, X: Any, per_feature: bool = False) -> np.ndarray:
+    def score_samples(self, X: Any, *, per_feature: bool | Literal["raw"] = False) -> np.ndarray:
         """Return minus the reconstruction error of the rows of X: higher is more normal.
 
         Parameters
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
-        per_feature : bool, default=False
-            Whether to return an error for each entry of X instead of one per row.
+        per_feature : bool or "raw", default=False
+            Whether to return an error for each entry of X instead of one per row. True gives errors
+            in comparable units, which tell what makes a row unusual; "raw" gives them in the units
+            of X. A scikit-learn pipeline does not hand the parameter on: transform the rows with
+            ``pipeline[:-1]`` and score them with ``pipeline[-1]``.
 
         Returns
         -------
         scores : ndarray of shape (n_samples,), or ndarray or data frame of (n_samples, n_features)
-            Per row, minus the `loss` in the network's range, without missing values. Per
-            feature, minus the absolute difference between X and its reconstruction, in X's own
-            units, 0 where X is missing.
+            Per row, minus the `loss` in the network's range, without missing values; NaN for a row
+            with no known value. Per feature, minus the absolute difference between X and its
+            reconstruction, 0 where X is missing. With True it is in standard deviations of the
+            column in `fit`; a column that was constant there has its own size for a deviation,
+            or 1 if it was 0.
+
+        Raises
+        ------
+        ValueError
+            If `per_feature` is something else, or True for a model of an earlier version that has
+            no deviations.
+
+        Examples
+        --------
+        In a pipeline:
+
+        >>> from sklearn.datasets import load_wine
+        >>> from sklearn.impute import SimpleImputer
+        >>> from sklearn.pipeline import make_pipeline
+        >>> from aefeatures import AutoencoderTransformer
+        >>> X, _ = load_wine(return_X_y=True)
+        >>> pipeline = make_pipeline(SimpleImputer(), AutoencoderTransformer(random_state=0)).fit(X)
+        >>> rows = pipeline[:-1].transform(X)
+        >>> pipeline[-1].score_samples(rows, per_feature=True).shape
+        (178, 13)
         """
+        raw = isinstance(per_feature, str) and per_feature == "raw"
+        if not (raw or isinstance(per_feature, bool | np.bool_)):
+            raise ValueError(f"per_feature must be True, False or 'raw', got {per_feature!r}.")
         rows = self._check_fitted_rows(X, "score_samples")
         if not per_feature:
             return like(self._score_samples(rows), X)
-        inverse = self._scaling.inverse
-        scores = self._map_reconstructed(
-            rows,
-            lambda x, r: -(inverse(x) - inverse(r)).abs().masked_fill(x.isnan(), 0),
-            rows.shape[1],
-        )
+
+        def differences(x: torch.Tensor, r: torch.Tensor) -> torch.Tensor:
+            difference = self._scaling.differences(x, r, raw=raw)
+            return -difference.masked_fill(x.isnan(), 0)
+
+        scores = self._map_reconstructed(rows, differences, rows.shape[1])
         return in_columns_of_fit(self, scores, X)
 
     def score(self, X: Any, y: Any = None) -> float:
@@ -684,10 +745,13 @@ class AutoencoderTransformer(
         Returns
         -------
         score : float
-            Higher is better. Comparable only between fits of the same `loss` and `scaling`.
+            Higher is better. Comparable only between fits of the same `loss` and `scaling`. Rows
+            with no known value are left out; NaN if there are no others.
         """
         rows = self._check_fitted_rows(X, "score")
-        return float(self._score_samples(rows).mean(dtype=np.float64))
+        scores = self._score_samples(rows)
+        known = scores[~np.isnan(scores)]
+        return float(known.mean(dtype=np.float64)) if len(known) else float("nan")
 
     def to_module(
         self, part: Literal["encoder", "decoder", "autoencoder"] = "encoder"
@@ -823,24 +887,25 @@ class AutoencoderTransformer(
 
     def _score_samples(self, X: Rows) -> np.ndarray:
         loss = leave_out_missing(resolve_loss(self._fitted_loss))
-        return self._map_reconstructed(X, lambda x, r: -loss(r, x), None)
+        return self._map_reconstructed(X, lambda x, r: (-loss(r, x), x.isnan().all(dim=1)), None)
 
     def _reconstruct(self, X: Rows) -> np.ndarray:
-        return self._map_reconstructed(X, lambda _, r: self._scaling.inverse(r), X.shape[1])
+        return self._map_reconstructed(X, lambda _, r: self._in_units_of_X(r), X.shape[1])
 
     def _map_reconstructed(
         self,
         X: Rows,
-        function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+        function: Callable[[torch.Tensor, torch.Tensor], Any],
         n_columns: int | None,
     ) -> np.ndarray:
         """Apply `function` to rows and reconstructions in the network's range."""
         encoder = self._placed(self.encoder_, X.dtype)
         decoder = self._placed(self.decoder_, X.dtype)
 
-        def on_chunk(rows: Rows) -> torch.Tensor:
+        def on_chunk(rows: Rows) -> Any:
             scaled = self._scaled(rows)
-            return function(scaled, decoder(encoder(self._filled(scaled, rows))))
+            reconstruction = decoder(encoder(self._inputs(scaled, rows)))
+            return function(self._scaling.targets(scaled), self._scaling.outputs(reconstruction))
 
         return self._map_chunks(on_chunk, X, n_columns)
 
@@ -855,12 +920,19 @@ class AutoencoderTransformer(
     def _scaled(self, rows: Rows) -> torch.Tensor:
         return self._scaling(to_tensor(rows, self.device_))
 
-    def _filled(self, scaled: torch.Tensor, rows: Rows) -> torch.Tensor:
-        if not has_missing(rows):
-            return scaled
+    def _inputs(self, scaled: torch.Tensor, rows: Rows) -> torch.Tensor:
+        """What the encoder gets of rows in the network's range."""
+        inputs = self._scaling.inputs(scaled)
+        if not (self._scaling.has_unknown or has_missing(rows)):
+            return inputs
         fill = place(self._fill, self.device_, work_dtype(rows.dtype, self.device_))
-        filled: torch.Tensor = fill(scaled)
+        filled: torch.Tensor = fill(inputs)
         return filled
+
+    def _in_units_of_X(self, rows: torch.Tensor) -> Any:  # noqa: N802
+        """Rows in the network's range in X's units, and where they are missing."""
+        inverse = self._scaling.inverse(rows)
+        return (inverse, inverse.isnan() & ~rows.isnan()) if self._scaling.has_unknown else inverse
 
     def _check(self, X: Any, y: Any, resume: bool, ranks: Ranks) -> tuple[Rows, np.ndarray | None]:
         """Check what a fit is given, also against what the fits of other ranks are."""
@@ -930,6 +1002,7 @@ class AutoencoderTransformer(
                     f"Training cannot go on: {', '.join(changed)} changed since the last fit. "
                     "Set it back, or train a new network with warm_start=False and fit."
                 )
+            self._scaling = extend_scaling(self._scaling, X, ranks)
             check_loss_range(self.loss, self._scaling, self.scaling)
             self._rng = copy.deepcopy(self._rng)
             return
@@ -944,11 +1017,19 @@ class AutoencoderTransformer(
         else:
             seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
         seed, *_ = ranks.gather(seed)
-        self._scaling, means = learned or learn_scaling(X, self.scaling, ranks)
+        self._scaling, means = learned or learn_scaling(
+            X, self.scaling, ranks, bounded=self.loss == "bce"
+        )
         if self._scaling.wide and self.device_.type == "mps":
             raise ValueError(
                 "X has columns so large or so nearly constant that float32, all that device 'mps' "
                 "has, does not hold what they are scaled by. Use device='cpu', or rescale them."
+            )
+        if self._scaling.has_unknown:
+            warnings.warn(
+                f"X has no known value in {self._names_of_unknown()}: values of new rows have no "
+                "effect there, and come back as missing (NaN).",
+                stacklevel=4,
             )
         scaled_means = self._scaling(torch.from_numpy(means))
         self._fill = FillMissing(scaled_means.to(PRECISIONS[self.precision]))
@@ -965,6 +1046,11 @@ class AutoencoderTransformer(
                 ),
             )
         self._network = clone(network) if isinstance(network, Network) else network
+        self.__dict__.pop("hidden_layer_sizes_", None)
+        if isinstance(self._network, DenseNetwork):
+            widths = resolve_widths(self._network.hidden_layer_sizes, self._n_features_out)
+            self._network.hidden_layer_sizes = widths
+            self.hidden_layer_sizes_ = tuple(layer_widths("hidden_layer_sizes", widths))
         self._start_network(X, seed, ranks)
         self._heads = []
         self.task_ = None
@@ -973,6 +1059,14 @@ class AutoencoderTransformer(
         self.n_iter_ = self.n_steps_ = 0
         self.loss_curve_ = []
         self.validation_loss_curve_ = None
+
+    def _names_of_unknown(self) -> str:
+        """The columns that were never known, as a message names them."""
+        columns = self._scaling.unknown_columns()
+        names = getattr(self, "feature_names_in_", None)
+        named = [repr(str(names[i])) if names is not None else str(i) for i in columns[:10]]
+        more = ", ..." if len(columns) > 10 else ""
+        return f"column{'s' * (len(columns) > 1)} {', '.join(named)}{more}"
 
     def _start_network(self, X: Rows, seed: int, ranks: Ranks = ALONE) -> None:
         """Set all that is drawn at random before a training."""
@@ -1022,22 +1116,23 @@ class AutoencoderTransformer(
         return FitFile(self.checkpoint, depends_on, self._seed)
 
     def _split(
-        self, n_rows: int, y: np.ndarray | None, ranks: Ranks = ALONE
+        self, n_rows: int, known: np.ndarray | None, y: np.ndarray | None, ranks: Ranks
     ) -> tuple[np.ndarray | None, np.ndarray | None]:
-        """Training and validation rows; None stands for all and none."""
+        """Training and validation rows, both of the `known`; None stands for all and none."""
         if not self.early_stopping:
-            return None, None
-        if max(ranks.gather(n_rows)) == 1:
+            return known, None
+        rows = np.arange(n_rows) if known is None else known
+        if max(ranks.gather(len(rows))) == 1:
             raise ValueError(
                 "early_stopping=True needs at least 2 rows, got n_samples=1. Set it to False."
             )
         groups = [] if y is None else self._groups(y, ranks)
-        if n_rows < 2:  # of a rank
-            training, validation = np.arange(n_rows), np.empty(0, np.intp)
+        if len(rows) < 2:  # of a rank
+            training, validation = rows, np.empty(0, np.intp)
         else:
             # The seed of the first fit: a warm start must not validate on what it was trained on.
             training, validation = train_test_split(
-                np.arange(n_rows), test_size=self.validation_fraction, random_state=self._seed
+                rows, test_size=self.validation_fraction, random_state=self._seed
             )
         if groups:
             training, validation = keep_groups(groups, training, validation)
@@ -1047,6 +1142,13 @@ class AutoencoderTransformer(
                     "row of its class, and needed for training. Set it to False."
                 )
         return np.sort(training), np.sort(validation)  # datasets in files are read in order
+
+    def _known_rows(self, X: Rows, missing: bool, ranks: Ranks) -> np.ndarray | None:
+        """Rows of X to learn from, those with any known value; None stands for all."""
+        known = rows_with_values(X) if missing else None
+        if sum(ranks.gather(X.shape[0] if known is None else len(known))) == 0:
+            raise ValueError("X has no known value: all are missing. There is nothing to learn.")
+        return known
 
     def _groups(self, y: np.ndarray, ranks: Ranks) -> list[np.ndarray]:
         """For each regularizer that has any, the groups of rows that training needs."""

@@ -103,6 +103,16 @@ def has_missing(X: Rows) -> bool:
     return any(bool(np.isnan(chunk).any()) for chunk in map(np.asarray, iterate_chunks(X)))
 
 
+def rows_with_values(X: Rows) -> np.ndarray | None:
+    """Positions of the rows of X with any known value; None stands for all."""
+    known = np.ones(X.shape[0], bool)
+    start = 0
+    for chunk in map(to_dense, iterate_chunks(X)):
+        known[start : start + len(chunk)] = ~np.isnan(chunk).all(axis=1)
+        start += len(chunk)
+    return None if known.all() else np.flatnonzero(known)
+
+
 def code_dtype(dtype: np.dtype) -> np.dtype:
     """The dtype in which rows of `dtype` are encoded: wide input keeps its precision."""
     wide = dtype.itemsize >= 8 or (dtype.kind in "iu" and dtype.itemsize == 4)
@@ -508,7 +518,7 @@ class RowView:
 
 
 def map_chunks(
-    function: Callable[[Rows], torch.Tensor],
+    function: Callable[[Rows], Any],
     X: Rows,
     n_columns: int | None,
     *,
@@ -518,6 +528,8 @@ def map_chunks(
 
     Parameters
     ----------
+    function : callable
+        Returns a tensor, or a tensor and a mask of where it is missing, which becomes NaN.
     n_columns : int or None
         Columns of the result; None where it has one number per row.
     width : int
@@ -526,7 +538,7 @@ def map_chunks(
     Raises
     ------
     ValueError
-        If a result is not finite.
+        If a result that is not missing is not finite.
     """
     shape = (X.shape[0],) if n_columns is None else (X.shape[0], n_columns)
     result = np.empty(shape, dtype=code_dtype(X.dtype))
@@ -534,8 +546,14 @@ def map_chunks(
     with torch.inference_mode(), without_autocast():
         for chunk in iterate_chunks(X, width):
             stop = start + chunk.shape[0]
-            result[start:stop] = function(chunk).cpu().numpy()
+            values = function(chunk)
+            values, missing = values if isinstance(values, tuple) else (values, None)
+            result[start:stop] = values.cpu().numpy()
             finite = np.isfinite(result[start:stop])
+            if missing is not None:
+                missing = missing.cpu().numpy()
+                result[start:stop][missing] = np.nan
+                finite |= missing
             if not finite.all():
                 row = start + int(np.argmin(finite.reshape(stop - start, -1).all(axis=1)))
                 raise ValueError(

@@ -411,8 +411,7 @@ def _page_layers(decoder: nn.Module, scaling: Scaling) -> list[dict[str, Any]] |
         if described is None:
             return None
         layers.append(described)
-    scale, offset = (np.atleast_1d(_array(b, np.float64)) for b in (scaling.scale, scaling.offset))
-    return [*layers, _affine(scale, offset)]
+    return [*layers, _affine(*map(np.atleast_1d, scaling.affine()))]
 
 
 def _flat_layers(module: nn.Module) -> list[nn.Module]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from numbers import Integral
@@ -52,6 +53,8 @@ class BatchNorm(nn.BatchNorm1d):
         pass
 
 
+DEFAULT_WIDTHS = (128, 64, 12)
+
 NORMALIZATIONS: dict[str, type[nn.Module]] = {"layer": nn.LayerNorm, "batch": BatchNorm}
 
 
@@ -71,7 +74,8 @@ class DenseNetwork(Network):
     Parameters
     ----------
     hidden_layer_sizes : int or array-like of int, default=(128, 64, 12)
-        Widths of the encoder's hidden layers. `()` makes encoder and decoder linear.
+        Widths of the encoder's hidden layers. `()` makes encoder and decoder linear. Of the
+        default, a transformer leaves out widths below its `n_components`.
     activation : {"relu", "leaky_relu", "elu", "gelu", "silu", "tanh", "sigmoid"}, default="relu"
         What follows each hidden layer.
     normalization : {"layer", "batch"} or None, default=None
@@ -93,7 +97,7 @@ class DenseNetwork(Network):
 
     def __init__(
         self,
-        hidden_layer_sizes: int | Sequence[int] = (128, 64, 12),
+        hidden_layer_sizes: int | Sequence[int] = DEFAULT_WIDTHS,
         activation: str = "relu",
         normalization: str | None = None,
         n_principal_components: int | None = None,
@@ -540,6 +544,31 @@ def layer_widths(name: str, sizes: int | Sequence[int]) -> list[int]:
     return widths
 
 
+def resolve_widths(sizes: Any, n_components: int) -> Any:
+    """Return `hidden_layer_sizes` for a code of so many numbers.
+
+    Of the default, the tuple, widths that would cap the rank of the code are left out.
+
+    Warns
+    -----
+    UserWarning
+        If widths of the caller's own do.
+    """
+    if isinstance(sizes, tuple) and sizes == DEFAULT_WIDTHS:
+        if n_components <= DEFAULT_WIDTHS[-1]:
+            return sizes
+        return tuple(width for width in sizes if width >= n_components) or (n_components,)
+    narrowest = min(layer_widths("hidden_layer_sizes", sizes), default=n_components)
+    if narrowest < n_components:
+        warnings.warn(
+            f"hidden_layer_sizes={sizes!r} has a layer of {narrowest}, below n_components="
+            f"{n_components}: it caps the rank of the code at {narrowest}. Use wider layers or "
+            "fewer components.",
+            stacklevel=5,
+        )
+    return sizes
+
+
 def _check_layers(activation: str, normalization: str | None) -> None:
     for parameter, name, legal in (
         ("activation", activation, [*ACTIVATIONS]),
@@ -645,7 +674,8 @@ class Encoder(nn.Module):
         """Encode X, of shape (n, n_features) and any dtype; scaled in its own precision."""
         if not X.is_floating_point() or X.element_size() < 4:
             X = X.to(torch.float64 if X.element_size() >= 4 else torch.float32)
-        return self.network(self.fill(self.scaling(X).to(_dtype(self.network))))
+        inputs = self.scaling.inputs(self.scaling(X))
+        return self.network(self.fill(inputs.to(_dtype(self.network))))
 
 
 class Decoder(nn.Module):

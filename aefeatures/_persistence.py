@@ -48,6 +48,7 @@ from aefeatures._networks import (
     Network,
     Pair,
     build_network,
+    layer_widths,
 )
 from aefeatures._regularizers import REGULARIZERS
 from aefeatures._scaling import Scaling
@@ -142,6 +143,7 @@ def _describe(estimator: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
             name: _encode(value, name, own) for name, value in estimator._built_from.items()
         },
         "bounded": estimator._scaling.bounded,
+        "common": estimator._scaling.common,
         "fitted_loss": estimator._fitted_loss,
         "learns_missing": estimator._learns_missing,
         "width": estimator._cost.width,
@@ -208,13 +210,18 @@ def _rebuild(cls: type[E], document: dict[str, Any], arrays: dict[str, np.ndarra
         )
     n_features = len(fill.values)
     statistics = {name: arrays.pop(f"scaling.{name}") for name in ("offset", "scale")}
+    if "scaling.spread" in arrays:  # files of earlier versions lack both
+        statistics |= {name: arrays.pop(f"scaling.{name}") for name in ("center", "spread")}
     for name, array in statistics.items():
-        if array.shape not in ((), (n_features,)) or array.dtype != np.float64:
+        shapes = [(n_features,)] if name in ("center", "spread") else [(), (n_features,)]
+        if array.shape not in shapes or array.dtype != np.float64:
             raise ValueError(
-                f"scaling.{name} should be float64 of shape () or ({n_features},), got "
+                f"scaling.{name} should be float64 of shape {' or '.join(map(str, shapes))}, got "
                 f"{_kind(array)}."
             )
-    scaling = Scaling(*map(_tensor, statistics.values()), bounded=bounded)
+    common = "common" in document and _typed(document, "common", bool)
+    tensors = {name: _tensor(array) for name, array in statistics.items()}
+    scaling = Scaling(**tensors, bounded=bounded, common=common)
 
     network = _decode(document["network"], own)
     spec = BuildSpec(bounded, dtype, torch.Generator("cpu").manual_seed(estimator._seed))
@@ -231,6 +238,9 @@ def _rebuild(cls: type[E], document: dict[str, Any], arrays: dict[str, np.ndarra
         )
     estimator._scaling, estimator._fill = scaling, fill.eval()
     estimator._network = clone(network) if isinstance(network, Network) else network
+    if isinstance(network, DenseNetwork):
+        widths = layer_widths("hidden_layer_sizes", network.hidden_layer_sizes)
+        estimator.hidden_layer_sizes_ = tuple(widths)
     estimator._built_from = built_from
     estimator._fitted_library = None  # rows of any library will do
     estimator._fitted_loss = _typed(document, "fitted_loss", str)

@@ -25,14 +25,21 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from aefeatures._autoencoder import AutoencoderTransformer
-from aefeatures._batches import Batches, StreamedBatches, evenly_spaced, iterate_slices
+from aefeatures._batches import (
+    Batches,
+    StreamedBatches,
+    evenly_spaced,
+    has_missing,
+    iterate_slices,
+    rows_with_values,
+)
 from aefeatures._device import PRECISIONS, resolve_device
 from aefeatures._distributed import Ranks, current_ranks, distributed
 from aefeatures._global_state import seed_beside
 from aefeatures._losses import leave_out_missing, resolve_loss
 from aefeatures._persistence import read_file, write_file
 from aefeatures._regularizers import NeighborPreserving, resolve_regularizers
-from aefeatures._scaling import Columns, largest_of_type, make_scaling, resolve_scaling
+from aefeatures._scaling import Columns, largest_of_type, make_scaling
 from aefeatures._training import TrainingResult, TrainingState, Watcher, diagnose
 from aefeatures._validation import check_rows, resolve_max_epochs
 
@@ -143,8 +150,7 @@ def fit_on_ray(
     n_rows, n_features = about.n_rows, about.n_features
     fitted = clone(estimator)
     _check_names(fitted, names, n_features)
-    kind = resolve_scaling(fitted.scaling, about.low, about.high, about.full)
-    learned = make_scaling(kind, about.low, about.high, about.full, about.columns)
+    learned = make_scaling(fitted.scaling, about.full, about.columns, bounded=fitted.loss == "bce")
     if use_gpu or fitted.device == "auto":
         fitted.device = "cpu"  # here; workers have devices of their own
     fitted._start(SimpleNamespace(shape=(n_rows, n_features)), resume=False, learned=learned)
@@ -316,10 +322,8 @@ class _About:
     Attributes
     ----------
     n_rows, n_features : int
-    low, high : float
-        Extent of all values.
     full : float
-        The largest number of the columns' type, as `resolve_scaling` takes it.
+        The largest number of the columns' type, as `make_scaling` takes it.
     missing : bool
         Whether any value is missing.
     dtype : dtype
@@ -331,8 +335,6 @@ class _About:
 
     n_rows: int
     n_features: int
-    low: float
-    high: float
     full: float
     missing: bool
     dtype: np.dtype
@@ -342,14 +344,12 @@ class _About:
     @classmethod
     def of(cls, X: np.ndarray) -> _About:
         """What is known of X."""
-        columns = Columns(X.shape[1], spread=True)
+        X = _with_values(X)
+        columns = Columns(X.shape[1])
         columns.add(X)
-        known = columns.count > 0
         return cls(
             X.shape[0],
             X.shape[1],
-            float(columns.low[known].min()) if known.any() else 0.0,
-            float(columns.high[known].max()) if known.any() else 0.0,
             largest_of_type(X),
             bool((columns.count < len(X)).any()),
             X.dtype,
@@ -365,7 +365,6 @@ class _About:
                 f"{self.n_features} and of {other.n_features}."
             )
         self.n_rows += other.n_rows
-        self.low, self.high = min(self.low, other.low), max(self.high, other.high)
         self.full = max(self.full, other.full)
         self.missing |= other.missing
         self.dtype = np.promote_types(self.dtype, other.dtype)
@@ -407,6 +406,12 @@ def _describe(dataset: Dataset, names: list[str]) -> _About | None:
             elif found is not None:
                 about.join(found)
     return about
+
+
+def _with_values(rows: np.ndarray) -> np.ndarray:
+    """The rows with any known value."""
+    known = rows_with_values(rows) if has_missing(rows) else None
+    return rows if known is None else rows[known]
 
 
 def _to_matrix(batch: dict[str, np.ndarray], names: list[str]) -> np.ndarray:
@@ -474,11 +479,11 @@ def _work(config: dict[str, Any]) -> Any:
         chunk = np.empty((_PARTS_OF_CHUNK * n_rows_of_part, n_features), config["dtype"])
         n_rows = 0
         for batch in shard.iter_batches(batch_size=n_rows_of_part, batch_format="numpy"):
-            part = _to_matrix(batch, names)
+            part = _with_values(_to_matrix(batch, names))
             chunk[n_rows : n_rows + len(part)] = part
             n_rows += len(part)
-            if n_rows == len(chunk):
-                yield chunk
+            if n_rows + n_rows_of_part > len(chunk):
+                yield chunk[:n_rows]
                 n_rows = 0
         if n_rows:
             yield chunk[:n_rows]

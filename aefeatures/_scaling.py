@@ -6,10 +6,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy import sparse
 from torch import nn
 
-from aefeatures._batches import Rows, is_lazy, iterate_chunks, to_dense
+from aefeatures._batches import Rows, iterate_chunks, to_dense
 from aefeatures._distributed import ALONE, Ranks
 
 SCALINGS = ("auto", "standard", "feature", "global")
@@ -22,10 +21,21 @@ _LARGEST_UNSCALED = 1e15
 _SMALLEST = float(np.finfo(np.float64).tiny)
 # Offsets and scales between these can be computed with in float32, others in float64 alone.
 _IN_FLOAT32 = (1e-30, 1e30)
+# Mean variance below which columns within [0, 1] do not fill that range, as weights of words do
+# not: a network that ends in a sigmoid learns nothing of them.
+_LEAST_VARIANCE = 1e-3
+# Relative range below which a column of floats, by the bytes of its type, is constant except for
+# rounding. Hundreds of units in the last place of float64, which resolves far more than is ever
+# measured; a few of the coarser types, in which dates and coordinates may have no more.
+_ROUNDING = {2: 1e-3, 4: 1e-6, 8: 1e-13}
 
 
 class Scaling(nn.Module):
-    """``(X - offset) / scale`` and back.
+    """``(X - offset) / scale`` and back, except for columns without information.
+
+    A column that was constant in `fit` is decoded as its constant, and the encoder gets its
+    constant whatever X has; only a loss sees the difference. A column that was never known is
+    missing wherever it goes.
 
     Parameters
     ----------
@@ -33,16 +43,43 @@ class Scaling(nn.Module):
         In X's units.
     bounded : bool
         Whether training data is mapped into [0, 1], so that a sigmoid may end the decoder.
+    common : bool
+        Whether the columns are of one kind, as pixels are. The encoder sees constant ones then.
+    center, spread : ndarray of shape (n_features,) or None
+        Mean and standard deviation of each column, in X's units: a spread of 0 marks constant
+        columns, a center of NaN columns that were never known. None, as in files of earlier
+        versions, if they are not known.
     """
 
     offset: torch.Tensor
     scale: torch.Tensor
+    center: torch.Tensor | None
+    spread: torch.Tensor | None
+    has_unknown: bool
+    has_constant: bool
+    has_hidden: bool
+    _unknown: torch.Tensor
+    _constant: torch.Tensor
+    _hidden: torch.Tensor
 
-    def __init__(self, offset: Any = 0.0, scale: Any = 1.0, *, bounded: bool) -> None:
+    def __init__(
+        self,
+        offset: Any = 0.0,
+        scale: Any = 1.0,
+        *,
+        bounded: bool,
+        common: bool = False,
+        center: Any = None,
+        spread: Any = None,
+    ) -> None:
         super().__init__()
-        for name, values in {"offset": offset, "scale": scale}.items():
-            self.register_buffer(name, torch.as_tensor(values, dtype=torch.float64, device="cpu"))
+        statistics = {"offset": offset, "scale": scale, "center": center, "spread": spread}
+        for name, values in statistics.items():
+            if values is not None:
+                values = torch.as_tensor(values, dtype=torch.float64, device="cpu")
+            self.register_buffer(name, values)
         self.bounded = bounded
+        self.common = common
         # `x - 0` and `x / 1` would be passes over the data that change nothing.
         self.shifts = bool((self.offset != 0).any())
         self.scales = bool((self.scale != 1).any())
@@ -52,6 +89,16 @@ class Scaling(nn.Module):
             or (self.scale > largest).any()
             or (self.offset.abs() > largest).any()
         )
+        if self.center is None or self.spread is None:
+            unknown = constant = torch.zeros((), dtype=torch.bool)
+        else:
+            unknown = self.center.isnan()
+            constant = (self.spread == 0) & ~unknown
+        hidden = unknown if common else unknown | constant
+        masks = {"unknown": unknown, "constant": constant, "hidden": hidden}
+        for name, columns in masks.items():
+            self.register_buffer(f"_{name}", columns, persistent=False)
+            setattr(self, f"has_{name}", bool(columns.any()))
 
     def forward(self, X: torch.Tensor) -> torch.Tensor:
         """Map X, of shape (n, n_features), into the network's range."""
@@ -62,6 +109,23 @@ class Scaling(nn.Module):
             X = X - self.offset.to(X)
         return (X / self.scale.to(X) if self.scales else X).to(dtype)
 
+    def inputs(self, X: torch.Tensor) -> torch.Tensor:
+        """Return what the encoder gets of rows in the network's range."""
+        return self._settle(X, self._hidden) if self.has_hidden else X
+
+    def targets(self, X: torch.Tensor) -> torch.Tensor:
+        """Return what a loss compares of rows in the network's range."""
+        return self._settle(X, self._unknown) if self.has_unknown else X
+
+    def outputs(self, X: torch.Tensor) -> torch.Tensor:
+        """Return rows in the network's range as the decoder gives them, with the constants."""
+        return self._settle(X, self._constant) if self.has_constant else X
+
+    def _settle(self, X: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+        assert self.center is not None
+        # Scaled as X was, so that a constant column of X differs by no rounding.
+        return torch.where(columns.to(X.device), self(self.center.to(X)), X)
+
     def inverse(self, X: torch.Tensor) -> torch.Tensor:
         """Map from the network's range back into X's units."""
         dtype = X.dtype
@@ -69,49 +133,179 @@ class Scaling(nn.Module):
             X = X.double()
         if self.scales:
             X = X * self.scale.to(X)
-        return (X + self.offset.to(X) if self.shifts else X).to(dtype)
+        X = X + self.offset.to(X) if self.shifts else X
+        if self.has_constant or self.has_unknown:
+            assert self.center is not None
+            X = torch.where((self._constant | self._unknown).to(X.device), self.center.to(X), X)
+        return X.to(dtype)
+
+    def affine(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return a factor and an offset that do the same as `inverse`."""
+        if not (self.has_constant or self.has_unknown):
+            return self.scale.numpy(), self.offset.numpy()
+        assert self.center is not None
+        fixed = self._constant | self._unknown
+        factor = torch.where(fixed, 0.0, self.scale)
+        return factor.numpy(), torch.where(fixed, self.center, self.offset).numpy()
+
+    def differences(self, X: torch.Tensor, Y: torch.Tensor, *, raw: bool) -> torch.Tensor:
+        """Return absolute differences of rows in the network's range.
+
+        In X's units if `raw`, otherwise in standard deviations of the columns. A constant column
+        has its own size for a deviation.
+
+        Raises
+        ------
+        ValueError
+            If the deviations are not known.
+        """
+        difference = (X - Y).abs()
+        if raw:
+            factor = self.scale
+        elif self.center is not None and self.spread is not None:
+            unit = _divisor(self.spread.numpy(), self.center.numpy())
+            factor = self.scale / torch.from_numpy(unit)
+        elif self.scale.dim() == 1:
+            return difference
+        else:
+            raise ValueError(
+                "per_feature=True needs the columns' standard deviations, which this model, saved "
+                "by an earlier version, does not have. Use per_feature='raw', or fit it again."
+            )
+        if self.wide:
+            difference = difference.double()
+        return (difference * factor.to(difference)).to(X.dtype)
+
+    def unknown_columns(self) -> list[int]:
+        """Return the positions of the columns that were never known."""
+        positions: list[int] = torch.nonzero(self._unknown)[:, 0].tolist()
+        return positions
 
     def extra_repr(self) -> str:
         """Tell in the module's repr what the map does."""
         return f"shifts={self.shifts}, scales={self.scales}, bounded={self.bounded}"
 
 
-def learn_scaling(X: Rows, how: str | None, ranks: Ranks = ALONE) -> tuple[Scaling, np.ndarray]:
+def learn_scaling(
+    X: Rows, how: str | None, ranks: Ranks = ALONE, *, bounded: bool = False
+) -> tuple[Scaling, np.ndarray]:
     """Learn from X, of shape (n, n_features), the map that `how` names.
 
     Returned with it are the means of the columns, in X's units. Missing values (NaN) are left
-    out. The statistics of columns come from one pass over chunks of rows; a sparse X is made
-    dense a chunk at a time, so that it gets the very numbers that a dense one gets. They are of
-    the rows of all ranks.
+    out. The statistics come from one pass over chunks of rows; a sparse X is made dense a chunk at
+    a time, so that it gets the very numbers that a dense one gets. They are of the rows of all
+    ranks.
     """
-    columns = None
-    if is_lazy(X) and X.dtype.kind in "bu" and X.dtype.itemsize <= 4:
-        # To read it takes longer than to sum it: one pass gives everything.
-        columns = Columns(X.shape[1], spread=True)
-        columns.add(X)
-        extent = float(columns.low.min()), float(columns.high.max())
-    else:
-        extent = _extent(X)
-    lows, highs, fulls = zip(*ranks.gather((*extent, largest_of_type(X))), strict=True)
-    low, high, full = min(lows), max(highs), max(fulls)
-    kind = resolve_scaling(how, low, high, full)
-    if columns is None:
-        columns = Columns(X.shape[1], spread=kind in ("standard", "feature"))
-        columns.add(X)
-    columns, *others = ranks.gather(columns)
-    for other in others:
-        columns.join(other)
-    return make_scaling(kind, low, high, full, columns)
+    columns = Columns(X.shape[1])
+    columns.add(X)
+    full = max(ranks.gather(largest_of_type(X)))
+    return make_scaling(how, full, _of_all(columns, ranks), bounded=bounded)
 
 
-def resolve_scaling(how: str | None, low: float, high: float, full: float) -> str | None:
-    """What "auto" stands for where X has values from `low` to `high`, in a type up to `full`.
+def make_scaling(
+    how: str | None, full: float, columns: Columns, *, bounded: bool = False
+) -> tuple[Scaling, np.ndarray]:
+    """Return the map that `how` names and the means of the columns.
+
+    Parameters
+    ----------
+    how : str or None
+    full : float
+        The largest number of X's type, as of `largest_of_type`.
+    columns : Columns
+        Of all rows.
+    bounded : bool
+        Whether the loss needs a range of [0, 1]: "auto" leaves X there then.
 
     Raises
     ------
     ValueError
         If the values are too large.
     """
+    columns.finish()
+    low, high = columns.extent()
+    kind = _resolve(how, low, high, full)
+    mean, spread = columns.mean, columns.standard_deviation
+    if how == "auto" and kind == "unit" and not bounded and (spread > 0).any():
+        variance = float(np.square(spread[spread > 0]).mean())
+        kind = "together" if variance < _LEAST_VARIANCE else "unit"
+    center = np.where(columns.count > 0, mean, np.nan)
+    offset: Any = 0.0
+    scale: Any = 1.0
+    if kind == "standard":
+        offset, scale = mean, _divisor(spread, center)
+    elif kind == "feature":
+        extents = np.where(spread > 0, columns.high - columns.low, 0)
+        offset, scale = columns.low, _divisor(extents, center)
+    elif kind == "global":
+        extent = high - low if high - low > columns.rounding * max(-low, high) else 0.0
+        offset, scale = low, _divisor(extent, high)
+        mean = np.clip(mean, low, high)  # 0, the mean of unknown columns, may lie anywhere
+    elif kind == "together":
+        offset, scale = mean, variance**0.5
+    elif kind == "bytes":
+        scale = full
+    scaling = Scaling(
+        offset,
+        scale,
+        bounded=kind in ("feature", "global", "bytes", "unit"),
+        common=kind in ("bytes", "unit"),
+        center=center,
+        spread=spread,
+    )
+    return scaling, mean
+
+
+def extend_scaling(scaling: Scaling, X: Rows, ranks: Ranks = ALONE) -> Scaling:
+    """Return the scaling with what X tells of columns that were constant or unknown so far.
+
+    In a column that was constant the earlier rows count as many as those of X.
+    """
+    fixed = (scaling._constant | scaling._unknown).numpy()
+    if not fixed.any():
+        return scaling
+    columns = Columns(int(fixed.sum()))
+    columns.add(X, fixed)
+    columns = _of_all(columns, ranks)
+    assert scaling.center is not None
+    assert scaling.spread is not None
+    center, spread = scaling.center.numpy().copy(), scaling.spread.numpy().copy()
+    columns.join(columns.constants(center[fixed]))
+    columns.finish()
+    changed = fixed.copy()
+    changed[fixed] = (columns.standard_deviation > 0) | np.isnan(center[fixed])
+    changed[fixed] &= columns.count > 0
+    if not changed.any():
+        return scaling
+    told = changed[fixed]
+    center[changed] = columns.mean[told]
+    spread[changed] = columns.standard_deviation[told]
+    offset, scale = scaling.offset.numpy().copy(), scaling.scale.numpy().copy()
+    if offset.ndim:
+        offset[changed] = (columns.low if scaling.bounded else columns.mean)[told]
+    if scale.ndim:
+        extent = columns.high - columns.low if scaling.bounded else columns.standard_deviation
+        extent = np.where(columns.standard_deviation > 0, extent, 0)
+        scale[changed] = _divisor(extent[told], center[changed])
+    return Scaling(
+        offset,
+        scale,
+        bounded=scaling.bounded,
+        common=scaling.common,
+        center=center,
+        spread=spread,
+    )
+
+
+def largest_of_type(X: Rows) -> float:
+    """The largest number that X's type holds, where that type tells what X is scaled by."""
+    if X.shape[0] == 0:  # of a rank without rows: the others tell
+        return 0.0
+    return float(np.iinfo(X.dtype).max) if X.dtype in (np.uint8, np.uint16) else np.inf
+
+
+def _resolve(how: str | None, low: float, high: float, full: float) -> str | None:
+    """What "auto" stands for where X has values from `low` to `high`, in a type up to `full`."""
     largest = max(-low, high)
     if largest > _LARGEST:
         raise ValueError(
@@ -129,115 +323,99 @@ def resolve_scaling(how: str | None, low: float, high: float, full: float) -> st
     return "bytes" if high > full / 2 else "unit" if low >= 0 and high <= 1 else "standard"
 
 
-def make_scaling(
-    kind: str | None, low: float, high: float, full: float, columns: Columns
-) -> tuple[Scaling, np.ndarray]:
-    """Return the map of a kind and the means of the columns."""
-    columns.finish()
-    mean = columns.mean
-    if kind == "standard":
-        return Scaling(mean, _divisor(columns.standard_deviation), bounded=False), mean
-    if kind == "bytes":
-        return Scaling(0.0, full, bounded=True), mean
-    if kind == "unit" or kind is None:
-        return Scaling(bounded=kind == "unit"), mean
-    if kind == "feature":
-        return Scaling(columns.low, _divisor(columns.high - columns.low), bounded=True), mean
-    # 0, the mean of a column of missing values, may lie anywhere.
-    return Scaling(low, _divisor(high - low), bounded=True), np.clip(mean, low, high)
-
-
-def largest_of_type(X: Rows) -> float:
-    """The largest number that X's type holds, where that type tells what X is scaled by."""
-    if X.shape[0] == 0:  # of a rank without rows: the others tell
-        return 0.0
-    return float(np.iinfo(X.dtype).max) if X.dtype in (np.uint8, np.uint16) else np.inf
-
-
-def _divisor(spread: Any) -> np.ndarray:
-    """What to divide columns of this spread by: 1 where they do not vary."""
-    return np.where(spread < _SMALLEST, 1.0, spread)
-
-
-def _extent(X: Rows) -> tuple[float, float]:
-    """Minimum and maximum over all of X but missing values."""
-    if X.shape[0] == 0:
-        return np.inf, -np.inf
-    if sparse.issparse(X):
-        zero = [X.dtype.type(0)] if X.nnz < X.shape[0] * X.shape[1] else []
-        chunks = iter([np.append(X.data, zero)])
-    else:
-        chunks = iterate_chunks(X)
-    extents = [
-        (np.fmin.reduce(chunk, axis=None), np.fmax.reduce(chunk, axis=None))
-        for chunk in map(np.asarray, chunks)
-    ]
-    lows, highs = np.nan_to_num(np.asarray(extents, dtype=np.float64)).T
-    return float(lows.min()), float(highs.max())
+def _divisor(spread: Any, center: Any) -> Any:
+    """What to divide columns by: their spread, and their size or 1 where they do not vary."""
+    size = np.nan_to_num(np.abs(center))
+    size = np.where(size < _SMALLEST, 1.0, size)
+    return np.where(np.asarray(spread) < _SMALLEST, size, spread)
 
 
 class Columns:
-    """Mean of each column but missing values and, with `spread`, its extent and deviation.
+    """Mean, extent and deviation of each column, without missing values.
 
     One pass, whose chunks are joined by the formula of Chan, Golub and LeVeque (1983): it stays
     exact where the offset is large beside the variance. A column of missing values alone is
     all zero.
     """
 
-    def __init__(self, n_features: int, *, spread: bool) -> None:
+    def __init__(self, n_features: int) -> None:
         self.low, self.high = np.full(n_features, np.inf), np.full(n_features, -np.inf)
         self.mean, self.squares, self.count = (np.zeros(n_features) for _ in range(3))
         self.unit = np.full(n_features, _SMALLEST)  # `squares` are in units of its square
-        self._spread = spread
+        self.rounding = 0.0  # relative range below which a column does not vary
 
-    def add(self, X: Rows) -> None:
-        """Take the rows of X in."""
-        with np.errstate(under="ignore"):  # what vanishes beside larger numbers
+    def add(self, X: Rows, columns: Any = slice(None)) -> None:
+        """Take in some columns of the rows of X."""
+        with np.errstate(under="ignore", over="ignore", invalid="ignore"):
             for part in iterate_chunks(X, width=4 * X.shape[1]):
-                self._add_chunk(to_dense(part))
+                self._add_chunk(to_dense(part)[:, columns])
 
     def _add_chunk(self, chunk: np.ndarray) -> None:
-        other = Columns(chunk.shape[1], spread=self._spread)
+        other = Columns(chunk.shape[1])
+        if chunk.dtype.kind == "f":
+            other.rounding = _ROUNDING.get(chunk.dtype.itemsize, 0.0)
         missing = np.isnan(chunk) if chunk.dtype.kind == "f" else np.False_
         known = np.where(missing, 0, chunk) if missing.any() else chunk
         other.count = len(chunk) - np.broadcast_to(missing, chunk.shape).sum(axis=0)
         other.mean = known.sum(axis=0, dtype=np.float64) / np.maximum(other.count, 1)
-        if self._spread:
-            other.low = np.fmin.reduce(chunk, axis=0).astype(np.float64)
-            other.high = np.fmax.reduce(chunk, axis=0).astype(np.float64)
-            step = np.abs(other.mean - self.mean)
-            other.unit = np.maximum(self.unit, _unit(np.fmax(other.high - other.low, step)))
-            centred = known - other.mean
-            centred[np.broadcast_to(missing, chunk.shape)] = 0
-            if (other.unit != 1).any():
-                centred /= other.unit
-            other.squares = np.einsum("ij,ij->j", centred, centred)
+        other.low = np.fmin.reduce(chunk, axis=0).astype(np.float64)
+        other.high = np.fmax.reduce(chunk, axis=0).astype(np.float64)
+        step = np.abs(other.mean - self.mean)
+        other.unit = np.maximum(self.unit, _unit(np.fmax(other.high - other.low, step)))
+        centred = known - other.mean
+        centred[np.broadcast_to(missing, chunk.shape)] = 0
+        if (other.unit != 1).any():
+            centred /= other.unit
+        other.squares = np.einsum("ij,ij->j", centred, centred)
         self.join(other)
 
     def join(self, other: Columns) -> None:
         """Take in what another has of other rows."""
         joined = np.maximum(self.count + other.count, 1)
         step = other.mean - self.mean
-        if self._spread:
-            unit = np.maximum(np.maximum(self.unit, other.unit), _unit(np.abs(step)))
-            self.squares *= (self.unit / unit) ** 2
-            self.squares += other.squares * (other.unit / unit) ** 2
-            self.squares += (step / unit) ** 2 * (self.count * other.count / joined)
-            self.unit = unit
-            self.low = np.fmin(self.low, other.low)
-            self.high = np.fmax(self.high, other.high)
+        unit = np.maximum(np.maximum(self.unit, other.unit), _unit(np.abs(step)))
+        self.squares *= (self.unit / unit) ** 2
+        self.squares += other.squares * (other.unit / unit) ** 2
+        self.squares += (step / unit) ** 2 * (self.count * other.count / joined)
+        self.unit = unit
+        self.low = np.fmin(self.low, other.low)
+        self.high = np.fmax(self.high, other.high)
         self.mean += step * (other.count / joined)
         self.count = self.count + other.count
+        self.rounding = max(self.rounding, other.rounding)
+
+    def constants(self, values: np.ndarray) -> Columns:
+        """Return columns of as many rows, all of these values; NaN is unknown."""
+        other = Columns(len(values))
+        other.count = np.where(np.isnan(values), 0, self.count)
+        other.mean = np.nan_to_num(values)
+        other.low = other.high = values
+        return other
 
     def finish(self) -> None:
-        """Set `standard_deviation`, when all rows are in."""
+        """Set `standard_deviation`, when all rows are in: 0 where all that varies is rounding."""
         self.low[self.count == 0] = self.high[self.count == 0] = 0.0
-        # Of a constant column the sum, and so the mean, may have been rounded.
-        constant = self.low == self.high
-        self.mean[constant] = self.low[constant]
-        with np.errstate(under="ignore"):
+        with np.errstate(under="ignore", over="ignore"):
+            constant = self.high - self.low <= self.rounding * np.maximum(-self.low, self.high)
+            # Of a constant column the sum, and so the mean, may have been rounded.
+            self.mean[constant] = np.clip(self.mean, self.low, self.high)[constant]
             deviation = np.sqrt(self.squares / np.maximum(self.count, 1)) * self.unit
         self.standard_deviation = np.where(constant, 0.0, deviation)
+
+    def extent(self) -> tuple[float, float]:
+        """Return the least and the largest value of all columns, when all rows are in."""
+        known = self.count > 0
+        if not known.any():
+            return 0.0, 0.0
+        return float(self.low[known].min()), float(self.high[known].max())
+
+
+def _of_all(columns: Columns, ranks: Ranks) -> Columns:
+    """The columns of the rows of all ranks, which all join in the same order."""
+    columns, *others = ranks.gather(columns)
+    for other in others:
+        columns.join(other)
+    return columns
 
 
 def _unit(spread: np.ndarray) -> np.ndarray:

@@ -31,6 +31,9 @@ _WARM_UP = 0.3
 _INTERRUPT_AGAIN_SECONDS = 2.0
 _SAMPLE_ROWS = 512
 
+# Less than this share of what the columns' means leave is hardly anything to have learned.
+_LEAST_SHARE = 0.01
+
 # A loss so many times that of reconstructing zeros explodes, finite or not.
 _EXPLODED = 1e4
 # Steps between two looks at the loss on a device: each look waits for the steps before it.
@@ -343,15 +346,19 @@ def _diagnose(autoencoder: nn.Sequential, batches: Batches, loss: RowLoss) -> st
         reached = float(loss(autoencoder[1](codes.clone()), rows).mean())
         means = rows.nanmean(dim=0).nan_to_num().expand_as(rows)
         trivial = float(loss(means, rows).mean())
+        # Cross-entropy is not zero even then.
+        perfect = float(loss(torch.where(rows.isnan(), means, rows), rows).mean())
         spread = (codes.amax(dim=0) - codes.amin(dim=0)).max()
         constant = bool(spread <= 1e-6 * codes.abs().max())
     if bool((rows == rows[0]).all()):
         return f"all of the {len(rows)} rows looked at are the same"
     if constant:
         return "every row has the same code"
-    if not _is_better(reached, trivial, 0.001):
+    possible = trivial - perfect if perfect < min(reached, trivial) else abs(trivial)
+    if not trivial - reached > _LEAST_SHARE * possible:
+        how = "hardly" if reached < trivial else "no"
         return (
-            f"the reconstructions (loss {reached:.4g}) are no better than the means of the "
+            f"the reconstructions (loss {reached:.4g}) are {how} better than the means of the "
             f"columns (loss {trivial:.4g})"
         )
     return None

@@ -3,8 +3,8 @@ Novelty detection
 =================
 
 An autoencoder gives back well what is like its training rows. `score_samples` is minus the error
-of the reconstruction: low where a row is unlike them; with ``per_feature=True`` it says which
-columns make it so.
+of the reconstruction: low where a row is unlike them. With ``per_feature=True`` it says which
+columns make it so, in standard deviations of each, and with ``per_feature="raw"`` in their units.
 """
 
 # %%
@@ -43,7 +43,7 @@ ReconstructionDisplay.from_estimator(transformer, fours, image_shape=(8, 8), n_s
 
 # %%
 # The pixels that make each of them novel, in grey levels of difference.
-distance = -transformer.score_samples(fours, per_feature=True)
+distance = -transformer.score_samples(fours, per_feature="raw")
 figure, axes = plt.subplots(1, 6, figsize=(6, 1.4), layout="constrained")
 for ax, picture in zip(axes, distance, strict=True):
     shown = ax.imshow(picture.reshape(8, 8), cmap="magma", vmin=0, vmax=16)

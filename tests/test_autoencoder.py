@@ -98,6 +98,7 @@ def test_preset_lecture():
     params = AutoencoderTransformer.from_preset("lecture", n_components=2).get_params()
     changed = {k: v for k, v in params.items() if v != AutoencoderTransformer().get_params()[k]}
     assert changed == {
+        "hidden_layer_sizes": [128, 64, 12],
         "learning_rate_schedule": "constant",
         "max_epochs": 10,
         "n_components": 2,
@@ -482,9 +483,254 @@ def test_score_samples(fitted, digits):
     X = digits[1]
     scaled_error = (X - fitted.reconstruct(X)) / fitted._scaling.scale.numpy()
     np.testing.assert_allclose(fitted.score_samples(X), -(scaled_error**2).mean(axis=1))
+    raw = fitted.score_samples(X, per_feature="raw")
+    np.testing.assert_allclose(raw, -np.abs(X - fitted.reconstruct(X)), atol=1e-9)
     per_feature = fitted.score_samples(X, per_feature=True)
-    np.testing.assert_allclose(per_feature, -np.abs(X - fitted.reconstruct(X)), atol=1e-9)
+    np.testing.assert_allclose(per_feature, -np.abs(scaled_error), atol=1e-9)
     assert fitted.score(X) == pytest.approx(fitted.score_samples(X).mean())
+
+
+def table(n_rows=300):
+    """Seven columns of normal numbers that depend on two, in units from 1e-3 to 1e5."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(n_rows, 2)) @ rng.normal(size=(2, 7)) + rng.normal(size=(n_rows, 7)) / 10
+    return 1 + X * np.geomspace(1e-3, 1e5, 7)
+
+
+EVERY_SCALING = ["auto", "standard", "feature", "global", None]
+
+
+@pytest.mark.parametrize("column", range(7))
+@pytest.mark.parametrize("scaling", ["standard", "feature"])
+def test_scores_of_features_compare_columns_of_any_unit(column, scaling):
+    X = table()
+    transformer = quick(n_components=2, scaling=scaling, max_epochs=60).fit(X)
+    odd = X[:20].copy()
+    odd[:, column] += 30 * X[:, column].std()
+    scores = transformer.score_samples(odd, per_feature=True)
+    assert (scores.argmin(axis=1) == column).mean() >= 0.9
+    in_units = transformer.score_samples(odd, per_feature="raw")
+    np.testing.assert_allclose(in_units, scores * X.std(axis=0))
+
+
+@pytest.mark.filterwarnings("ignore:.*learned nothing")
+@pytest.mark.parametrize("scaling", EVERY_SCALING)
+def test_scores_of_features_are_in_deviations_whatever_the_scaling(scaling):
+    X = table() / 1e6
+    X -= X.min()
+    X /= X.max()  # so that "auto" leaves it as it is
+    X[:5, 2] = np.nan
+    transformer = quick(scaling=scaling).fit(X)
+    scores = transformer.score_samples(X, per_feature=True)
+    expected = -np.abs(X - transformer.reconstruct(X)) / np.nanstd(X, axis=0)
+    np.testing.assert_allclose(scores, np.nan_to_num(expected), rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("per_feature", ["deviations", 1, None, "True"])
+def test_bad_per_feature(fitted, digits, per_feature):
+    with pytest.raises(ValueError, match="per_feature must be True, False or 'raw', got"):
+        fitted.score_samples(digits[1], per_feature=per_feature)
+
+
+def test_scores_of_features_in_a_pipeline():
+    X = table()
+    pipeline = make_pipeline(StandardScaler(), quick()).fit(X)
+    scores = pipeline[-1].score_samples(pipeline[:-1].transform(X), per_feature=True)
+    assert scores.shape == X.shape
+    np.testing.assert_allclose(pipeline.score_samples(X), -np.square(scores).mean(axis=1))
+
+
+# Columns and rows without information
+
+
+@pytest.mark.filterwarnings("ignore:.*learned nothing")
+@pytest.mark.parametrize("constant", [0.0, 1e-6, 0.3, 5.0, -1e5])
+@pytest.mark.parametrize("scaling", EVERY_SCALING)
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_constant_columns(constant, scaling, dtype):
+    X = np.random.default_rng(0).normal(size=(200, 7))
+    X[:, 3] = constant
+    X = X.astype(dtype)
+    transformer = quick(scaling=scaling).fit(X)
+    odd = X.copy()
+    odd[:, 3] = 2 * odd[:, 3] + (constant == 0)
+    for rows in (X, odd):
+        assert (transformer.reconstruct(rows)[:, 3] == X[0, 3]).all()
+    codes = transformer.transform(X)
+    assert (transformer.inverse_transform(3 * codes)[:, 3] == X[0, 3]).all()
+    np.testing.assert_array_equal(transformer.transform(odd), codes)
+    each = {name: transformer.score_samples(rows, per_feature=True) for name, rows in
+            (("seen", X), ("odd", odd))}  # fmt: skip
+    np.testing.assert_array_equal(each["seen"][:, 3], 0)
+    # Beside columns of size 1 float32 hardly holds a constant of 1e-6.
+    rtol = 1e-6 if dtype == np.float64 else 0.2
+    np.testing.assert_allclose(each["odd"][:, 3], -1, rtol=rtol)
+    if scaling in ("auto", "standard"):
+        dearer = transformer.score_samples(X) - transformer.score_samples(odd)
+        np.testing.assert_allclose(dearer, 1 / 7, rtol=1e-3)
+    module = transformer.to_module("autoencoder")
+    encoded, decoded = (part.detach().numpy() for part in module(torch.from_numpy(odd)))
+    np.testing.assert_allclose(encoded, codes, rtol=1e-3, atol=1e-4 * np.abs(codes).max())
+    np.testing.assert_array_equal(decoded[:, 3], np.float32(X[0, 3]).astype(decoded.dtype))
+
+
+@pytest.mark.parametrize("bytes_", [True, False])
+def test_constant_pixels_come_back_and_enter_the_codes(digits, bytes_):
+    """Where all columns are of one kind a pixel that is lit for the first time is a pixel."""
+    X = (digits[0] * 15).astype(np.uint8) if bytes_ else digits[0] / 16
+    transformer = quick().fit(X)
+    assert (transformer.reconstruct(X)[:, 0] == 0).all()
+    odd = X.copy()
+    odd[:, 0] = X.max()
+    assert not np.allclose(transformer.transform(odd), transformer.transform(X))
+
+
+@pytest.mark.filterwarnings("ignore:.*learned nothing")
+@pytest.mark.parametrize("scaling", EVERY_SCALING)
+@pytest.mark.parametrize("named", [True, False])
+def test_columns_never_known(scaling, named):
+    X = np.random.default_rng(0).normal(size=(200, 7))
+    X[:, [2, 5]] = np.nan
+    rows = pd.DataFrame(X, columns=[*"abcdefg"]) if named else X
+    columns = "columns 'c', 'f'" if named else "columns 2, 5"
+    with pytest.warns(UserWarning, match="no known value in") as caught:
+        transformer = quick(scaling=scaling).fit(rows)
+    assert [columns in str(warning.message) for warning in caught] == [True]
+    codes = transformer.transform(rows)
+    scores = transformer.score_samples(rows)
+    for value in (0.0, -3.0, 1e6):
+        filled = rows.fillna(value) if named else np.nan_to_num(X, nan=value)
+        np.testing.assert_array_equal(transformer.transform(filled), codes)
+        np.testing.assert_array_equal(transformer.score_samples(filled), scores)
+        each = transformer.score_samples(filled, per_feature=True)
+        np.testing.assert_array_equal(each[:, [2, 5]], 0)
+    back = transformer.inverse_transform(codes)
+    np.testing.assert_array_equal(np.isnan(back), np.isnan(X))
+    np.testing.assert_array_equal(np.isnan(transformer.reconstruct(rows)), np.isnan(X))
+    encoded, decoded = transformer.to_module("autoencoder")(torch.from_numpy(np.nan_to_num(X)))
+    np.testing.assert_allclose(encoded.detach(), codes, atol=1e-4)
+    np.testing.assert_array_equal(decoded.isnan(), np.isnan(X))
+
+
+@pytest.mark.filterwarnings("ignore:X has no known value")
+def test_columns_never_known_leave_the_others_as_they_are():
+    """The seed alone decided what such a column did."""
+    X = table()
+    X[:, 3] = np.nan
+    new = X[:20].copy()
+    new[:, 3] = 1e3
+    for seed in range(3):
+        transformer = quick(random_state=seed).fit(X)
+        np.testing.assert_array_equal(transformer.transform(new), transformer.transform(X[:20]))
+
+
+@pytest.mark.filterwarnings("ignore:.*learned nothing")
+@pytest.mark.parametrize(
+    "loss", ["mse", "bce", "mae", "huber", lambda r, t: ((r - t) ** 2).mean(1)]
+)
+@pytest.mark.parametrize("early_stopping", [True, False])
+def test_rows_with_nothing_known(loss, early_stopping):
+    X = table(200)
+    X[:20, 1] = np.nan
+    empty = np.full((100, 7), np.nan)
+    settings = {"loss": loss, "scaling": "feature", "early_stopping": early_stopping}
+    expected = quick(**settings).fit(X)
+    transformer = quick(**settings).fit(np.vstack([X, empty]))
+    assert transformer.loss_curve_ == expected.loss_curve_
+    assert transformer.validation_loss_curve_ == expected.validation_loss_curve_
+    np.testing.assert_array_equal(transformer.transform(X), expected.transform(X))
+    scores = transformer.score_samples(np.vstack([empty, X]))
+    assert np.isnan(scores[:100]).all()
+    np.testing.assert_array_equal(scores[100:], expected.score_samples(X))
+    assert transformer.score(np.vstack([empty, X])) == expected.score(X)
+    assert np.isnan(transformer.score(empty))
+
+
+@pytest.mark.filterwarnings("ignore:.*learned nothing")
+def test_rows_with_nothing_known_in_chunks_and_alone():
+    X = table(200)
+    X[:20, 1] = np.nan
+    empty = np.full((100, 7), np.nan)
+    y = np.arange(200) % 2
+    settings = {"regularizer": "supervised"}
+    expected = quick(**settings).partial_fit(X, y)
+    transformer = quick(**settings).partial_fit(np.vstack([empty, X]), np.append([0] * 100, y))
+    assert transformer.loss_ == expected.loss_
+    np.testing.assert_array_equal(transformer.transform(X), expected.transform(X))
+    for method in ("fit", "partial_fit"):
+        with pytest.raises(ValueError, match="X has no known value: all are missing"):
+            getattr(quick(), method)(empty)
+
+
+@pytest.mark.filterwarnings("ignore:.*learned nothing")
+@pytest.mark.filterwarnings("ignore:X has no known value")
+@pytest.mark.parametrize("scaling", ["standard", "feature", "global", None])
+def test_chunks_take_in_columns_that_told_nothing_before(scaling):
+    rng = np.random.default_rng(0)
+    first, second = rng.normal(size=(2, 200, 7))
+    first[:, 2], first[:, 4] = 5.0, np.nan
+    second[:, 4] = 100 * second[:, 0]
+    transformer = quick(scaling=scaling).partial_fit(first).partial_fit(first)
+    np.testing.assert_array_equal(transformer.reconstruct(second)[:, 2], 5)
+    transformer.partial_fit(second)
+    reconstruction = transformer.reconstruct(second)
+    assert np.isfinite(reconstruction).all()
+    assert np.ptp(reconstruction[:, 2]) > 0
+    changed = second.copy()
+    changed[:, [2, 4]] += 1
+    assert (transformer.transform(changed) != transformer.transform(second)).any()
+    if scaling == "standard":
+        expected = np.append(np.full(200, 5), second[:, 2])  # as many rows as are new
+        scale = transformer._scaling.scale.numpy()
+        np.testing.assert_allclose(scale[[2, 4]], [expected.std(), second[:, 4].std()])
+
+
+# Widths by themselves
+
+
+@pytest.mark.filterwarnings("ignore:.*learned nothing", "ignore:.*code is not a compression")
+@pytest.mark.parametrize(
+    ("n_components", "widths"),
+    [(3, (128, 64, 12)), (12, (128, 64, 12)), (13, (128, 64)), (64, (128, 64)), (65, (128,))],
+)
+@pytest.mark.parametrize("network", [None, DenseNetwork()])
+def test_default_widths_are_no_narrower_than_the_code(digits, n_components, widths, network):
+    X = np.hstack([digits[0][:40]] * 2)
+    transformer = quick(n_components=n_components, network=network, max_epochs=1).fit(X)
+    assert transformer.hidden_layer_sizes_ == widths
+    assert transformer.hidden_layer_sizes == (128, 64, 12)
+    linear = [layer for layer in transformer.encoder_ if isinstance(layer, torch.nn.Linear)]
+    assert [layer.out_features for layer in linear] == [*widths, n_components]
+    transformer.partial_fit(X)
+    assert transformer.n_iter_ == 2
+
+
+@pytest.mark.filterwarnings("ignore:.*learned nothing", "ignore:.*code is not a compression")
+def test_default_widths_of_a_code_wider_than_all_of_them():
+    X = np.random.default_rng(0).normal(size=(20, 300))
+    transformer = quick(n_components=200, max_epochs=1).fit(X)
+    assert transformer.hidden_layer_sizes_ == (200,)
+    convolutional = transformer.set_params(network=ConvNetwork((1, 15, 20), channels=(2,))).fit(X)
+    assert not hasattr(convolutional, "hidden_layer_sizes_")
+
+
+@pytest.mark.filterwarnings("ignore:.*learned nothing", "ignore:.*code is not a compression")
+@pytest.mark.parametrize("widths", [[128, 64, 12], (64, 12), 12, np.array([128, 64, 12])])
+@pytest.mark.parametrize("as_network", [True, False])
+def test_own_widths_below_the_code_are_kept_with_a_warning(digits, widths, as_network):
+    settings = {"network": DenseNetwork(widths)} if as_network else {"hidden_layer_sizes": widths}
+    with pytest.warns(UserWarning, match=r"has a layer of 12, below n_components=13: it caps"):
+        transformer = quick(n_components=13, max_epochs=1, **settings).fit(digits[0][:40])
+    assert transformer.hidden_layer_sizes_ == tuple(np.atleast_1d(widths).tolist())
+    quick(n_components=12, max_epochs=1, **settings).fit(digits[0][:40])
+
+
+@pytest.mark.filterwarnings("ignore:.*learned nothing")
+def test_preset_lecture_keeps_its_widths(digits):
+    with pytest.warns(UserWarning, match="caps the rank of the code at 12"):
+        AutoencoderTransformer.from_preset("lecture", n_components=13, max_epochs=1).fit(
+            digits[0][:40]
+        )
 
 
 # In company
@@ -544,6 +790,7 @@ def test_rows_of_a_frame_keep_their_index(digits):
         pl.Series([None] * 40),
     ],
 )
+@pytest.mark.filterwarnings("ignore:X has no known value in column 'c'")
 def test_columns_that_hold_numbers(column):
     frame = pl.DataFrame if isinstance(column, pl.Series) else pd.DataFrame
     X = frame({"a": np.arange(40.0), "b": np.arange(40.0)[::-1].copy(), "c": column})
@@ -826,7 +1073,8 @@ def test_columns_and_rows_that_miss_everything(digits, scaling):
     X = digits[0] / 16
     X[:, 3] = np.nan
     X[7] = np.nan
-    codes = quick(scaling=scaling, max_epochs=20).fit_transform(X)
+    with pytest.warns(UserWarning, match="X has no known value in column 3: values of new rows"):
+        codes = quick(scaling=scaling, max_epochs=20).fit_transform(X)
     assert np.isfinite(codes).all()
 
 

@@ -257,6 +257,9 @@ def shares(rank):
         ),
         "batch normalization": lambda: fitted(rows, normalization="batch"),
         "missing": lambda: fitted(missing_in_the_second(rank)),
+        "nothing known": lambda: fitted(
+            np.vstack([missing_in_the_second(rank), np.full((200 * (rank > 0), 64), np.nan)])
+        ),
         "variational": lambda: fitted(rows, regularizer=["variational", "denoising", "sparse"]),
         "neighbors": lambda: fitted(rows, regularizer="neighbors"),
         "classes": lambda: fitted(
@@ -375,6 +378,7 @@ FITS = [
     "early stopping",
     "batch normalization",
     "missing",
+    "nothing known",
     "variational",
     "neighbors",
     "classes",
@@ -393,6 +397,14 @@ def test_every_rank_ends_with_the_same_model(ranks, name):
         assert other["model"] == first["model"]
         for same in ("loss_curve", "validation", "n_steps", "max_epochs", "seed"):
             assert other[same] == first[same]
+
+
+def test_rows_with_nothing_known_are_no_rows_of_a_rank(ranks):
+    for each in ranks:
+        np.testing.assert_allclose(
+            each["nothing known"]["loss_curve"], each["missing"]["loss_curve"], rtol=1e-6
+        )
+        assert each["nothing known"]["n_steps"] == each["missing"]["n_steps"]
 
 
 def test_two_ranks_of_32_rows_step_as_one_of_64(ranks):

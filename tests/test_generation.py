@@ -261,6 +261,20 @@ def test_sparse_and_missing_values(digits, frozen):
     assert np.isfinite(generator.sample(5)).all()
 
 
+@pytest.mark.filterwarnings("ignore:.*learned nothing")
+@pytest.mark.parametrize("constant", [0.0, 1e-6, 5.0])
+def test_columns_without_information(constant):
+    X = np.random.default_rng(0).normal(size=(100, 7))
+    X[:, 2], X[:, 5] = constant, np.nan
+    with pytest.warns(UserWarning, match="no known value in column 5"):
+        generator = AutoencoderGenerator(small(max_epochs=2), random_state=0).fit(X)
+    samples = generator.sample(50)
+    assert (samples[:, 2] == constant).all()
+    assert (np.isnan(samples) == (np.arange(7) == 5)).all()
+    assert np.isfinite(generator.score_samples(X)).all()
+    assert (generator.interpolate(X[0], X[1], 3)[:, 2] == constant).all()
+
+
 def test_few_labels_are_spread(digits):
     X, X_test, y, y_test = digits
     few = np.full(len(y), -1)

@@ -7,6 +7,7 @@ import zlib
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from scipy import sparse
 from sklearn.compose import make_column_transformer
 from sklearn.datasets import load_wine
@@ -165,6 +166,21 @@ def test_missing_values(fitted, digits, tmp_path):
     np.testing.assert_array_equal(unpack(page["values"]), X)
     page = contents(write_latent_map(fitted, X, path=tmp_path / "page.html", image_shape=(8, 8)))
     assert (unpack(page["values"]) == page["values"]["missing"]).sum() == 1
+
+
+def test_columns_without_information(wine, tmp_path):
+    """The page decodes constants exactly, and as missing what was never known."""
+    X = wine[0].copy()
+    X["ash"], X["hue"] = 2.5, np.nan
+    with pytest.warns(UserWarning, match="no known value in column 'hue'"):
+        transformer = AutoencoderTransformer(2, max_epochs=2, random_state=0).fit(X)
+    page = contents(write_latent_map(transformer, X, path=tmp_path / "page.html"))
+    codes = transformer.transform(X)
+    decoded = transformer.decoder_(torch.from_numpy(np.float32(codes))).detach().numpy()
+    scale, offset = (unpack(page["layers"][-1][name]) for name in ("scale", "offset"))
+    expected = transformer.inverse_transform(codes)
+    np.testing.assert_allclose(decoded * scale + offset, expected, rtol=1e-4)
+    assert ((decoded * scale + offset)[:, 2] == 2.5).all()
 
 
 def test_names_of_columns(wine, wine_fitted, tmp_path):

@@ -92,6 +92,22 @@ def written(estimator, folder, *args, **kwargs):
     return path.read_bytes()
 
 
+@pytest.mark.filterwarnings("ignore:.*learned nothing", "ignore:X has no known value")
+@pytest.mark.parametrize("scaling", ["standard", None])
+def test_columns_without_information(tmp_path, scaling):
+    X = np.random.default_rng(0).normal(size=(100, 7))
+    X[:, 2], X[:, 5] = 2.5, np.nan
+    transformer = small(scaling=scaling).fit(X)
+    new = X.copy()
+    new[:, 2], new[:, 5] = 7, 7
+    (codes,) = run(written(transformer, tmp_path, "encoder", X=X[:1]), new)
+    np.testing.assert_allclose(codes, transformer.transform(X), atol=1e-5)
+    (rows,) = run(written(transformer, tmp_path, "reconstruct", X=X[:1]), new)
+    np.testing.assert_allclose(rows, transformer.reconstruct(X), atol=1e-5)
+    assert (rows[:, 2] == 2.5).all()
+    assert np.isnan(rows[:, 5]).all()
+
+
 @pytest.mark.parametrize(
     ("network", "dtype"),
     [

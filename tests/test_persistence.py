@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from pathlib import Path
 
 import joblib
@@ -96,6 +97,75 @@ def assert_same(loaded, fitted, X):
         for mine, yours in zip(ours.parameters(), theirs.parameters(), strict=True):
             assert mine.requires_grad == yours.requires_grad
             assert mine.stride() == yours.stride()
+
+
+@pytest.mark.parametrize("scaling", ["standard", "feature", "global", "auto", None])
+@pytest.mark.parametrize("bits", [8, 64])
+def test_columns_without_information_are_kept(X, path, scaling, bits):
+    rows = X[:, :20].astype(np.float64) / 16
+    rows[:, 3], rows[:, 7] = 0.25, np.nan
+    if bits == 8:
+        rows = np.nan_to_num(rows * 255).astype(np.uint8)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "X has no known value in column 7")
+        fitted = quick(scaling=scaling).fit(rows)
+    fitted.save(path)
+    loaded = AutoencoderTransformer.load(path)
+    new = rows.copy()
+    new[:, [3, 7]] = 1
+    for given in (rows, new):
+        assert_same(loaded, fitted, given)
+        for per_feature in (True, "raw"):
+            np.testing.assert_array_equal(
+                loaded.score_samples(given, per_feature=per_feature),
+                fitted.score_samples(given, per_feature=per_feature),
+            )
+
+
+@pytest.mark.parametrize("scaling", ["standard", "feature", "global"])
+def test_files_without_statistics_of_columns(X, path, scaling):
+    """Those of earlier versions: the same codes, and deviations only where the scale has them."""
+    fitted = quick(scaling=scaling).fit(X)
+    fitted.save(path)
+    document, arrays = persistence.read_file(path)
+    del document["common"], arrays["scaling.center"], arrays["scaling.spread"]
+    own = ("digest", "format", "needs")
+    persistence.write_file(
+        path, {name: value for name, value in document.items() if name not in own}, arrays
+    )
+    loaded = AutoencoderTransformer.load(path)
+    np.testing.assert_array_equal(loaded.transform(X), fitted.transform(X))
+    raw = loaded.score_samples(X, per_feature="raw")
+    if scaling == "global":
+        with pytest.raises(ValueError, match=r"does not have\. Use per_feature='raw', or fit it"):
+            loaded.score_samples(X, per_feature=True)
+    else:
+        scores = loaded.score_samples(X, per_feature=True)
+        np.testing.assert_allclose(scores * loaded._scaling.scale.numpy(), raw)
+    loaded.save(path)
+    again = AutoencoderTransformer.load(path)
+    np.testing.assert_array_equal(again.reconstruct(X), loaded.reconstruct(X))
+    again.partial_fit(X)
+
+
+def test_widths_left_out_of_the_default_are_kept(X, path):
+    fitted = quick(n_components=20, hidden_layer_sizes=(128, 64, 12)).fit(X)
+    fitted.save(path)
+    loaded = AutoencoderTransformer.load(path)
+    assert loaded.hidden_layer_sizes_ == (128, 64)
+    assert_same(loaded.partial_fit(X), fitted.partial_fit(X), X)
+
+
+def test_files_of_default_networks_with_a_narrow_layer(X, path):
+    """As earlier versions built them."""
+    fitted = quick(n_components=20, network=DenseNetwork([16, 12])).fit(X)
+    fitted._network.hidden_layer_sizes = [16, 12]
+    fitted.save(path)
+    document, _ = persistence.read_file(path)
+    assert document["network"] == {"DenseNetwork": document["network"]["DenseNetwork"]}
+    loaded = AutoencoderTransformer.load(path)
+    assert loaded.hidden_layer_sizes_ == (16, 12)
+    np.testing.assert_array_equal(loaded.transform(X), fitted.transform(X))
 
 
 # What save keeps

@@ -23,7 +23,7 @@ from aefeatures._ray import (
     _to_matrix,
     _to_numbers,
 )
-from aefeatures._scaling import learn_scaling, make_scaling, resolve_scaling
+from aefeatures._scaling import learn_scaling, make_scaling
 
 X, Y = load_digits(return_X_y=True)
 X = X.astype(np.float32)
@@ -35,8 +35,7 @@ def scaled_by_blocks(rows, how):
     about, *others = [_About.of(block) for block in np.array_split(rows, 7)]
     for other in others:
         about.join(other)
-    kind = resolve_scaling(how, about.low, about.high, about.full)
-    return about, make_scaling(kind, about.low, about.high, about.full, about.columns)
+    return about, make_scaling(how, about.full, about.columns)
 
 
 @pytest.mark.parametrize("how", ["auto", "standard", "feature", "global", None])
@@ -59,6 +58,19 @@ def test_blocks_of_missing_values():
     about, (scaling, _) = scaled_by_blocks(rows, "standard")
     assert about.missing
     np.testing.assert_allclose(scaling.scale, learn_scaling(rows, "standard")[0].scale)
+
+
+@pytest.mark.parametrize("how", ["auto", "standard", "feature", "global", None])
+def test_blocks_and_rows_of_missing_values_alone_count_for_nothing(how):
+    rows = 5 + X
+    empty = np.full((600, 64), np.nan, np.float32)
+    about, (scaling, means) = scaled_by_blocks(np.vstack([rows, empty]), how)
+    expected, expected_means = learn_scaling(rows, how)
+    assert about.n_rows == 1797
+    np.testing.assert_allclose(scaling.offset, expected.offset, rtol=1e-12)
+    np.testing.assert_allclose(scaling.scale, expected.scale, rtol=1e-12)
+    np.testing.assert_allclose(means, expected_means, rtol=1e-12)
+    assert not np.isnan(about.rows).any()
 
 
 def test_columns_of_numbers_and_of_arrays_side_by_side():

@@ -1,11 +1,13 @@
 import numpy as np
 import pytest
 import torch
-from sklearn.datasets import load_wine
-from sklearn.preprocessing import MinMaxScaler, StandardScaler
+from scipy import sparse
+from sklearn.datasets import load_digits, load_wine
+from sklearn.feature_extraction.text import TfidfTransformer
+from sklearn.preprocessing import MinMaxScaler, StandardScaler, normalize
 
 import aefeatures._batches
-from aefeatures._scaling import learn_scaling
+from aefeatures._scaling import Columns, extend_scaling, learn_scaling, make_scaling
 
 WINE = load_wine().data
 
@@ -56,6 +58,141 @@ def test_auto_scaling(X, bounded, largest):
     scaling, Z = scaled(X, "auto")
     assert scaling.bounded == bounded
     assert Z.max() == pytest.approx(largest)
+
+
+def rounded(dtype, n_rows=400):
+    """Columns that arithmetic in a type leaves constant except for rounding, and what they are."""
+    rng = np.random.default_rng(0)
+    values = np.array([0.3, 1e-6, 1e6, -7.1, 1e-30], dtype)
+    noise = rng.uniform(0.5, 2, size=(n_rows, len(values))).astype(dtype)
+    with_noise = (values * noise) / noise
+    noise *= 8 if dtype == np.float64 else 1
+    sums = (values + values * noise) - values * noise
+    return np.hstack([with_noise, sums]), np.tile(values, 2)
+
+
+def in_chunks(X, how, n_chunks):
+    """The scaling as ranks and Ray learn it: from statistics that are joined."""
+    columns, *others = [Columns(X.shape[1]) for _ in range(n_chunks)]
+    for each, part in zip([columns, *others], np.array_split(X, n_chunks), strict=True):
+        each.add(part)
+    for other in others:
+        columns.join(other)
+    return make_scaling(how, np.inf, columns)
+
+
+@pytest.mark.parametrize("how", ["standard", "feature"])
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("n_chunks", [1, 7])
+def test_what_varies_by_rounding_alone_is_constant(how, dtype, n_chunks):
+    X, values = rounded(dtype)
+    assert (np.ptp(X, axis=0) > 0).any()
+    scaling, _ = in_chunks(X, how, n_chunks)
+    np.testing.assert_allclose(scaling.scale, np.abs(values), rtol=1e-5)
+    np.testing.assert_array_equal(scaling.spread, 0)
+    np.testing.assert_allclose(scaling(torch.from_numpy(X)), 0, atol=1e-5)
+    decoded = scaling.inverse(torch.full((1, len(values)), 9.0, dtype=torch.float64))
+    np.testing.assert_allclose(decoded[0], values, rtol=1e-5)
+
+
+@pytest.mark.parametrize("how", ["global", "standard"])
+def test_a_matrix_that_varies_by_rounding_alone_is_constant(how):
+    X = np.where(np.arange(12).reshape(4, 3) % 2, 0.3, 0.1 + 0.2)
+    scaling, _ = learn_scaling(X, how)
+    np.testing.assert_allclose(scaling(torch.full((1, 3), 0.31)), 0.01 / 0.3, rtol=1e-4)
+
+
+@pytest.mark.parametrize("how", ["standard", "feature"])
+@pytest.mark.parametrize("n_rows", [300, 1_000_000])
+def test_small_variance_is_no_rounding_however_many_rows(how, n_rows):
+    rng = np.random.default_rng(0)
+    seconds = 1.7e9 + rng.random(n_rows)
+    X = np.column_stack([seconds, rng.integers(20_240_101, 20_240_132, n_rows)])
+    scaling, _ = learn_scaling(X, how)
+    expected = X.std(axis=0) if how == "standard" else np.ptp(X, axis=0)
+    np.testing.assert_allclose(scaling.scale, expected, rtol=1e-3)
+    if how == "standard":
+        assert scaling.scale[0] == pytest.approx(12**-0.5, rel=0.05)
+    dates = X[:, 1:].astype(np.float32)  # of which the type holds every second one
+    assert learn_scaling(dates, how)[0].scale == pytest.approx(expected[1], rel=0.1)
+
+
+@pytest.mark.parametrize("how", ["auto", "standard", "feature", "global", None])
+@pytest.mark.parametrize("parts", [[20, 40], [0, 20], [40, 60]])
+def test_a_part_of_missing_values_alone_counts_for_nothing(how, parts, monkeypatch):
+    X = np.random.default_rng(0).uniform(5, 9.7, size=(60, 3))
+    known = np.delete(X, np.r_[slice(*parts)], axis=0)
+    X[slice(*parts)] = np.nan
+    expected, expected_means = learn_scaling(known, how)
+    monkeypatch.setattr(aefeatures._batches, "_CHUNK_ELEMENTS", 4 * 20 * 3)
+    for scaling, means in (learn_scaling(X, how), in_chunks(X, how, 3)):
+        np.testing.assert_allclose(scaling.offset, expected.offset)
+        np.testing.assert_allclose(scaling.scale, expected.scale)
+        np.testing.assert_allclose(means, expected_means)
+
+
+def words(kind):
+    """Texts of two topics: shares or tf-idf weights of words, most of which a text lacks."""
+    rng = np.random.default_rng(0)
+    rates = rng.pareto(1.0, size=(2, 2_000)) / 60
+    counts = rng.poisson(rates[np.arange(200) % 2])
+    X = sparse.csr_matrix(counts[counts.sum(axis=1) > 0], dtype=np.float64)
+    if kind == "shares":
+        return normalize(X, norm="l1")
+    return TfidfTransformer().fit_transform(X) if kind == "tf-idf" else (X > 0).astype(np.float32)
+
+
+@pytest.mark.parametrize("kind", ["tf-idf", "shares", "dense"])
+def test_auto_scaling_of_columns_that_hardly_vary_within_their_range(kind):
+    """All are divided by one number, so that rare words stay small."""
+    if kind == "dense":
+        X = 0.5 + np.random.default_rng(0).normal(size=(200, 50)) / 1000
+        X[:, 3] = 1
+    else:
+        X = words(kind)
+    dense = X.toarray() if sparse.issparse(X) else X
+    scaling, means = learn_scaling(X, "auto")
+    assert not scaling.bounded
+    Z = scaling(torch.from_numpy(dense)).numpy()
+    assert Z[:, dense.std(axis=0) > 0].var(axis=0).mean() == pytest.approx(1)
+    np.testing.assert_allclose(np.corrcoef(Z.std(axis=0), dense.std(axis=0))[0, 1], 1)
+    np.testing.assert_allclose(scaling.inverse(torch.from_numpy(Z)), dense, atol=1e-12)
+    np.testing.assert_allclose(means, dense.mean(axis=0))
+    assert learn_scaling(X, "auto", bounded=True)[0].bounded
+
+
+@pytest.mark.parametrize("kind", ["words", "one-hot", "pixels", "pixels in a large frame"])
+def test_auto_scaling_leaves_what_fills_its_range(kind):
+    if kind == "words":
+        X = words("binary")
+    elif kind == "one-hot":
+        X = sparse.csr_matrix(np.eye(60)[np.arange(600) % 60])
+    else:
+        X = load_digits().data / 16
+        X = X if kind == "pixels" else np.hstack([X, np.zeros((len(X), 3000))])
+    scaling, _ = learn_scaling(X, "auto")
+    assert scaling.bounded
+    assert (scaling.scale, scaling.offset) == (1, 0)
+
+
+@pytest.mark.parametrize("how", ["standard", "feature"])
+def test_columns_that_told_nothing_are_learned_when_they_vary(how):
+    rng = np.random.default_rng(0)
+    first, second = rng.normal(size=(2, 50, 4))
+    first[:, 0], first[:, 1], first[:, 2] = 0, np.nan, 3
+    second[:, 2] = 3
+    before, _ = learn_scaling(first, how)
+    assert extend_scaling(before, first) is before
+    after = extend_scaling(before, second)
+    together = np.vstack([first[:, [0, 1]], second[:, [0, 1]]])
+    expected, _ = learn_scaling(together, how)
+    np.testing.assert_allclose(after.offset[:2], expected.offset, atol=1e-12)
+    np.testing.assert_allclose(after.scale[:2], expected.scale)
+    np.testing.assert_allclose(after.spread[:2], np.nanstd(together, axis=0))
+    for name in ("offset", "scale", "center", "spread"):
+        assert torch.equal(getattr(after, name)[2:], getattr(before, name)[2:])
+    nothing = np.full((5, 4), np.nan)
+    assert extend_scaling(before, nothing) is before
 
 
 @pytest.mark.parametrize("how", ["standard", "feature", "global"])

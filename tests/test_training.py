@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 import aefeatures._training
 from aefeatures._batches import Batches
@@ -253,6 +254,24 @@ def test_diagnose(digits):
     with torch.no_grad():
         dead[0][-1].weight.zero_()
     assert diagnose(dead, make(X), LOSSES["mse"]) == "every row has the same code"
+
+
+@pytest.mark.parametrize("loss", ["mse", "bce", "mae", "huber"])
+@pytest.mark.parametrize(("share", "verdict"), [(0.5, None), (0.003, "hardly"), (-0.1, "no")])
+def test_diagnose_compares_with_the_means_on_what_can_be_explained(loss, share, verdict):
+    """Cross-entropy is above zero even for a perfect reconstruction."""
+    rng = np.random.default_rng(0)
+    rows = (8 + rng.normal(size=(200, 20)) / 6).astype(np.float32)
+    # The codes are the rows, moved towards their means so that `share` of the loss is gone.
+    kept = 1 - (1 - share) ** (1 if loss == "mae" else 0.5)
+    means = torch.from_numpy(rows.mean(axis=0)) / 16
+
+    class Partial(nn.Module):
+        def forward(self, codes):
+            return means + kept * (codes - means)
+
+    found = diagnose(nn.Sequential(nn.Identity(), Partial()), make(rows), LOSSES[loss])
+    assert found is None if verdict is None else f"are {verdict} better than the means" in found
 
 
 def test_training_touches_no_warning_filters(digits):
