@@ -424,9 +424,10 @@ class AutoencoderTransformer(
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Numbers without infinity; NaN, None and NA are missing values. Not changed, and not
-            copied as a whole where it is an array, a memory map, a CSR matrix, a dataset of h5py or zarr, or
-            what ``load_images(..., lazy=True)`` gives. Of a dataset of h5py or zarr, and of a map
-            larger than half the memory, blocks of consecutive rows are read in random order.
+            copied as a whole where it is an array, a memory map, a CSR matrix, a dataset of h5py
+            or zarr, or what ``load_images(..., lazy=True)`` gives. Of a dataset of h5py or zarr,
+            and of a map larger than half the memory of the machine or its container, blocks of
+            consecutive rows are read in random order.
         y : array-like of shape (n_samples,), default=None
             Ignored, unless a regularizer learns from it (`Supervised`).
 
