@@ -276,7 +276,8 @@ class AutoencoderTransformer(
     Notes
     -----
     float64 and 32- or 64-bit integer X is encoded and returned in float64, all else in
-    float32.
+    float32. A nullable column of a frame counts as NumPy's type of the same name, objects count as
+    float64.
 
     A missing value (NaN) is left out of the loss and of the scaling's statistics. What enters
     the network in its place is a number per column: the column's mean or, where the training
@@ -465,10 +466,11 @@ class AutoencoderTransformer(
         Parameters
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Numbers without infinity; NaN is a missing value. Not changed, and not copied as a
-            whole where it is an array, a memory map, a CSR matrix, a dataset of h5py or zarr, or
-            what ``load_images(..., lazy=True)`` gives. Of a dataset of h5py or zarr, and of a map
-            larger than half the memory, blocks of consecutive rows are read in random order.
+            Numbers without infinity; NaN, None and NA are missing values. Not changed, and not
+            copied as a whole where it is an array, a memory map, a CSR matrix, a dataset of h5py
+            or zarr, or what ``load_images(..., lazy=True)`` gives. Of a dataset of h5py or zarr,
+            and of a map larger than half the memory of the machine or its container, blocks of
+            consecutive rows are read in random order.
         y : array-like of shape (n_samples,), default=None
             Ignored, unless a regularizer learns from it (`Supervised`).
 
@@ -478,7 +480,7 @@ class AutoencoderTransformer(
 
         Raises
         ------
-        ValueError
+        ValueError, TypeError
             If X or a parameter cannot be used; the message says what was expected.
         FloatingPointError
             If the training diverges. The estimator is left as it was before.

@@ -429,7 +429,9 @@ class AutoencoderGenerator(BaseEstimator):
         if self._frame == "polars":
             import polars as pl
 
-            return pl.DataFrame(X, schema=self._columns)
+            frame = pl.DataFrame(X, schema=self._columns)
+            frame.columns = self._columns  # it makes up one for ""
+            return frame
         import pandas as pd
 
         return pd.DataFrame(X, columns=self._columns)

@@ -301,7 +301,8 @@ def largest_of_type(X: Rows) -> float:
     """The largest number that X's type holds, where that type tells what X is scaled by."""
     if X.shape[0] == 0:  # of a rank without rows: the others tell
         return 0.0
-    return float(np.iinfo(X.dtype).max) if X.dtype in (np.uint8, np.uint16) else np.inf
+    small = X.dtype.kind == "u" and X.dtype.itemsize <= 2  # in any order of bytes
+    return float(np.iinfo(X.dtype).max) if small else np.inf
 
 
 def _resolve(how: str | None, low: float, high: float, full: float) -> str | None:

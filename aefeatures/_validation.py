@@ -185,12 +185,11 @@ def check_rows(estimator: Any, X: Any, *, reset: bool, min_rows: int = 1) -> Row
     `reset` tells whether the estimator's number and names of columns are learned from X or
     X is checked against them.
     """
+    _refuse_unknown_size(X)
     if is_dataset(X):
         return _check_dataset(estimator, X, reset=reset, min_rows=min_rows)
-    X = _fill_masked(X) if isinstance(X, np.ma.MaskedArray) else as_numpy(X)
-    if hasattr(X, "columns") and hasattr(X, "dtypes"):
-        _check_columns(X)
     try:
+        X = _as_numbers(X)
         with _no_warnings_of_sums():
             rows: Rows = validate_data(
                 estimator,
@@ -201,6 +200,9 @@ def check_rows(estimator: Any, X: Any, *, reset: bool, min_rows: int = 1) -> Row
                 ensure_all_finite="allow-nan",
                 ensure_min_samples=min_rows,
             )
+            if rows.dtype.kind == "O" or (rows.dtype.kind == "f" and rows.dtype.itemsize > 8):
+                rows = _floats(rows)
+                assert_all_finite(rows, allow_nan=True, input_name="X")
     except ValueError as error:
         if np.ndim(X) > 2:
             raise ValueError(f"{error} Flatten with X.reshape(len(X), -1).") from error
@@ -212,44 +214,140 @@ def check_rows(estimator: Any, X: Any, *, reset: bool, min_rows: int = 1) -> Row
     if sparse.issparse(rows) and not rows.has_canonical_format:
         rows = rows.copy()
         rows.sum_duplicates()
-    if rows.dtype.kind == "f" and rows.dtype.itemsize > 8:
-        with _no_warnings_of_sums():
-            rows = rows.astype(np.float64)
-            assert_all_finite(rows, allow_nan=True, input_name="X")
     return rows
 
 
-def _check_columns(X: Any) -> None:
-    """Refuse the columns of a frame that are no numbers, by their names."""
-    others = [
-        f"{name!r} ({dtype})"
-        for i, (name, dtype) in enumerate(zip(X.columns, X.dtypes, strict=True))
-        if not _holds_numbers(X, i, dtype)
-    ]
+def _refuse_unknown_size(X: Any) -> None:
+    """Refuse what stands for rows that are yet to be computed."""
+    what = f"{type(X).__module__.partition('.')[0]} {type(X).__name__}"
+    if type(X).__name__ == "LazyFrame":
+        raise TypeError(f"X is a {what}, which holds no rows yet. Pass X.collect().")
+    shape = () if isinstance(X, torch.Tensor) else getattr(X, "shape", None) or ()
+    if not all(isinstance(n, Integral) for n in shape):
+        raise ValueError(
+            f"X is a {what} whose number of rows is not known. Pass X.compute() or, to read it by "
+            "chunks, a dask array of known size: X.compute_chunk_sizes(), and of a frame "
+            "X.to_dask_array(lengths=True)."
+        )
+
+
+def _as_numbers(X: Any) -> Any:
+    """Return X in NumPy's types: an array, a sparse matrix, or a frame with the same names.
+
+    None and NA become NaN. What is in NumPy's types already is returned as it is.
+    """
+    if isinstance(X, np.ma.MaskedArray):
+        X = _fill_masked(X)
+    elif isinstance(X, (list, tuple)) and any(isinstance(row, torch.Tensor) for row in X):
+        X = [as_numpy(row) for row in X]
+    else:
+        X = as_numpy(X)
+    if hasattr(X, "columns") and hasattr(X, "dtypes"):
+        return _polars_numbers(X) if hasattr(X, "iter_columns") else _pandas_numbers(X)
+    if isinstance(X, np.ndarray) and X.dtype.kind == "O" and X.ndim == 2:
+        return _floats(X)
+    return X
+
+
+def _floats(objects: Any) -> Any:
+    """Return objects, or numbers of other types, as float64, None and NA as NaN."""
+    try:
+        try:
+            return objects.astype(np.float64)
+        except TypeError:  # of NA, which pandas alone has
+            missing = np.frompyfunc(lambda value: type(value).__name__ == "NAType", 1, 1)(objects)
+            return np.where(missing.astype(bool), np.nan, objects).astype(np.float64)
+    except (TypeError, ValueError) as error:
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        place, value = next(each for each in np.ndenumerate(objects) if not _is_number(each[1]))
+        raise kind(
+            f"{str(error).rstrip('.')}. X must hold numbers, but {value!r:.100} is at position "
+            f"{place}. Convert it."
+        ) from error
+
+
+def _is_number(value: Any) -> bool:
+    cell = np.empty(1, dtype=object)
+    cell[0] = value  # which may be a list
+    try:
+        cell.astype(np.float64)
+    except (TypeError, ValueError):
+        return type(value).__name__ == "NAType"
+    return True
+
+
+def _pandas_numbers(X: Any) -> Any:
+    """A frame of pandas in NumPy's types: nullable columns in the smallest that holds them."""
+    if all(_is_plain(dtype) for dtype in X.dtypes):
+        return X
+    columns: list[Any] = [_pandas_column(X.iloc[:, i]) for i in range(X.shape[1])]
+    _refuse_columns(X, [column is None for column in columns])
+    numbers = np.empty(X.shape, np.result_type(*{column.dtype for column in columns}))
+    for i, column in enumerate(columns):
+        numbers[:, i] = column
+    return type(X)(numbers, index=X.index, columns=X.columns)
+
+
+def _is_plain(dtype: Any) -> bool:
+    """Whether a column is of NumPy's numbers, also where pandas keeps it sparse."""
+    if hasattr(dtype, "fill_value"):
+        dtype = dtype.subtype
+    return isinstance(dtype, np.dtype) and dtype.kind in "biuf"
+
+
+def _pandas_column(column: Any) -> np.ndarray | None:
+    """The numbers in a column; None where it holds others."""
+    dtype = getattr(getattr(column.dtype, "categories", column), "dtype", None)
+    held = getattr(dtype, "numpy_dtype", getattr(dtype, "subtype", dtype))
+    kind = getattr(held, "kind", "O")
+    if str(dtype).startswith(("str", "date", "time", "duration")) or kind not in "biufO":
+        return None
+    if kind != "O" and dtype is column.dtype:
+        if not column.hasnans:
+            return column.to_numpy(held)
+        return column.to_numpy(np.result_type(held, np.float16), na_value=np.nan)
+    return _floats_or_none(column.to_numpy(object))
+
+
+def _polars_numbers(X: Any) -> Any:
+    """A frame of polars of numbers that NumPy has."""
+    import polars as pl
+
+    changed: list[Any] = []
+    refused = []
+    for column in X.get_columns():
+        kind = str(column.dtype)
+        refused.append(not (column.dtype.is_numeric() or kind in ("Boolean", "Null", "Object")))
+        if kind in ("Boolean", "Null") and column.null_count():
+            changed.append(column.cast(pl.Float32))
+        elif kind == "Object":
+            numbers = _floats_or_none(column.to_numpy())
+            refused[-1] = numbers is None
+            changed.append(pl.Series(column.name, numbers))
+        elif not refused[-1] and column[:0].to_numpy().dtype.kind == "O":  # as of Decimal
+            changed.append(column.cast(pl.Float64))
+    _refuse_columns(X, refused)
+    return X.with_columns(changed) if changed else X
+
+
+def _floats_or_none(objects: np.ndarray) -> np.ndarray | None:
+    try:
+        floats: np.ndarray = _floats(objects)
+    except (TypeError, ValueError):
+        return None
+    return floats
+
+
+def _refuse_columns(X: Any, refused: list[bool]) -> None:
+    """Refuse a frame of which these columns hold no numbers, by their names."""
+    columns = zip(X.columns, X.dtypes, refused, strict=True)
+    others = [f"{name!r} ({dtype})" for name, dtype, is_other in columns if is_other]
     if others:
         more = ", ..." if len(others) > 5 else ""
         raise ValueError(
             f"X must hold numbers, but these columns do not: {', '.join(others[:5])}{more}. Encode "
             "them first, as with skrub.TableVectorizer or a ColumnTransformer."
         )
-
-
-def _holds_numbers(X: Any, i: int, dtype: Any) -> bool:
-    """Whether a frame's column i may hold numbers; objects, as texts are in pandas 2, are tried."""
-    if hasattr(dtype, "is_numeric"):  # of polars
-        return bool(dtype.is_numeric()) or str(dtype) in ("Boolean", "Null", "Object")
-    categories = getattr(dtype, "categories", None)
-    dtype = getattr(categories, "dtype", dtype)
-    kind = getattr(dtype, "kind", "O")
-    if kind != "O" or str(dtype).startswith(("str", "date", "time", "duration")):
-        return kind in "biuf"
-    try:
-        np.asarray(X.iloc[:, i] if categories is None else categories, dtype=np.float64)
-    except (TypeError, ValueError):
-        return False
-    except OverflowError:  # numbers all the same: `check_rows` says what is wrong
-        pass
-    return True
 
 
 def _no_warnings_of_sums() -> np.errstate:
@@ -289,6 +387,8 @@ def _check_dataset(estimator: Any, X: Any, *, reset: bool, min_rows: int) -> Any
                 estimator=estimator,
                 input_name="X",
             )
+    if X.dtype.kind not in "biuf" or X.dtype.itemsize > 8:
+        raise ValueError(f"A dataset must hold numbers of at most 64 bits, got {X.dtype}.")
     validate_data(estimator, X, reset=reset, skip_check_array=True)
     return X
 
@@ -297,9 +397,12 @@ def check_codes(Z: Any, n_components: int, estimator: Any) -> np.ndarray:
     """Return Z as a finite matrix of codes."""
     if np.ma.is_masked(Z):
         raise ValueError("Z has masked values, but every number of a code is needed.")
-    Z = as_numpy(Z)
+    Z = _as_numbers(Z)
+    dtypes: list[Any] = [np.float64, np.float32]
+    if getattr(getattr(Z, "dtype", None), "itemsize", 0) == 4 and Z.dtype.kind == "f":
+        dtypes.reverse()  # of another order of bytes
     with _no_warnings_of_sums():
-        codes: np.ndarray = check_array(Z, dtype=[np.float64, np.float32], estimator=estimator)
+        codes: np.ndarray = check_array(Z, dtype=dtypes, estimator=estimator)
     if codes.shape[1] != n_components:
         raise ValueError(
             f"Z has {codes.shape[1]} columns, but {type(estimator).__name__} has codes of "
@@ -319,14 +422,33 @@ def _array_library(X: Any) -> Any:
 
 
 def as_numpy(X: Any) -> Any:
-    """Return an array of another library as NumPy's, in the same memory where that can be."""
+    """Return an array of another library as NumPy's, in the same memory where that can be.
+
+    Tensors always; others where dispatch is on.
+    """
+    if isinstance(X, torch.Tensor):
+        return _tensor_as_numpy(X)
     library = _array_library(X)
-    if library is None:
-        return X
-    if not isinstance(X, torch.Tensor):
-        return _convert_to_numpy(X, library)
-    X = X.detach().cpu()
-    return (X.float() if X.dtype == torch.bfloat16 else X).numpy()
+    return X if library is None else _convert_to_numpy(X, library)
+
+
+def _tensor_as_numpy(X: torch.Tensor) -> np.ndarray:
+    problem = None
+    if X.is_nested:
+        problem = "has rows of different lengths. Pass X.to_padded_tensor(torch.nan)."
+    elif X.layout != torch.strided:
+        problem = f"is of layout {X.layout}. Pass X.to_dense(), or a matrix of scipy.sparse."
+    elif X.is_meta:
+        problem = "is on the device 'meta', where it has no values."
+    elif X.is_quantized:
+        problem = "is quantized. Pass X.dequantize()."
+    if problem is not None:
+        raise TypeError(f"The tensor {problem}")
+    if X.is_floating_point() and X.element_size() <= 2 and X.dtype != torch.float16:
+        X = X.float()  # NumPy has no bfloat16
+    # NumPy sees no gradients and no signs that are yet to be applied.
+    array: np.ndarray = X.detach().cpu().resolve_conj().resolve_neg().numpy()
+    return array
 
 
 def like(result: np.ndarray, X: Any) -> Any:
@@ -367,7 +489,9 @@ def in_columns_of_fit(estimator: Any, rows: np.ndarray, given: Any) -> Any:
     adapter = _get_container_adapter("transform", estimator)
     if adapter is None:
         return like(rows, given)
-    return adapter.create_container(rows, given, columns=_check_feature_names_in(estimator))
+    names = _check_feature_names_in(estimator)
+    frame = adapter.create_container(rows, given, columns=names)
+    return adapter.rename_columns(frame, names.tolist())  # as polars makes up one for ""
 
 
 def check_loss_range(loss: Any, scaling: Scaling, name: str | None) -> None:

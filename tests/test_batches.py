@@ -14,6 +14,7 @@ from aefeatures._batches import (
     is_lazy,
     iterate_chunks,
     map_chunks,
+    physical_memory,
     to_tensor,
 )
 
@@ -108,6 +109,48 @@ def larger_than_memory(monkeypatch):
     monkeypatch.setattr(aefeatures._batches, "physical_memory", lambda: 1000)
     monkeypatch.setattr(aefeatures._batches, "_RESIDENT_BYTES", -1)
     monkeypatch.setattr(aefeatures._batches, "_CHUNK_ELEMENTS", 4 * 16 * 2)
+
+
+GIB = 2**30
+
+
+@pytest.mark.parametrize(
+    ("groups", "limits", "expected"),
+    [
+        # Version 2: a limit of its own, one of a group around it, and the container's as the root.
+        ("0::/a/b\n", {"a/b/memory.max": GIB, "a/memory.max": "max"}, GIB),
+        ("0::/a/b\n", {"a/b/memory.max": "max", "a/memory.max": GIB}, GIB),
+        ("0::/a/b\n", {"a/b/memory.max": 2 * GIB, "a/memory.max": GIB}, GIB),
+        ("0::/\n", {"memory.max": GIB}, GIB),
+        ("0::/../b\n", {"memory.max": GIB}, GIB),
+        # Version 1, where other controllers have paths of their own.
+        (
+            "5:cpu,cpuacct:/x\n4:memory:/docker/a\n0::/\n",
+            {
+                "memory/docker/a/memory.limit_in_bytes": GIB,
+                "memory/x/memory.limit_in_bytes": 1,
+                "x/memory.max": 1,
+            },
+            GIB,
+        ),
+        ("4:memory:/docker/a\n", {"memory/memory.limit_in_bytes": GIB}, GIB),
+        ("4:memory:/\n", {"memory/memory.limit_in_bytes": 9223372036854771712}, None),
+        # No limit, and no groups at all.
+        ("0::/a\n", {"a/memory.max": "max", "b/memory.max": 1}, None),
+        ("0::/a\n", {}, None),
+        (None, {"memory.max": 1}, None),
+    ],
+)
+def test_memory_is_that_of_the_container(tmp_path, groups, limits, expected):
+    if groups is not None:
+        (tmp_path / "proc/self").mkdir(parents=True)
+        (tmp_path / "proc/self/cgroup").write_text(groups)
+    for name, limit in limits.items():
+        path = tmp_path / "sys/fs/cgroup" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{limit}\n")
+    machine = physical_memory(str(tmp_path / "empty"))
+    assert physical_memory(str(tmp_path)) == min(expected or machine, machine)
 
 
 def test_maps_larger_than_memory_are_read_by_blocks(tmp_path, larger_than_memory):
