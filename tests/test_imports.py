@@ -30,6 +30,7 @@ LAYERS = [
     "_validation",
     "_vision",
     "_autoencoder",
+    "_pipelines",
     "_ray",
     "_generation",
     "_oversampling",
