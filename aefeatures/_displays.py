@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from typing import Any, Self
 
 import numpy as np
-from sklearn.pipeline import Pipeline
 from sklearn.utils import check_array
-from sklearn.utils.validation import check_consistent_length, check_is_fitted, column_or_1d
+from sklearn.utils.validation import check_consistent_length, column_or_1d
 
-from aefeatures._autoencoder import AutoencoderTransformer
-from aefeatures._validation import BaseSearchCV, as_numpy
+from aefeatures._pipelines import find_transformer
+from aefeatures._validation import as_numpy
 
 # Ten colours that also the colour-blind tell apart (Petroff, "Accessible color sequences for
 # data visualization", 2021).
@@ -34,39 +32,6 @@ def import_pyplot() -> Any:
             "Drawing needs matplotlib. Install it with pip install 'aefeatures[plot]'."
         ) from error
     return plt
-
-
-def find_transformer(estimator: Any, X: Any = None) -> tuple[AutoencoderTransformer, Any]:
-    """Return the fitted transformer in `estimator`, and X as the steps before it return it."""
-    transformer, before = find_steps(estimator)
-    if X is not None:
-        for step in before:
-            X = step.transform(X)
-    return transformer, X
-
-
-def find_steps(estimator: Any) -> tuple[AutoencoderTransformer, list[Any]]:
-    """Return the fitted transformer in `estimator`, and the steps in front of it."""
-    before: list[Any] = []
-    for step in _flat_steps(estimator):
-        if isinstance(step, AutoencoderTransformer):
-            check_is_fitted(step)
-            return step, before
-        before.append(step)
-    raise TypeError(
-        "estimator must be an AutoencoderTransformer or a Pipeline that has one as a step, "
-        f"got {estimator!r}."
-    )
-
-
-def _flat_steps(estimator: Any) -> list[Any]:
-    if isinstance(estimator, BaseSearchCV):
-        check_is_fitted(estimator)
-        return _flat_steps(estimator.best_estimator_)
-    if not isinstance(estimator, Pipeline):
-        return [estimator]
-    steps = [step for _, step in estimator.steps if step not in (None, "passthrough")]
-    return list(itertools.chain.from_iterable(map(_flat_steps, steps)))
 
 
 class LatentSpaceDisplay:

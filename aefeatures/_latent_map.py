@@ -24,9 +24,10 @@ from torch import nn
 
 from aefeatures._autoencoder import AutoencoderTransformer
 from aefeatures._batches import to_dense
-from aefeatures._displays import find_steps, holds_classes, is_missing, unique_classes
+from aefeatures._displays import holds_classes, is_missing, unique_classes
 from aefeatures._networks import ACTIVATIONS, BatchNorm, ConvNetwork, resolve_image_shape
 from aefeatures._persistence import write_atomically
+from aefeatures._pipelines import find_steps
 from aefeatures._scaling import Scaling
 from aefeatures._validation import as_numpy, check_rows, take_samples
 

@@ -12,8 +12,9 @@ from sklearn.utils import check_array
 
 from aefeatures._autoencoder import AutoencoderTransformer
 from aefeatures._batches import evenly_spaced, take_rows, to_dense
-from aefeatures._displays import PALETTE, find_transformer, import_pyplot, plain
+from aefeatures._displays import PALETTE, import_pyplot, plain
 from aefeatures._networks import resolve_image_shape
+from aefeatures._pipelines import find_transformer
 from aefeatures._validation import CallbackSupportMixin, check_rows
 
 _MISSING = "#c9a0a0"  # a colour that no grey picture has

@@ -32,6 +32,7 @@ LAYERS = [
     "_validation",
     "_vision",
     "_autoencoder",
+    "_pipelines",
     "_ray",
     "_generation",
     "_oversampling",

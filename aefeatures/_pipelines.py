@@ -1,0 +1,67 @@
+"""The way of X through a pipeline, and the transformer in it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sklearn.frozen import FrozenEstimator
+from sklearn.pipeline import Pipeline
+from sklearn.utils.validation import check_is_fitted
+
+from aefeatures._autoencoder import AutoencoderTransformer
+from aefeatures._validation import BaseSearchCV
+
+
+def find_transformer(estimator: Any, X: Any = None) -> tuple[AutoencoderTransformer, Any]:
+    """Return the fitted transformer in `estimator`, and X as the steps before it return it."""
+    transformer, before = find_steps(estimator)
+    if X is not None:
+        for step in before:
+            X = step.transform(X)
+    return transformer, X
+
+
+def find_steps(estimator: Any) -> tuple[AutoencoderTransformer, list[Any]]:
+    """Return the fitted transformer in `estimator`, and the steps in front of it."""
+    steps = flat_steps(estimator)
+    for i, step in enumerate(steps):
+        if isinstance(step, AutoencoderTransformer):
+            check_is_fitted(step)
+            return step, steps[:i]
+    raise TypeError(
+        "estimator must be an AutoencoderTransformer or a Pipeline that has one as a step, "
+        f"got {estimator!r}."
+    )
+
+
+def flat_steps(estimator: Any) -> list[Any]:
+    """Return the steps that X passes in a prediction, those of nested pipelines in order.
+
+    "passthrough" and samplers, which act in `fit` alone, are left out.
+    """
+    estimator = unwrap(estimator)
+    if not isinstance(estimator, Pipeline):
+        return [estimator]
+    steps: list[Any] = []
+    for _, step in estimator.steps:
+        step = unwrap(step)
+        if isinstance(step, Pipeline):
+            steps += flat_steps(step)
+        elif not (step is None or isinstance(step, str) or hasattr(step, "fit_resample")):
+            steps.append(step)
+    return steps
+
+
+def unwrap(estimator: Any) -> Any:
+    """Return what a frozen estimator holds, and the best estimator of a search."""
+    if isinstance(estimator, FrozenEstimator):
+        return unwrap(estimator.estimator)
+    if isinstance(estimator, BaseSearchCV):
+        check_is_fitted(estimator)
+        if not hasattr(estimator, "best_estimator_"):
+            raise ValueError(
+                f"This {type(estimator).__name__} kept no best estimator, got refit=False. Search "
+                "with refit=True."
+            )
+        return unwrap(estimator.best_estimator_)
+    return estimator
