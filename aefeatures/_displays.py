@@ -74,6 +74,17 @@ def _flat_steps(estimator: Any) -> list[Any]:
     return list(itertools.chain.from_iterable(map(_flat_steps, steps)))
 
 
+def names_out(steps: list[Any]) -> Any:
+    """Return the names of the columns that the last step gives, None if a step has none."""
+    names = None
+    for step in steps:
+        try:
+            names = step.get_feature_names_out(names)
+        except (AttributeError, ValueError):  # not all transformers know
+            return None
+    return names
+
+
 class LatentSpaceDisplay:
     """Codes as points, coloured by what is known of their rows.
 

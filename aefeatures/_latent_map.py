@@ -23,7 +23,7 @@ from torch import nn
 
 from aefeatures._autoencoder import AutoencoderTransformer
 from aefeatures._batches import to_dense
-from aefeatures._displays import find_steps
+from aefeatures._displays import find_steps, names_out
 from aefeatures._networks import ACTIVATIONS, BatchNorm, ConvNetwork, resolve_image_shape
 from aefeatures._persistence import write_atomically
 from aefeatures._scaling import Scaling
@@ -163,7 +163,7 @@ def write_latent_map(
         shown = step.transform(shown)
         names = getattr(shown, "columns", None)
         if names is None and i == len(before) - 1:
-            names = _names_out(before)
+            names = names_out(before)
     shape = _resolve_shape(image_shape, transformer)
     shown = as_numpy(shown)
     with config_context(array_api_dispatch=False):  # the page is made of NumPy's arrays
@@ -235,17 +235,6 @@ def _sample(n_rows: int, target: Target | None, max_points: int) -> np.ndarray:
     stratify = None if target is None or target.classes is None else target.values
     drawn = resample(index, replace=False, n_samples=max_points, random_state=0, stratify=stratify)
     return np.sort(drawn)
-
-
-def _names_out(steps: list[Any]) -> Any:
-    """What the steps in front of the autoencoder call their columns, where they say so."""
-    names = None
-    for step in steps:
-        try:
-            names = step.get_feature_names_out(names)
-        except (AttributeError, ValueError):  # not all transformers know
-            return None
-    return names
 
 
 def _resolve_names(given: Any, found: Any, transformer: AutoencoderTransformer) -> list[str]:
