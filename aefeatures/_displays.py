@@ -10,17 +10,21 @@ from sklearn.utils import check_array
 from sklearn.utils.validation import check_consistent_length, column_or_1d
 
 from aefeatures._pipelines import find_transformer
-from aefeatures._validation import as_numpy
+from aefeatures._targets import Target
 
 # Ten colours that also the colour-blind tell apart (Petroff, "Accessible color sequences for
 # data visualization", 2021).
 PALETTE = (
     "#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6",
-    "#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadb",
+    "#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd",
 )  # fmt: skip
-_MARKERS = "o^sDv*P"  # for each further ten classes
-_MOST_CLASSES = 20
+# Small points of other shapes look like these two.
+_MARKERS = "ox"
+_MOST_CLASSES = len(PALETTE) * len(_MARKERS)
+_OTHER = ("0.55", "+")
+_MISSING = ("0.82", "o")
 _MOST_PAIRED = 5
+_LONGEST_NAME = 28  # in the legend
 
 
 def import_pyplot() -> Any:
@@ -44,21 +48,24 @@ class LatentSpaceDisplay:
     ----------
     codes : array-like of shape (n_samples, n_components)
     y : array-like of shape (n_samples,), default=None
-        Classes or numbers that the points are coloured by. Missing ones are grey.
+        Classes, numbers, dates or durations that the points are coloured by. Missing ones are
+        grey. Of more than 20 classes the largest 18 have a colour, the rest share a grey mark.
+        Infinite numbers have the colour at the end of the scale.
     categorical : bool or None, default=None
-        Whether y holds classes. None takes it so where y is not numeric, or holds at most 20
-        different integers.
+        Whether y holds classes. None: categories, names, booleans and at most 20 different whole
+        numbers are classes; everything else is on a scale.
     target_name : str, default=None
-        Title of the legend or label of the colour bar.
+        Title of the legend or label of the colour bar. By default the name that y has as a
+        series.
     components : sequence of int, default=None
-        Which codes to draw; by default all, or the first five of more.
+        Codes to draw. By default all codes, or the first five of more, which the picture says.
 
     Attributes
     ----------
     ax_ : matplotlib.axes.Axes
         The axes; of a grid, the lower left one.
     axes_ : ndarray of shape (n, n)
-        All axes, with None in the upper triangle of a grid; of shape (1, 1) else.
+        All axes, with None in the upper triangle of a grid; otherwise of shape (1, 1).
     figure_ : matplotlib.figure.Figure
 
     Examples
@@ -107,13 +114,13 @@ class LatentSpaceDisplay:
             Fitted. Of a pipeline the first autoencoder, and the steps before it, are used.
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
         y : array-like of shape (n_samples,), default=None
-            Classes or numbers that the points are coloured by.
+            Classes, numbers, dates or durations that the points are coloured by.
         categorical : bool or None, default=None
             Whether y holds classes.
         target_name : str, default=None
             By default the name that y has as a series.
         components : sequence of int, default=None
-            Which codes to draw.
+            Codes to draw.
         ax : matplotlib.axes.Axes, default=None
             Where to draw; by default in a new figure. Three codes need axes in three dimensions.
         **kwargs
@@ -131,8 +138,6 @@ class LatentSpaceDisplay:
             If y is not as long as X.
         """
         transformer, X = find_transformer(estimator, X)
-        if target_name is None and getattr(y, "name", None) is not None:
-            target_name = str(y.name)
         display = cls(
             np.asarray(transformer.transform(X)),
             y=y,
@@ -156,8 +161,9 @@ class LatentSpaceDisplay:
         Parameters
         ----------
         ax : matplotlib.axes.Axes, default=None
-            Where to draw; by default in a new figure. Three codes need axes in three dimensions
-            (``projection="3d"``); a grid takes the place of the axes.
+            Where to draw; by default in a new figure, which is as wide as its legend needs. Three
+            codes need axes in three dimensions (``projection="3d"``); a grid replaces the axes.
+            Given axes get narrower to make room for the legend.
         trim : float, default=0.0
             Part of the points, at either end of each code, that is left out: a few far codes
             make the rest small.
@@ -177,7 +183,8 @@ class LatentSpaceDisplay:
         ImportError
             If matplotlib is missing.
         ValueError
-            If y is not as long as the codes, or `ax` has not the dimensions it takes.
+            If y is not as long as the codes or does not fit `categorical`, or `ax` has the wrong
+            number of dimensions.
         """
         codes = check_array(self.codes, dtype="numeric")
         n_components = codes.shape[1]
@@ -187,24 +194,36 @@ class LatentSpaceDisplay:
         chosen = [int(i) for i in chosen]
         if not chosen or min(chosen) < 0 or max(chosen) >= n_components:
             raise ValueError(f"components must be among 0 to {n_components - 1}, got {chosen}.")
-        y = None
+        target = None
         if self.y is not None:
-            y = column_or_1d(as_numpy(self.y))
-            check_consistent_length(codes, y)
+            target = Target(
+                self.y,
+                most_classes=_MOST_CLASSES,
+                categorical=self.categorical,
+                name=self.target_name,
+            )
+            check_consistent_length(codes, target.values)
         if not 0 <= trim < 0.5:
             raise ValueError(f"trim must be in [0, 0.5), got {trim}.")
         codes = codes[:, chosen]
         if trim:
             low, high = np.quantile(codes, [trim, 1 - trim], axis=0)
             inner = ((codes >= low) & (codes <= high)).all(axis=1)
-            codes, y = codes[inner], None if y is None else y[inner]
+            codes = codes[inner]
+            if target is not None:
+                target.values = target.values[inner]
         plt = import_pyplot()
-        colors = _Colors(plt, y, len(codes), self.categorical, cmap)
+        colors = _Colors(plt, target, len(codes), cmap)
         names = [f"code {i}" for i in chosen]
         size = float(np.clip(20_000 / max(len(codes), 1), 3, 24))
-        style = {"s": size, "linewidths": 0, **kwargs}
+        style = {"s": size, **kwargs}
+        self._own_figure = ax is None
         if len(chosen) > 3:
             self._plot_grid(plt, ax, codes, names, colors, style)
+            if self.components is None and n_components > len(chosen):
+                self._add_note(
+                    f"codes 0 to {chosen[-1]} of {n_components};\ncomponents= shows others"
+                )
         else:
             self._plot_single(plt, ax, codes, names, colors, style)
         self.figure_ = self.ax_.figure
@@ -241,24 +260,31 @@ class LatentSpaceDisplay:
         ax.set(**dict(zip(("xlabel", "ylabel", "zlabel"), names, strict=False)))
 
     def _plot_line(self, code: np.ndarray, name: str, colors: _Colors, style: Any) -> None:
-        """One code, over classes or numbers, or as a histogram."""
-        ax = self.ax_
+        """One code, over classes or a scale, or as a histogram."""
+        ax, target = self.ax_, colors.target
         ax.set_xlabel(name)
-        if colors.values is None:
+        if target is None:
             ax.hist(code, bins="auto", color=PALETTE[0])
             ax.set_ylabel("rows")
             return
-        if colors.classes is None:
-            colors.scatter(ax, (code, colors.values), style)
-            ax.set_ylabel(plain(self.target_name or "target"))
+        if target.classes is None:
+            # Infinity has no place on the axis.
+            colors.scatter(ax, (code, np.clip(colors.values, *colors.limits)), style)
+            label = plain(target.name or "target")
+            ax.set_ylabel(
+                label + ("\n(infinity at the edge)" if colors.extend != "neither" else "")
+            )
+            colors.format_dates(ax.yaxis)
             return
         spread = np.random.default_rng(0).uniform(-0.35, 0.35, len(code))
-        colors.scatter(ax, (code, colors.positions() + spread), style)
+        colors.scatter(ax, (code, target.values + spread), style)
         labels = colors.labels()
         ax.set_yticks(range(len(labels)), labels)
-        ax.invert_yaxis()
-        if self.target_name is not None:
-            ax.set_ylabel(plain(self.target_name))
+        ax.set_ylim(len(labels) - 0.5, -0.5)
+        if target.name is not None:
+            ax.set_ylabel(plain(target.name))
+        if self._own_figure:
+            ax.figure.set_figheight(max(3.0, 0.19 * len(labels) + 0.7))
 
     def _plot_grid(
         self, plt: Any, ax: Any, codes: np.ndarray, names: list[str], colors: _Colors, style: Any
@@ -295,128 +321,176 @@ class LatentSpaceDisplay:
         self._corner = figure.add_subplot(grid[: n - 1, n - 1])
         self._corner.set_axis_off()
 
+    def _add_note(self, text: str) -> None:
+        """Write into the free place right of the first cell of the grid."""
+        self.axes_[0, 0].annotate(
+            text, (1.08, 1), xycoords="axes fraction", va="top", fontsize="small", color="0.35"
+        ).set_in_layout(False)
+
     def _add_legend(self, colors: _Colors) -> None:
-        title = None if self.target_name is None else plain(self.target_name)
+        target = colors.target
+        if target is None:
+            return
+        title = None if target.name is None else plain(target.name)
         grid = self.axes_.shape != (1, 1)
-        if colors.values is None:
-            return
-        if colors.classes is None:
+        if target.classes is None:
+            where: dict[str, Any]
             if grid:
-                ax = self._corner.inset_axes((0.5, 0.3, 0.1, 0.7))
-                self.figure_.colorbar(colors.mappable, cax=ax, label=title)
+                where = {"cax": self._corner.inset_axes((0.45, 0.3, 0.1, 0.7))}
             else:
-                pad = 0.12 if self.ax_.name == "3d" else 0.03
-                self.figure_.colorbar(
-                    colors.mappable, ax=self.ax_, label=title, pad=pad, shrink=0.8
-                )
+                where = {
+                    "ax": self.ax_,
+                    "pad": 0.12 if self.ax_.name == "3d" else 0.03,
+                    "shrink": 0.8,
+                }
+            bar = self.figure_.colorbar(colors.mappable, label=title, extend=colors.extend, **where)
+            colors.format_dates(bar.ax.yaxis)
             return
-        handles = colors.handles()
-        ax, where = self.ax_, {"loc": "center left", "bbox_to_anchor": (1.01, 0.5)}
-        if grid:
-            ax, where = self._corner, {"loc": "upper right"}
-        elif ax.name == "3d":
-            where["bbox_to_anchor"] = (1.08, 0.5)
-        legend = ax.legend(
-            handles,
-            colors.labels(),
-            title=title,
-            ncols=1 if len(handles) <= 12 else 2,
-            frameon=False,
-            fontsize="small",
-            handletextpad=0.2,
-            columnspacing=0.8,
-            borderaxespad=0.2,
-            **where,
-        )
-        legend.set_in_layout(not grid)  # there it has room, and would move the grid apart
+        style = {
+            "title": title,
+            "frameon": False,
+            "fontsize": "small",
+            "handletextpad": 0.2,
+            "columnspacing": 0.8,
+            "borderaxespad": 0.3,
+        }
+        ax = self._corner if grid else self.ax_
+        legend = ax.legend(colors.handles(), colors.labels(), loc="upper right", **style)
+        extent, room = legend.get_window_extent(), ax.get_window_extent()
+        if not self._own_figure and extent.height > room.height:
+            legend = ax.legend(
+                colors.handles(), colors.labels(), loc="upper right", ncols=2, **style
+            )
+            extent = legend.get_window_extent()
+        # In the layout it would make the plot small, or move the grid apart.
+        legend.set_in_layout(False)
+        if not grid or (extent.width > room.width or extent.height > room.height):
+            self._place_beside(legend, extent, ax)
+
+    def _place_beside(self, legend: Any, extent: Any, ax: Any) -> None:
+        """Make room for the legend at the right: the whole of it is in the figure, at any size."""
+        figure = ax.figure
+        width, height = extent.width / figure.dpi, extent.height / figure.dpi
+        if self._own_figure:
+            plot = figure.get_figwidth()
+            figure.set_size_inches(plot + width, max(figure.get_figheight(), height + 0.1))
+            figure.get_layout_engine().set(rect=(0, 0, plot / (plot + width), 1))
+            legend.set_loc("center right")
+            legend.set_bbox_to_anchor((1, 0.5), transform=figure.transSubfigure)
+        elif figure.get_layout_engine() is not None:
+            legend.set_loc("center left")
+            legend.set_bbox_to_anchor((1, 0.5))
+            legend.set_in_layout(True)
+        else:
+            box = ax.get_position()
+            legend.set_loc("center right")
+            legend.set_bbox_to_anchor(
+                (box.x1, (box.y0 + box.y1) / 2), transform=figure.transSubfigure
+            )
+            # Twice: how far labels stand out in three dimensions depends on the size.
+            for _ in range(2):
+                right = max(ax.get_tightbbox().x1, ax.bbox.x1)
+                narrower = ax.bbox.width - max(right - legend.get_window_extent().x0, 0)
+                share = narrower / figure.bbox.width
+                ax.set_position((box.x0, box.y0, max(share, 0.3 * box.width), box.height))
 
 
 class _Colors:
-    """How points show what is known of them.
+    """Colours and marks of points.
 
     Attributes
     ----------
-    values : ndarray or None
-        As numbers, where they are numbers; else positions among `classes`, -1 where missing.
-    classes : list or None
+    target : Target or None
+    mappable : matplotlib.cm.ScalarMappable
+        Of a scale.
+    values : ndarray of shape (n_samples,)
+        Of a scale: dates as matplotlib's days.
+    limits : tuple of float
+        The least and the greatest finite value.
+    extend : str
+        The ends beyond which there are infinite values, as `Figure.colorbar` takes it.
     """
 
-    def __init__(
-        self, plt: Any, y: np.ndarray | None, n: int, categorical: bool | None, cmap: Any
-    ) -> None:
-        self._plt, self._cmap = plt, cmap
-        self.classes: list[Any] | None = None
-        self.values: np.ndarray | None = None
-        self.mappable: Any = None
+    def __init__(self, plt: Any, target: Target | None, n: int, cmap: Any) -> None:
+        self._plt, self.target = plt, target
         # Drawn in the order of a sorted y, the last class would hide the others.
         self._order = np.random.default_rng(0).permutation(n)
-        if y is None:
+        if target is None or target.classes is not None:
             return
-        missing = np.array([is_missing(value) for value in y], dtype=bool)
-        if categorical is None:
-            categorical = holds_classes(y[~missing])
-        if categorical:
-            self.classes, inverse = unique_classes(y[~missing])
-            self.values = np.full(n, -1)
-            self.values[~missing] = inverse
-        else:
-            self.values = np.full(n, np.nan)
-            self.values[~missing] = y[~missing].astype(float)
-            present = self.values[~missing]
-            norm = plt.Normalize(*((present.min(), present.max()) if len(present) else (0, 1)))
-            self.mappable = plt.cm.ScalarMappable(norm, plt.get_cmap(cmap))
+        self.values, self.limits = target.values, target.limits
+        if target.is_date:
+            start = plt.matplotlib.dates.date2num(np.datetime64(0, "s"))
+            self.values = start + self.values / 86_400
+            low, high = self.limits
+            self.limits = start + low / 86_400, start + high / 86_400
+        below, above = (bool((self.values == end).any()) for end in (-np.inf, np.inf))
+        self.extend = {(0, 0): "neither", (0, 1): "max", (1, 0): "min", (1, 1): "both"}[
+            below, above
+        ]
+        self.mappable = plt.cm.ScalarMappable(plt.Normalize(*self.limits), plt.get_cmap(cmap))
 
     def scatter(self, ax: Any, points: Any, style: dict[str, Any]) -> None:
         """Draw points, given a coordinate at a time."""
         points = [np.asarray(coordinate)[self._order] for coordinate in points]
-        if self.values is None:
-            ax.scatter(*points, **{"color": PALETTE[0], **style})
-            return
-        values = self.values[self._order]
-        if self.classes is None:
-            missing, markers = np.isnan(values), np.zeros(len(values), dtype=int)
-            colors = self.mappable.to_rgba(np.nan_to_num(values))
-        else:
-            missing, markers = values < 0, np.maximum(values, 0) // len(PALETTE)
-            palette = self._plt.matplotlib.colors.to_rgba_array(PALETTE)
-            colors = palette[values % len(PALETTE)]
-        colors[missing] = (0.8, 0.8, 0.8, 1.0)
-        for i in np.unique(markers):
-            some = markers == i
-            ax.scatter(
-                *(coordinate[some] for coordinate in points),
-                c=colors[some],
-                marker=_MARKERS[i % len(_MARKERS)],
-                **style,
+        if self.target is None:
+            ax.scatter(*points, **{"color": PALETTE[0], "linewidths": 0, **style})
+        elif self.target.classes is None:
+            values = self.values[self._order]
+            colors = self.mappable.to_rgba(
+                np.nan_to_num(values, nan=0.0, posinf=np.inf, neginf=-np.inf)
             )
+            colors[np.isnan(values)] = self._plt.matplotlib.colors.to_rgba(_MISSING[0])
+            ax.scatter(*points, c=colors, **{"linewidths": 0, **style})
+        else:
+            looks = self._looks()
+            to_rgba = self._plt.matplotlib.colors.to_rgba_array
+            colors = to_rgba([color for color, _ in looks])
+            markers = np.array([marker for _, marker in looks])
+            values = self.target.values[self._order]
+            for marker in np.unique(markers):
+                some = markers[values] == marker
+                lines = {"linewidths": 0.0 if marker == "o" else 1.0}
+                ax.scatter(
+                    *(coordinate[some] for coordinate in points),
+                    c=colors[values[some]],
+                    marker=marker,
+                    **{**lines, **style},
+                )
 
-    def positions(self) -> np.ndarray:
-        """Classes as 0, 1, ..., with what is missing after the last."""
-        assert self.values is not None
-        assert self.classes is not None
-        return np.where(self.values < 0, len(self.classes), self.values)
+    def _looks(self) -> list[tuple[str, str]]:
+        """Colour and marker of each entry of the legend."""
+        assert self.target is not None
+        looks = [
+            (PALETTE[i % len(PALETTE)], _MARKERS[i // len(PALETTE)])
+            for i in range(self.target.n_named)
+        ]
+        return looks + [_OTHER] * self.target.has_other + [_MISSING] * self.target.has_missing
 
     def labels(self) -> list[str]:
-        """Names of the classes, and of what is missing where any is."""
-        assert self.classes is not None
-        return [plain(name) for name in self.classes] + ["missing"] * self._any_missing()
+        """Entries of the legend, long ones without their middle."""
+        assert self.target is not None
+        assert self.target.classes is not None
+        half = (_LONGEST_NAME - 1) // 2
+        return [
+            plain(name if len(name) <= _LONGEST_NAME else f"{name[:half]}\u2026{name[-half:]}")
+            for name in self.target.classes
+        ]
 
     def handles(self) -> list[Any]:
         """What the legend shows for each of `labels`."""
-        assert self.classes is not None
-        marks = [
-            (PALETTE[i % len(PALETTE)], _MARKERS[i // len(PALETTE) % len(_MARKERS)])
-            for i in range(len(self.classes))
-        ]
-        marks += [("0.8", "o")] * self._any_missing()
         line = self._plt.matplotlib.lines.Line2D
         return [
             line([], [], color=color, marker=marker, linestyle="", markersize=6)
-            for color, marker in marks
+            for color, marker in self._looks()
         ]
 
-    def _any_missing(self) -> bool:
-        return self.values is not None and bool((self.values < 0).any())
+    def format_dates(self, axis: Any) -> None:
+        """Give the ticks of a scale of dates labels that are dates."""
+        if self.target is not None and self.target.is_date:
+            dates = self._plt.matplotlib.dates
+            locator = dates.AutoDateLocator()
+            axis.set_major_locator(locator)
+            axis.set_major_formatter(dates.ConciseDateFormatter(locator))
 
 
 class LossCurveDisplay:
@@ -528,36 +602,6 @@ class LossCurveDisplay:
         ax.spines[["top", "right"]].set_visible(False)
         ax.legend(frameon=False)
         return self
-
-
-def is_missing(value: Any) -> bool:
-    """Whether a label is None, NaN or pandas' NA, which is not even unequal to itself."""
-    try:
-        return value is None or bool(value != value)
-    except TypeError:
-        return True
-
-
-def holds_classes(y: np.ndarray) -> bool:
-    """Whether the values are classes rather than numbers on a scale."""
-    if y.dtype.kind == "O":
-        try:
-            y = y.astype(float)
-        except (TypeError, ValueError):
-            return True
-    if y.dtype.kind not in "iuf":
-        return True
-    distinct = np.unique(y)
-    return len(distinct) <= _MOST_CLASSES and bool((distinct == np.rint(distinct)).all())
-
-
-def unique_classes(y: np.ndarray) -> tuple[list[Any], np.ndarray]:
-    """Classes in order, also where they are of several types, and each value's position."""
-    try:
-        classes, inverse = np.unique(y, return_inverse=True)
-    except TypeError:
-        classes, inverse = np.unique(y.astype(str), return_inverse=True)
-    return classes.tolist(), inverse
 
 
 def plain(text: Any) -> str:

@@ -10,7 +10,7 @@
     "#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd",
   ];
   const SYMBOLS = [["circle", "\u25cf"], ["diamond", "\u25c6"], ["square", "\u25a0"], ["cross", "\u271a"]];
-  const MISSING_COLOUR = "#8a8f98";
+  const GREY = "#8a8f98";
   // Both grow lighter throughout; neither ends where the background is.
   const SCALES = {
     light: ["#440154", "#3b528b", "#21918c", "#45b356", "#cdbb14"],
@@ -176,6 +176,15 @@
     return String(Number(value.toPrecision(Math.max(4, Math.ceil(Math.log10(size + 1))))));
   }
 
+  /** Seconds since 1970, on the clock that the data has: the day alone at midnight. */
+  function formatDate(seconds) {
+    if (Number.isNaN(seconds)) return "missing";
+    const date = new Date(Math.round(seconds * 1000));
+    if (Number.isNaN(date.getTime())) return format(seconds);
+    const [day, time] = date.toISOString().split("T");
+    return time === "00:00:00.000Z" ? day : `${day} ${time.slice(0, seconds % 60 ? 8 : 5)}`;
+  }
+
   function picture(row) {
     const [channels, height, width] = map.image_shape;
     const canvas = make("canvas", { className: "picture", width, height });
@@ -283,17 +292,47 @@
 
   const classes = map.target ? map.target.classes : null;
   const visible = classes ? classes.map(() => true) : null;
-  const isMissing = (c) => c === classes.length - 1 && classes[c] === "missing";
-  const colourOf = (c) => (isMissing(c) ? MISSING_COLOUR : COLOURS[c % COLOURS.length]);
-  const symbolOf = (c) => SYMBOLS[Math.floor(c / COLOURS.length) % SYMBOLS.length];
+  // Behind the classes that have a name: other classes, and what is missing.
+  const isNamed = (c) => c < map.target.n_named;
+  const colourOf = (c) => (isNamed(c) ? COLOURS[c % COLOURS.length] : GREY);
+  const symbolOf = (c) => SYMBOLS[isNamed(c) ? Math.floor(c / COLOURS.length) : (c - map.target.n_named) % 2];
   const isVisible = (i) => !classes || visible[target[i]];
   const dark = window.matchMedia("(prefers-color-scheme: dark)");
   const sortedErrors = Float32Array.from(errors).sort();
+  const labelOf = (i) => (map.index ? map.index.labels[i] : "");
 
   function describe(i) {
     if (!target) return "";
     if (classes) return classes[target[i]];
-    return format(target[i]);
+    return (map.target.is_date ? formatDate : format)(target[i]);
+  }
+
+  /** What the points are coloured by, where that is no class. */
+  let scale = null;
+
+  /** Numbers of the rows as a scale: between its ends lie all but a few far away. */
+  function makeScale(name, numbers, formatted = format) {
+    const known = Float64Array.from(numbers).filter(Number.isFinite).sort();
+    const at = (share) => known[Math.round(share * (known.length - 1))] ?? 0;
+    let [low, high] = [at(0), at(1)];
+    const [inner, outer] = [at(0.01), at(0.99)];
+    if (outer > inner && high - low > 3 * (outer - inner)) [low, high] = [inner, outer];
+    const missing = numbers.reduce((sum, value) => sum + Number.isNaN(value), 0);
+    const [below, above] = [numbers.some((value) => value < low), numbers.some((value) => value > high)];
+    return { name, numbers, formatted, low, high, missing, below, above };
+  }
+
+  const choices = []; // a name and a function that makes the scale, null for classes and none
+  if (target) {
+    choices.push([map.target.name, classes ? null
+      : () => makeScale(map.target.name, target, map.target.is_date ? formatDate : format)]);
+  } else {
+    choices.push(["one colour", null]);
+  }
+  choices.push(["reconstruction error", () => makeScale("reconstruction error", errors)]);
+  if (!isImage) {
+    map.feature_names.forEach((name, j) => choices.push(
+      [name, () => makeScale(name, Float64Array.from({ length: nPoints }, (_, i) => values(i)[j]))]));
   }
 
   let current = null; // the row shown
@@ -306,6 +345,7 @@
   function show(i) {
     current = i;
     byId("row").value = rowNumbers[i];
+    byId("index").textContent = labelOf(i);
     byId("class").textContent = describe(i);
     let above = sortedErrors.findIndex((error) => error >= errors[i]);
     if (above < 0) above = nPoints;
@@ -362,7 +402,7 @@
     byId("path-hint").hidden = pins.length === 2;
     byId("pins").replaceChildren(...pins.map((i, p) => {
       const letter = "AB"[p];
-      const label = describe(i);
+      const label = [labelOf(i), describe(i)].filter(Boolean).join(" \u00b7 ");
       const remove = make("button", { type: "button", textContent: "Unpin" });
       remove.setAttribute("aria-label", `Unpin ${letter}`);
       remove.addEventListener("click", () => togglePin(i));
@@ -459,9 +499,6 @@
   if (classes) {
     classes.forEach(() => groups.push([]));
     for (let i = 0; i < nPoints; i++) groups[target[i]].push(i);
-  } else if (target) {
-    groups.push([], []);
-    for (let i = 0; i < nPoints; i++) groups[Number.isNaN(target[i]) ? 1 : 0].push(i);
   } else {
     groups.push(Array.from({ length: nPoints }, (_, i) => i));
   }
@@ -483,11 +520,26 @@
 
   const size = { 3: nPoints > 1500 ? 3 : nPoints > 300 ? 4 : 6 }[nAxes] || (nPoints > 1500 ? 5 : nPoints > 300 ? 7 : 10);
   const scaleNow = () => SCALES[dark.matches ? "dark" : "light"];
-  const plotlyScale = () => scaleNow().map((colour, s, all) => [s / (all.length - 1), colour]);
+  const channelsOf = (colour) => [1, 3, 5].map((start) => parseInt(colour.slice(start, start + 2), 16));
+  /** The colour of a number on the scale; infinity has that of the end. */
+  function colourOn({ low, high }, value) {
+    if (Number.isNaN(value)) return GREY;
+    const stops = scaleNow().map(channelsOf);
+    const share = high > low ? Math.min(1, Math.max(0, (value - low) / (high - low))) : 0.5;
+    const s = Math.min(stops.length - 2, Math.floor(share * (stops.length - 1)));
+    const part = share * (stops.length - 1) - s;
+    return `rgb(${stops[s].map((from, c) => Math.round(from + part * (stops[s + 1][c] - from)))})`;
+  }
   const type = is3d ? "scatter3d" : "scattergl";
 
   const places = groups.map(coordinates); // the same arrays at every drawing: Plotly compares them by identity
-  const quantities = groups.map((rows) => rows.map((i) => (target ? target[i] : 0)));
+  let shades = []; // of each group on the scale
+
+  function setScale(made) {
+    scale = made;
+    shades = scale ? groups.map((rows) => rows.map((i) => colourOn(scale, scale.numbers[i]))) : [];
+    makeLegend();
+  }
 
   function traces() {
     const points = groups.map((_, g) => {
@@ -495,13 +547,8 @@
       if (classes) {
         marker.color = colourOf(g);
         marker.symbol = symbolOf(g)[0];
-      } else if (target && g === 0) {
-        marker.color = quantities[g];
-        marker.colorscale = plotlyScale();
-        marker.showscale = false;
-      } else if (target) {
-        marker.color = MISSING_COLOUR;
       }
+      if (scale) marker.color = shades[g];
       return { type, mode: "markers", ...places[g], marker, hoverinfo: "none", showlegend: false,
         visible: !classes || visible[g] };
     });
@@ -542,7 +589,7 @@
       return [low - pad, high + pad];
     };
     const full = padded(at(0), at(1));
-    const margin = 0.25 * (at(0.99) - at(0.01));
+    const margin = 0.1 * (at(0.99) - at(0.01));
     const inner = padded(Math.max(at(0), at(0.01) - margin), Math.min(at(1), at(0.99) + margin));
     return { full, inner: full[1] - full[0] < 1.2 * (inner[1] - inner[0]) ? full : inner };
   });
@@ -550,12 +597,36 @@
   const nOuter = Array.from({ length: nPoints }, (_, i) => isOuter(i)).filter(Boolean).length;
   let onlyInner = nOuter > 0;
 
+  /** As near as shows all points, so that they fill the panel: Plotly's camera is 45 degrees high. */
   function firstCamera() {
-    const narrow = plot.clientWidth < plot.clientHeight * 1.2;
-    const [away, aside] = narrow ? [1.85, 0.1] : [1.42, 0]; // the labels fit in as well
-    return { eye: { x: away, y: away, z: 0.63 * away }, center: { x: aside, y: -aside, z: -0.13 }, up: { x: 0, y: 0, z: 1 } };
+    const [height, slope] = [0.5, Math.tan(Math.PI / 8) * 0.82];
+    const flat = Math.hypot(1, 1);
+    const size = Math.hypot(flat, height);
+    const sideways = [-1 / flat, 1 / flat, 0];
+    const away = [1 / size, 1 / size, height / size];
+    const upwards = [-height / (size * flat), -height / (size * flat), flat / size];
+    const dot = (a, b) => a[0] * b[0] + a[1] * b[1] + a[2] * b[2];
+    const seen = []; // of a cube of size 1: to the right, up, and towards the eye
+    for (let i = 0; i < nPoints; i++) {
+      if (onlyInner && isOuter(i)) continue;
+      const place = Array.from(pointOf(i), (value, axis) => {
+        const [low, high] = ranges[axis][onlyInner ? "inner" : "full"];
+        return (value - low) / (high - low) - 0.5;
+      });
+      seen.push([dot(place, sideways), dot(place, upwards), dot(place, away)]);
+    }
+    const middle = (k) => {
+      const [low, high] = seen.reduce(([a, b], place) => [Math.min(a, place[k]), Math.max(b, place[k])], [Infinity, -Infinity]);
+      return (low + high) / 2;
+    };
+    const [right, up] = [middle(0), middle(1)];
+    const wide = (plot.clientWidth / plot.clientHeight) || 1;
+    const far = seen.reduce((most, [x, y, z]) =>
+      Math.max(most, z + Math.abs(x - right) / (slope * wide), z + Math.abs(y - up) / slope), 1.2);
+    const [x, y, z] = [0, 1, 2].map((axis) => right * sideways[axis] + up * upwards[axis]);
+    return { eye: { x: x + far * away[0], y: y + far * away[1], z: z + far * away[2] }, center: { x, y, z }, up: { x: 0, y: 0, z: 1 } };
   }
-  let camera = firstCamera();
+  let camera = is3d ? firstCamera() : null;
 
   function layout() {
     const axis = (k) => ({
@@ -595,24 +666,22 @@
   function makeLegend() {
     byId("all-or-none").hidden = !classes;
     const legend = byId("legend");
-    legend.hidden = !target;
-    byId("class-term").hidden = byId("class").hidden = !target;
-    if (!target) return;
-    if (!classes) {
-      byId("class-term").textContent = "y";
-      legend.setAttribute("aria-label", "Colour scale of y");
-      const known = groups[0].map((i) => target[i]);
-      const [low, high] = [known.reduce((a, b) => Math.min(a, b), Infinity), known.reduce((a, b) => Math.max(a, b), -Infinity)];
-      const bar = make("div", { className: "scale" });
-      bar.style.background = `linear-gradient(to right, ${scaleNow().join(", ")})`;
-      const ticks = [low, (low + high) / 2, high].map((value) => make("span", { textContent: format(value) }));
-      const missing = groups[1].length ? [make("p", { className: "quiet", textContent: `grey: y is missing (${groups[1].length})` })] : [];
-      legend.replaceChildren(make("div", { className: "colour" }, bar, make("div", { className: "ticks" }, ...ticks), ...missing));
-      return;
+    legend.hidden = !classes;
+    const bar = byId("scale");
+    bar.hidden = !scale;
+    if (scale) {
+      bar.setAttribute("aria-label", `Colour scale of ${scale.name}`);
+      const colours = make("div", { className: "scale" });
+      colours.style.background = `linear-gradient(to right, ${scaleNow().join(", ")})`;
+      const { low, high, formatted, missing, below, above } = scale;
+      const ticks = [`${below ? "\u2264 " : ""}${formatted(low)}`, formatted((low + high) / 2), `${above ? "\u2265 " : ""}${formatted(high)}`];
+      const note = missing ? [make("p", { className: "quiet", textContent: `grey: ${scale.name} is missing (${missing})` })] : [];
+      bar.replaceChildren(colours, make("div", { className: "ticks" }, ...ticks.map((textContent) => make("span", { textContent }))), ...note);
     }
+    if (!classes) return;
     legend.replaceChildren(...classes.map((name, c) => {
       const symbol = make("span", { className: "symbol", textContent: symbolOf(c)[1] });
-      symbol.style.color = colourOf(c);
+      if (!scale) symbol.style.color = colourOf(c);
       symbol.setAttribute("aria-hidden", "true");
       const button = make("button", { type: "button", title: "Double-click: this class alone" }, symbol,
         make("span", { className: "name", textContent: name }), make("span", { className: "quiet count", textContent: groups[c].length }));
@@ -726,7 +795,11 @@
       if (event.key === "n" || event.key === "p") step(event.key === "n" ? 1 : -1);
       if (is3d && turn(event.key)) event.preventDefault();
     });
-    dark.addEventListener("change", () => { makeLegend(); showPins(); draw(); });
+    byId("colour").addEventListener("change", () => {
+      setScale(choices[byId("colour").selectedIndex][1]?.() ?? null);
+      draw();
+    });
+    dark.addEventListener("change", () => { setScale(scale); showPins(); draw(); });
   }
 
   function turn(key) {
@@ -761,13 +834,19 @@
   if (!map.sliders_are_codes) hints.push("The sliders go along the plotted directions; the others are at their mean.");
   if (!map.layers) hints.push("Pictures between rows are interpolated in a grid of codes decoded beforehand.".replace("Pictures", isImage ? "Pictures" : "Values"));
   byId("decoder-hint").textContent = hints.join(" ");
-  byId("decoder").classList.toggle("tabular", !isImage);
   plot.setAttribute("aria-label", `Plot of the codes. ${is3d ? "Arrow keys turn it, plus and minus zoom. " : ""}` +
     "N and P go to the next and previous row, Enter pins it.");
   byId("keys").textContent = `${is3d ? "In the plot: arrow keys turn it, + and \u2212 zoom. " : ""}` +
     "In the plot: n and p go to the next and previous row, Enter pins or unpins it. " +
     "In the row's number and on sliders: arrow keys.";
-  makeLegend();
+  document.title = byId("title").textContent = map.title;
+  byId("index-term").hidden = byId("index").hidden = !map.index;
+  byId("class-term").hidden = byId("class").hidden = !target;
+  if (map.index) byId("index-term").textContent = map.index.name;
+  if (target) byId("class-term").textContent = map.target.name;
+  byId("colour").append(...choices.map(([textContent]) => make("option", { textContent })));
+  byId("colour").selectedIndex = 0;
+  setScale(choices[0][1]?.() ?? null);
   makeSliders();
   select(0);
   await draw();

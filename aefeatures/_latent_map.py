@@ -19,19 +19,18 @@ import numpy as np
 import torch
 from sklearn import config_context
 from sklearn.utils import check_consistent_length, resample
-from sklearn.utils.validation import column_or_1d
 from torch import nn
 
 from aefeatures._autoencoder import AutoencoderTransformer
 from aefeatures._batches import to_dense
-from aefeatures._displays import holds_classes, is_missing, unique_classes
 from aefeatures._networks import ACTIVATIONS, BatchNorm, ConvNetwork, resolve_image_shape
 from aefeatures._persistence import write_atomically
-from aefeatures._pipelines import find_steps
+from aefeatures._pipelines import find_steps, names_out
 from aefeatures._scaling import Scaling
+from aefeatures._targets import Target
 from aefeatures._validation import as_numpy, check_rows, take_samples
 
-# Ten colours times four symbols can be told apart; what is left over is one class of its own.
+# Ten colours times four symbols can be told apart; the rarest of more classes share one.
 _MOST_CLASSES = 40
 
 # More codes than this have no slider each: three go along the plotted directions.
@@ -54,14 +53,18 @@ def write_latent_map(
     image_shape: Sequence[int] | None = None,
     feature_names: Sequence[Any] | None = None,
     max_points: int = 5000,
+    *,
+    title: str | None = None,
+    target_name: str | None = None,
 ) -> Path:
     """Write a page that shows the codes of X, to turn, point at and decode.
 
     One HTML file that opens in any browser and loads nothing from the network. It shows the
     codes in three dimensions (in two, or on a line, where they have fewer), beside the row under
     the pointer its reconstruction and reconstruction error, the decoded path between two rows
-    that were clicked at, and what the decoder makes of a code set by sliders. The file holds the
-    rows that it shows: who gets the page gets them.
+    that were clicked at, and what the decoder makes of a code set by sliders. Points are coloured
+    by y, by their reconstruction error or by a column of a table, as chosen in the page. The file
+    holds the rows that it shows: who gets the page gets them.
 
     Parameters
     ----------
@@ -69,10 +72,12 @@ def write_latent_map(
         Fitted. In a pipeline the steps before the autoencoder transform X, and the page shows
         rows as the autoencoder sees them; the steps after it are not used.
     X : {array-like, sparse matrix} of shape (n_samples, n_features)
-        What `estimator` transforms. Missing values (NaN) are shown as such.
+        What `estimator` transforms. Missing values (NaN) are shown as such. The index of a
+        pandas frame, unless it numbers the rows from 0, is shown beside each row.
     y : array-like of shape (n_samples,), default=None
-        Colours the points. Names, or at most 20 different integers, are classes that can be
-        switched on and off; other numbers have a colour scale.
+        Colours the points. Categories, names, booleans and at most 20 different whole numbers are
+        classes that can be switched on and off. Other numbers, dates and durations have a colour
+        scale. Of more than 40 classes the rarest share one entry.
     path : str or path-like, default="latent_map.html"
         The file to write. It is replaced where it exists.
     image_shape : tuple of int, default=None
@@ -85,6 +90,10 @@ def write_latent_map(
     max_points : int, default=5000
         Of more rows than this a random sample is shown, the same at every call, with
         each class by its share. The page grows with it.
+    title : str, default=None
+        Title of the page, by default "Latent map".
+    target_name : str, default=None
+        Name of y in the page. By default the name that y has as a series, or else "class" or "y".
 
     Returns
     -------
@@ -146,7 +155,7 @@ def write_latent_map(
     target = None
     if y is not None:
         check_consistent_length(X, y)
-        target = _describe_target(column_or_1d(as_numpy(y)))
+        target = Target(y, most_classes=_MOST_CLASSES, name=target_name)
     index = _sample(n_rows, target, max_points)
     shown = take_samples(X, index)
     names = getattr(X, "columns", None) if not before else None
@@ -154,14 +163,16 @@ def write_latent_map(
         shown = step.transform(shown)
         names = getattr(shown, "columns", None)
         if names is None and i == len(before) - 1:
-            names = _names_out(before)
+            names = names_out(before)
     shape = _resolve_shape(image_shape, transformer)
     shown = as_numpy(shown)
     with config_context(array_api_dispatch=False):  # the page is made of NumPy's arrays
         contents = {
             "n_rows": n_rows,
+            "title": "Latent map" if title is None else str(title),
             "rows": _pack(index.astype(np.int32)),
-            "target": None if target is None else target.taken(index),
+            "index": _describe_index(X, index),
+            "target": None if target is None else _describe_target(target, index),
             "image_shape": shape,
             "feature_names": _resolve_names(feature_names, names, transformer),
             "loss": transformer._fitted_loss
@@ -191,47 +202,32 @@ def _load_plotly_js() -> str:
     return get_plotlyjs()
 
 
-class _Target:
-    """What colours the points: a class per row, or a number per row.
-
-    Attributes
-    ----------
-    classes : list of str or None
-        None where y is a quantity.
-    values : ndarray of shape (n_samples,)
-        Positions in `classes`, or numbers, NaN where y is missing.
-    """
-
-    def __init__(self, classes: list[str] | None, values: np.ndarray) -> None:
-        self.classes = classes
-        self.values = values
-
-    def taken(self, index: np.ndarray) -> dict[str, Any]:
-        """Describe the rows at `index` to the page."""
-        dtype = np.float32 if self.classes is None else np.int32
-        return {"classes": self.classes, "values": _pack(self.values[index].astype(dtype))}
+def _describe_index(X: Any, rows: np.ndarray) -> dict[str, Any] | None:
+    """The labels of rows of a frame; None where they are but the rows' numbers."""
+    index = getattr(X, "index", None)
+    if not hasattr(index, "names") or np.array_equal(index, np.arange(len(index))):
+        return None
+    labels = index[rows]
+    if index.nlevels > 1:
+        labels = [", ".join(map(str, label)) for label in labels]
+    else:
+        labels = map(str, labels.astype(str))  # midnights as days
+    name = ", ".join(str(name) for name in index.names if name is not None)
+    return {"name": name or "index", "labels": list(labels)}
 
 
-def _describe_target(y: np.ndarray) -> _Target:
-    missing = np.array([is_missing(value) for value in y.tolist()], dtype=bool)
-    known = y[~missing]
-    if not holds_classes(known):
-        return _Target(None, np.where(missing, np.nan, y).astype(np.float64))
-    labels, inverse = unique_classes(known)
-    names = [str(label) for label in labels]
-    if len(names) > _MOST_CLASSES:
-        counts = np.bincount(inverse)
-        kept = np.sort(np.argsort(-counts, kind="stable")[: _MOST_CLASSES - 2])
-        position = np.full(len(names), len(kept))
-        position[kept] = np.arange(len(kept))
-        others = f"{len(names) - len(kept)} other classes"
-        names, inverse = [*(names[i] for i in kept), others], position[inverse]
-    positions = np.full(len(y), len(names))
-    positions[~missing] = inverse
-    return _Target([*names, "missing"] if missing.any() else names, positions)
+def _describe_target(target: Target, rows: np.ndarray) -> dict[str, Any]:
+    dtype = np.float64 if target.classes is None else np.int32
+    return {
+        "name": target.name or ("y" if target.classes is None else "class"),
+        "classes": target.classes,
+        "n_named": target.n_named,
+        "is_date": target.is_date,
+        "values": _pack(target.values[rows].astype(dtype)),
+    }
 
 
-def _sample(n_rows: int, target: _Target | None, max_points: int) -> np.ndarray:
+def _sample(n_rows: int, target: Target | None, max_points: int) -> np.ndarray:
     """Positions of the rows to show, increasing."""
     index = np.arange(n_rows)
     if n_rows <= max_points:
@@ -239,17 +235,6 @@ def _sample(n_rows: int, target: _Target | None, max_points: int) -> np.ndarray:
     stratify = None if target is None or target.classes is None else target.values
     drawn = resample(index, replace=False, n_samples=max_points, random_state=0, stratify=stratify)
     return np.sort(drawn)
-
-
-def _names_out(steps: list[Any]) -> Any:
-    """What the steps in front of the autoencoder call their columns, where they say so."""
-    names = None
-    for step in steps:
-        try:
-            names = step.get_feature_names_out(names)
-        except (AttributeError, ValueError):  # not all transformers know
-            return None
-    return names
 
 
 def _resolve_names(given: Any, found: Any, transformer: AutoencoderTransformer) -> list[str]:

@@ -52,6 +52,17 @@ def flat_steps(estimator: Any) -> list[Any]:
     return steps
 
 
+def names_out(steps: list[Any]) -> Any:
+    """Return the names of the columns that the last step gives, None if a step has none."""
+    names = None
+    for step in steps:
+        try:
+            names = step.get_feature_names_out(names)
+        except (AttributeError, ValueError):  # not all transformers know
+            return None
+    return names
+
+
 def unwrap(estimator: Any) -> Any:
     """Return what a frozen estimator holds, and the best estimator of a search."""
     if isinstance(estimator, FrozenEstimator):

@@ -14,11 +14,12 @@ from aefeatures._autoencoder import AutoencoderTransformer
 from aefeatures._batches import evenly_spaced, take_rows, to_dense
 from aefeatures._displays import PALETTE, import_pyplot, plain
 from aefeatures._networks import resolve_image_shape
-from aefeatures._pipelines import find_transformer
+from aefeatures._pipelines import find_steps, find_transformer, names_out
 from aefeatures._validation import CallbackSupportMixin, check_rows
 
 _MISSING = "#c9a0a0"  # a colour that no grey picture has
 _MOST_BARS = 30
+_WORST_BARS = 15  # of more columns
 _MOST_EPOCHS = 10
 _INCHES = 0.8  # the longer side of a picture
 
@@ -26,9 +27,10 @@ _INCHES = 0.8  # the longer side of a picture
 class ReconstructionDisplay:
     """Rows over what the autoencoder makes of them.
 
-    Rows are drawn as images where they have an `image_shape`, else as bars (few columns) or as
-    strips of colour (many). Given the reconstructions after several epochs, there
-    is one row of originals and reconstructions for each.
+    Rows are drawn as images if they have an `image_shape`, otherwise as bars. Of a table with many
+    columns, bars show the columns that are reconstructed worst. Many columns without names are
+    drawn as strips of colour. Given the reconstructions after several epochs, there is one row of
+    originals and reconstructions for each.
 
     Parameters
     ----------
@@ -114,7 +116,8 @@ class ReconstructionDisplay:
             The most rows to draw: of more, as many are taken evenly spaced, since some data is
             sorted by class.
         feature_names : array-like of str of shape (n_features,), default=None
-            By default those seen in `fit`, where X had names.
+            By default those seen in `fit`, or those that the steps in front of the autoencoder
+            give, if they have names.
         ax : matplotlib.axes.Axes, default=None
             Where to draw; by default in a new figure.
         **kwargs
@@ -134,6 +137,8 @@ class ReconstructionDisplay:
         transformer, X = find_transformer(estimator, X)
         rows = check_rows(transformer, X, reset=False)
         rows = take_rows(rows, evenly_spaced(rows.shape[0], n_samples))
+        if feature_names is None and not hasattr(transformer, "feature_names_in_"):
+            feature_names = names_out(find_steps(estimator)[1])
         display = cls(
             to_dense(rows),
             transformer._reconstruct(rows),
@@ -150,6 +155,7 @@ class ReconstructionDisplay:
         vmin: float | None = None,
         vmax: float | None = None,
         cmap: Any = None,
+        max_features: int | None = None,
     ) -> Self:
         """Draw the rows.
 
@@ -158,14 +164,19 @@ class ReconstructionDisplay:
         ax : matplotlib.axes.Axes, default=None
             Where to draw; by default in a new figure.
         kind : {"auto", "image", "bars", "strips"}, default="auto"
-            "auto" is "image" with an `image_shape`, else "bars" for up to 30 columns, else
-            "strips".
+            "auto" is "image" with an `image_shape`. Otherwise it is "bars" for columns that have
+            names or are at most 30, and "strips" for the rest.
         vmin, vmax : float, default=None
             What is drawn darkest and brightest, or as the ends of the bars. By default 0 and 255
             for images of uint8, 0 and 1 for images within that, else the least and the
             greatest value that is drawn (for images, among the originals).
         cmap : str or matplotlib.colors.Colormap, default=None
             Colours of grey images ("gray") and of strips.
+        max_features : int, default=None
+            The most columns that bars show. Of more columns these are the ones with the largest
+            mean absolute difference between original and reconstruction in units of `scale`, the
+            worst first; of several snapshots, the last one counts. None shows all of up to 30
+            columns, and 15 of more.
 
         Returns
         -------
@@ -177,8 +188,10 @@ class ReconstructionDisplay:
             If matplotlib is missing.
         ValueError
             If originals and reconstructions differ in shape, or do not have the
-            `image_shape`.
+            `image_shape`, or `max_features` is below 1.
         """
+        if max_features is not None and max_features < 1:
+            raise ValueError(f"max_features must be at least 1, got {max_features}.")
         originals = check_array(self.originals, dtype="numeric", ensure_all_finite="allow-nan")
         snapshots = check_array(
             self.reconstructions, dtype="numeric", ensure_all_finite="allow-nan", allow_nd=True
@@ -199,21 +212,39 @@ class ReconstructionDisplay:
                 "columns."
             )
         if kind == "auto":
-            few = originals.shape[1] <= _MOST_BARS
-            kind = "image" if self.image_shape is not None else "bars" if few else "strips"
+            table = self.feature_names is not None or originals.shape[1] <= _MOST_BARS
+            kind = "image" if self.image_shape is not None else "bars" if table else "strips"
         plt = import_pyplot()
         if kind == "image":
             self._plot_images(plt, ax, originals, snapshots, shape, (vmin, vmax), cmap)
         elif kind in ("bars", "strips"):
             originals = (originals - self.center) / self.scale
             snapshots = (snapshots - self.center) / self.scale
+            n_features = originals.shape[1]
+            columns = np.arange(n_features)
+            if max_features is None:
+                max_features = n_features if n_features <= _MOST_BARS else _WORST_BARS
+            if kind == "bars" and n_features > max_features:
+                difference = np.abs(np.nan_to_num(snapshots[-1] - originals)).sum(axis=0)
+                known = np.isfinite(originals).sum(axis=0)
+                worst = np.argsort(-difference / np.maximum(known, 1), kind="stable")
+                columns = worst[:max_features]
+                originals, snapshots = originals[:, columns], snapshots[..., columns]
             drawn = np.concatenate([originals[None], snapshots])
             limits = (
                 float(np.nanmin(drawn)) if vmin is None else vmin,
                 float(np.nanmax(drawn)) if vmax is None else vmax,
             )
             if kind == "bars":
-                self._plot_bars(plt, ax, originals, snapshots, limits)
+                named = self.feature_names is not None
+                names = list(self.feature_names) if named else range(n_features)
+                labels = [plain(names[j]) for j in columns]
+                self._plot_bars(plt, ax, originals, snapshots, limits, labels)
+                if len(columns) < n_features:
+                    self.ax_.set_xlabel(
+                        f"{len(columns)} of {n_features} columns: reconstructed worst, worst first",
+                        loc="left",
+                    )
             else:
                 self._plot_strips(plt, ax, originals, snapshots, limits, cmap)
         else:
@@ -297,13 +328,12 @@ class ReconstructionDisplay:
         originals: np.ndarray,
         snapshots: np.ndarray,
         limits: tuple[float, float],
+        labels: list[str],
     ) -> None:
         n_samples, n_features = originals.shape
         low, high = min(0.0, *limits), max(0.0, *limits)
         width = 1.08 * max(high - low, 1e-300)  # of a cell, in units of the values
         block = n_features + 1.6
-        names = range(n_features) if self.feature_names is None else self.feature_names
-        labels = [plain(name) for name in names]
         n_rows = 2 * len(snapshots)
         if ax is None:
             longest = max(len(label) for label in labels)

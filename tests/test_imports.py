@@ -37,6 +37,7 @@ LAYERS = [
     "_generation",
     "_oversampling",
     "_onnx",
+    "_targets",
     "_displays",
     "_reconstructions",
     "_latent_map",

@@ -120,7 +120,7 @@ def unpack(packed):
         ([1, 0, 1], ["0", "1"]),
         (["b", "a", None], ["a", "b", "missing"]),
         ([True, False, True], ["False", "True"]),
-        ([0.0, np.nan, 1.0], ["0.0", "1.0", "missing"]),
+        ([0.0, np.nan, 1.0], ["0", "1", "missing"]),
         (pd.array(["b", None, "a"], dtype="string"), ["a", "b", "missing"]),
         (np.array([[1], [2], [3]]), ["1", "2", "3"]),
     ],
@@ -459,7 +459,7 @@ def test_switching_a_class_hides_it(show, wine_map, wine):
     button = page.locator("#legend button", has_text=name)
     button.click()
     assert button.get_attribute("aria-pressed") == "false"
-    page.click("#next")
+    page.click("#previous" if name == "high" else "#next")  # "high" are the last rows
     other = row_shown(page)
     assert wine[1][other] != name  # the rows that the buttons step through are those in sight
     page.wait_for_timeout(300)
