@@ -761,7 +761,7 @@ def test_missing_values_and_quantities(show, wine_fitted, wine, tmp_path):
     page = show(write_latent_map(wine_fitted, X, y, tmp_path / "page.html"))
     assert page.locator("#record tbody tr:nth-child(3) td").nth(1).inner_text() == "missing"
     assert float(page.inner_text("#class")) == pytest.approx(y[0], rel=1e-3)
-    assert "y is missing (1)" in page.inner_text("#legend")
+    assert "y is missing (1)" in page.inner_text("#scale")
 
 
 @pytest.mark.slow
