@@ -202,7 +202,7 @@ class LatentSpaceDisplay:
                 categorical=self.categorical,
                 name=self.target_name,
             )
-            check_consistent_length(codes, target.values)
+            check_consistent_length(codes, target.numbers)
         if not 0 <= trim < 0.5:
             raise ValueError(f"trim must be in [0, 0.5), got {trim}.")
         codes = codes[:, chosen]
@@ -211,7 +211,7 @@ class LatentSpaceDisplay:
             inner = ((codes >= low) & (codes <= high)).all(axis=1)
             codes = codes[inner]
             if target is not None:
-                target.values = target.values[inner]
+                target.numbers = target.numbers[inner]
         plt = import_pyplot()
         colors = _Colors(plt, target, len(codes), cmap)
         names = [f"code {i}" for i in chosen]
@@ -277,7 +277,7 @@ class LatentSpaceDisplay:
             colors.format_dates(ax.yaxis)
             return
         spread = np.random.default_rng(0).uniform(-0.35, 0.35, len(code))
-        colors.scatter(ax, (code, target.values + spread), style)
+        colors.scatter(ax, (code, target.numbers + spread), style)
         labels = colors.labels()
         ax.set_yticks(range(len(labels)), labels)
         ax.set_ylim(len(labels) - 0.5, -0.5)
@@ -377,7 +377,7 @@ class LatentSpaceDisplay:
             figure.get_layout_engine().set(rect=(0, 0, plot / (plot + width), 1))
             legend.set_loc("center right")
             legend.set_bbox_to_anchor((1, 0.5), transform=figure.transSubfigure)
-        elif figure.get_layout_engine() is not None:
+        elif figure.get_layout_engine() is not None and ax.get_subplotspec() is not None:
             legend.set_loc("center left")
             legend.set_bbox_to_anchor((1, 0.5))
             legend.set_in_layout(True)
@@ -417,7 +417,7 @@ class _Colors:
         self._order = np.random.default_rng(0).permutation(n)
         if target is None or target.classes is not None:
             return
-        self.values, self.limits = target.values, target.limits
+        self.values, self.limits = target.numbers, target.limits
         if target.is_date:
             start = plt.matplotlib.dates.date2num(np.datetime64(0, "s"))
             self.values = start + self.values / 86_400
@@ -446,7 +446,7 @@ class _Colors:
             to_rgba = self._plt.matplotlib.colors.to_rgba_array
             colors = to_rgba([color for color, _ in looks])
             markers = np.array([marker for _, marker in looks])
-            values = self.target.values[self._order]
+            values = self.target.numbers[self._order]
             for marker in np.unique(markers):
                 some = markers[values] == marker
                 lines = {"linewidths": 0.0 if marker == "o" else 1.0}

@@ -622,7 +622,7 @@
     const [right, up] = [middle(0), middle(1)];
     const wide = (plot.clientWidth / plot.clientHeight) || 1;
     const far = seen.reduce((most, [x, y, z]) =>
-      Math.max(most, z + Math.abs(x - right) / (slope * wide), z + Math.abs(y - up) / slope), 1.2);
+      Math.max(most, z + Math.abs(x - right) / (slope * wide), z + Math.abs(y - up) / slope), 1);
     const [x, y, z] = [0, 1, 2].map((axis) => right * sideways[axis] + up * upwards[axis]);
     return { eye: { x: x + far * away[0], y: y + far * away[1], z: z + far * away[2] }, center: { x, y, z }, up: { x: 0, y: 0, z: 1 } };
   }

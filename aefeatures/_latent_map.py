@@ -204,7 +204,7 @@ def _load_plotly_js() -> str:
 
 def _describe_index(X: Any, rows: np.ndarray) -> dict[str, Any] | None:
     """The labels of rows of a frame; None where they are but the rows' numbers."""
-    index = getattr(X, "index", None)
+    index: Any = getattr(X, "index", None)
     if not hasattr(index, "names") or np.array_equal(index, np.arange(len(index))):
         return None
     labels = index[rows]
@@ -223,7 +223,7 @@ def _describe_target(target: Target, rows: np.ndarray) -> dict[str, Any]:
         "classes": target.classes,
         "n_named": target.n_named,
         "is_date": target.is_date,
-        "values": _pack(target.values[rows].astype(dtype)),
+        "values": _pack(target.numbers[rows].astype(dtype)),
     }
 
 
@@ -232,7 +232,7 @@ def _sample(n_rows: int, target: Target | None, max_points: int) -> np.ndarray:
     index = np.arange(n_rows)
     if n_rows <= max_points:
         return index
-    stratify = None if target is None or target.classes is None else target.values
+    stratify = None if target is None or target.classes is None else target.numbers
     drawn = resample(index, replace=False, n_samples=max_points, random_state=0, stratify=stratify)
     return np.sort(drawn)
 

@@ -174,9 +174,9 @@ class ReconstructionDisplay:
             Colours of grey images ("gray") and of strips.
         max_features : int, default=None
             The most columns that bars show. Of more columns these are the ones with the largest
-            mean absolute difference between original and reconstruction in units of `scale`, the
-            worst first; of several snapshots, the last one counts. None shows all of up to 30
-            columns, and 15 of more.
+            mean absolute difference between the rows drawn and their reconstructions, in units
+            of `scale`, the worst first; of several snapshots, the last one counts. None shows
+            all of up to 30 columns, and 15 of more.
 
         Returns
         -------
@@ -236,8 +236,8 @@ class ReconstructionDisplay:
                 float(np.nanmax(drawn)) if vmax is None else vmax,
             )
             if kind == "bars":
-                named = self.feature_names is not None
-                names = list(self.feature_names) if named else range(n_features)
+                names: Any = self.feature_names
+                names = range(n_features) if names is None else list(names)
                 labels = [plain(names[j]) for j in columns]
                 self._plot_bars(plt, ax, originals, snapshots, limits, labels)
                 if len(columns) < n_features:

@@ -44,7 +44,7 @@ class Target:
         Whether `classes` has these entries.
     is_date : bool
         Whether values on the scale are seconds since 1970, on the clock of y's time zone.
-    values : ndarray of shape (n_samples,)
+    numbers : ndarray of shape (n_samples,)
         Positions in `classes` or, on a scale, float64 with NaN where y is missing.
 
     Raises
@@ -67,7 +67,7 @@ class Target:
         self.name = name if name is not None or found in (None, "") else str(found)
         self.classes: list[str] | None = None
         self.n_named, self.has_other, self.has_missing, self.is_date = 0, False, False, False
-        categories = getattr(getattr(y, "dtype", None), "categories", None)
+        categories: Any = getattr(getattr(y, "dtype", None), "categories", None)
         ordered = list(categories) if hasattr(categories, "__len__") else None
         y = _one_column(y)
         known = ~np.array([_is_missing(value) for value in y], dtype=bool)
@@ -94,8 +94,8 @@ class Target:
             names, positions = [*(names[i] for i in kept), others], moved[positions]
             self.n_named, self.has_other = len(kept), True
         self.has_missing = not known.all()
-        self.values = np.full(len(known), len(names))
-        self.values[known] = positions
+        self.numbers = np.full(len(known), len(names))
+        self.numbers[known] = positions
         self.classes = [*names, "missing"] if self.has_missing else names
 
     def _set_scale(self, values: np.ndarray, known: np.ndarray) -> None:
@@ -108,9 +108,9 @@ class Target:
             unit = next((u for u, size in _SECONDS.items() if longest >= 2 * size), "seconds")
             values = values / _SECONDS[unit]
             self.name = f"{self.name or 'y'} ({unit})"
-        self.values = np.full(len(known), np.nan)
+        self.numbers = np.full(len(known), np.nan)
         try:
-            self.values[known] = [float(value) for value in values.tolist()]
+            self.numbers[known] = [float(value) for value in values.tolist()]
         except (TypeError, ValueError) as error:
             raise ValueError(
                 f"categorical=False puts y on a scale, which needs numbers or dates: {error}. "
@@ -120,7 +120,7 @@ class Target:
     @property
     def limits(self) -> tuple[float, float]:
         """Least and greatest of the finite values on the scale; infinity is beyond its ends."""
-        finite = self.values[np.isfinite(self.values)]
+        finite = self.numbers[np.isfinite(self.numbers)]
         return (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0)
 
 

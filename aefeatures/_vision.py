@@ -65,6 +65,7 @@ def load_images(
 
     Examples
     --------
+    >>> import numpy as np
     >>> from aefeatures import load_images
     >>> dataset = [(np.zeros((28, 28), dtype=np.uint8), digit) for digit in (3, 8)]
     >>> X, y = load_images(dataset)

@@ -1,4 +1,7 @@
+import itertools
+import re
 import sys
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -14,6 +17,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 from sklearn.svm import SVC
 
+import aefeatures
 from aefeatures import (
     AutoencoderTransformer,
     LatentSpaceDisplay,
@@ -183,6 +187,52 @@ def test_tables_are_bars_with_names_in_units_of_the_scaling():
     np.testing.assert_allclose(drawn, scaled[np.isfinite(scaled)], rtol=1e-6)
 
 
+@pytest.fixture(scope="module")
+def wide():
+    """100 named columns in units that differ by six orders, four of which cannot be learned."""
+    r = np.random.default_rng(0)
+    X = r.normal(size=(300, 2)) @ r.normal(size=(2, 100))
+    noise = [7, 20, 61, 90]
+    X[:, noise] = r.normal(size=(300, 4))
+    X *= 10.0 ** r.integers(-3, 4, 100)
+    X = pd.DataFrame(X, columns=[f"sensor_{i}" for i in range(100)])
+    transformer = AutoencoderTransformer(2, max_epochs=40, random_state=0)
+    return X, [f"sensor_{i}" for i in noise], transformer
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+def test_wide_tables_show_the_worst_columns_by_name(wide, scaled):
+    X, noise, estimator = wide
+    if scaled:
+        estimator = make_pipeline(StandardScaler(), estimator)
+    display = ReconstructionDisplay.from_estimator(estimator.fit(X), X, n_samples=8)
+    labels = [t.get_text() for t in draw(display).ax_.get_yticklabels()]
+    assert len(labels) == 2 * 15
+    assert set(labels[:4]) == set(noise)
+    assert labels[:15] == labels[15:]
+    assert display.ax_.get_xlabel().startswith("15 of 100 columns")
+    difference = (display.originals - display.reconstructions) / display.scale
+    worst = np.abs(difference).mean(axis=0).argsort()[::-1]
+    assert labels[:15] == [f"sensor_{i}" for i in worst[:15]]
+    bars = np.array([bar.datavalues for bar in display.plot(max_features=3).ax_.containers])
+    np.testing.assert_allclose(
+        bars[:8], ((display.originals - display.center) / display.scale)[:, worst[:3]]
+    )
+
+
+def test_missing_values_are_not_among_the_worst(digits):
+    X = digits[1][:5].copy()
+    X[:, 3] = np.nan
+    X[:2, 4] = np.nan
+    display = ReconstructionDisplay(X, digits[1][:5] + np.arange(64) / 64)
+    labels = [t.get_text() for t in display.plot(kind="bars").ax_.get_yticklabels()]
+    assert labels[:15] == [str(i) for i in range(63, 48, -1)]
+    labels = display.plot(kind="bars", max_features=64).ax_.get_yticklabels()
+    assert len(labels) == 128
+    with pytest.raises(ValueError, match="max_features must be at least 1, got 0"):
+        display.plot(max_features=0)
+
+
 def test_many_rows_are_thinned_out_evenly(fitted, digits):
     display = ReconstructionDisplay.from_estimator(fitted, digits[1], n_samples=4)
     np.testing.assert_array_equal(display.originals, digits[1][[0, 149, 299, 449]])
@@ -298,6 +348,155 @@ def test_more_classes_than_colours_differ_by_marker():
     display = draw(LatentSpaceDisplay(np.eye(15)[:, :2], y=y).plot())
     handles = display.ax_.get_legend().legend_handles
     assert len({(h.get_color(), h.get_marker()) for h in handles}) == 15
+
+
+def inside(extent, figure):
+    """Whether all of it is in the figure."""
+    return (
+        0 <= extent.x0 < extent.x1 <= figure.bbox.x1
+        and 0 <= extent.y0 < extent.y1 <= figure.bbox.y1
+    )
+
+
+def legend_of(display):
+    (legend,) = [ax.get_legend() for ax in display.figure_.axes if ax.get_legend() is not None]
+    return legend
+
+
+def cells(display):
+    return [ax for ax in display.axes_.ravel() if ax is not None]
+
+
+@pytest.mark.parametrize("n", [2, 3, 4, 6])
+@pytest.mark.parametrize("n_classes", [10, 16, 20, 60])
+def test_legend_of_any_length_is_in_the_figure_and_shrinks_no_plot(n, n_classes):
+    codes = np.random.default_rng(0).normal(size=(240, n))
+    y = [f"a class with a long name, {i}" for i in np.arange(240) % n_classes]
+    display = draw(LatentSpaceDisplay(codes, y=y, target_name="kind").plot())
+    legend = legend_of(display)
+    extent = legend.get_window_extent()
+    assert inside(extent, display.figure_)
+    assert all(inside(t.get_window_extent(), display.figure_) for t in legend.get_texts())
+    for ax in cells(display):
+        assert not extent.overlaps(ax.bbox)
+        assert min(ax.bbox.width, ax.bbox.height) > (110 if n > 3 else 330)
+    names = legend_texts(legend)
+    assert len(names) == {60: 19}.get(n_classes, n_classes)
+    if n_classes == 60:
+        assert names[-1] == "42 other classes"
+    looks = {(h.get_color(), h.get_marker()) for h in legend.legend_handles}
+    assert len(looks) == len(names)
+    assert len({marker for _, marker in looks}) <= 3
+
+
+@pytest.mark.parametrize("layout", [None, "constrained", "tight"])
+@pytest.mark.parametrize("n", [2, 3])
+@pytest.mark.parametrize("by_hand", [False, True])
+def test_given_axes_make_room_for_the_legend(n, layout, by_hand):
+    figure = Figure(figsize=(8, 4), layout=layout)
+    projection = "3d" if n == 3 else None
+    if by_hand:
+        axes = [figure.add_axes((x, 0.1, 0.4, 0.8), projection=projection) for x in (0.05, 0.55)]
+    else:
+        axes = figure.subplots(1, 2, subplot_kw={"projection": projection})
+    codes = np.random.default_rng(0).normal(size=(160, n))
+    display = draw(LatentSpaceDisplay(codes, y=np.arange(160) % 16).plot(ax=axes[0]))
+    extent = display.ax_.get_legend().get_window_extent()
+    assert inside(extent, figure)
+    assert not extent.overlaps(axes[1].bbox)
+    if layout is None or by_hand:
+        assert not extent.overlaps(axes[0].bbox)
+    assert axes[0].bbox.width > 150
+
+
+def test_classes_without_a_mark_of_their_own_are_all_drawn():
+    y = [None, *(f"class {i}" for i in range(59))]
+    display = draw(LatentSpaceDisplay(np.eye(60)[:, :2], y=y).plot())
+    assert points(display) == 60
+    assert legend_texts(legend_of(display))[-2:] == ["41 other classes", "missing"]
+    display = draw(LatentSpaceDisplay(np.eye(60)[:, :1], y=y).plot())
+    labels = display.ax_.get_yticklabels()
+    assert [t.get_text() for t in labels][-2:] == ["41 other classes", "missing"]
+    boxes = [t.get_window_extent() for t in labels]
+    assert all(inside(box, display.figure_) for box in boxes)
+    assert all(a.y0 >= b.y1 for a, b in itertools.pairwise(boxes))
+
+
+def scale_of(display):
+    """The axes of the colour bar; of a single code those of the plot."""
+    others = [ax for ax in display.figure_.axes if ax.get_label() == "<colorbar>"]
+    others += [child for ax in display.figure_.axes for child in ax.child_axes]
+    return others[0] if others else display.ax_
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 5])
+def test_dates_are_on_a_scale_with_dates(n):
+    codes = np.random.default_rng(0).normal(size=(40, n))
+    y = pd.Series(pd.date_range("2019-01-01", periods=40, freq="50D", tz="UTC"), name="sold")
+    display = draw(LatentSpaceDisplay(codes, y=y).plot())
+    scale = scale_of(display)
+    assert scale.get_ylabel() == "sold"
+    labels = {t.get_text() for t in scale.get_yticklabels()}
+    assert {"2020", "2022", "2024"} <= labels
+    assert all(ax.get_legend() is None for ax in display.figure_.axes)
+    colors = np.concatenate([c.get_facecolors() for c in cells(display)[0].collections])
+    assert len(np.unique(colors, axis=0)) == 40
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 5])
+@pytest.mark.parametrize(("ends", "extend"), [([np.inf], "max"), ([-np.inf, np.inf], "both")])
+def test_infinity_leaves_the_scale_to_finite_values(n, ends, extend):
+    codes = np.random.default_rng(0).normal(size=(40, n))
+    y = np.linspace(0.5, 8.5, 40)
+    y[: len(ends)] = ends
+    display = draw(LatentSpaceDisplay(codes, y=y, target_name="ratio").plot())
+    drawn = [c for c in cells(display)[0].collections if len(c.get_offsets()) > 1]
+    assert sum(len(c.get_offsets()) for c in drawn) == 40
+    colors = np.concatenate([c.get_facecolors() for c in drawn])
+    assert len(np.unique(colors, axis=0)) == 40 - len(ends)  # that of an end
+    low, high = scale_of(display).get_ylim()
+    assert 0 < high - low < 10
+    if n > 1:
+        assert scale_of(display)._colorbar.extend == extend
+
+
+@pytest.mark.parametrize("values", [[np.inf, np.nan], [5.5, np.inf], [np.inf, -np.inf]])
+def test_scales_of_hardly_any_finite_value(values):
+    display = draw(LatentSpaceDisplay(np.eye(2), y=values, categorical=False).plot())
+    assert points(display) == 2
+
+
+@pytest.mark.parametrize(
+    ("n", "components", "told"),
+    [(8, None, True), (6, None, True), (5, None, False), (8, [0, 1, 2, 7], False)],
+)
+def test_grid_says_that_there_are_more_codes(n, components, told):
+    codes = np.random.default_rng(0).normal(size=(40, n))
+    display = draw(LatentSpaceDisplay(codes, components=components).plot())
+    texts = [t for ax in cells(display) for t in ax.texts]
+    assert [t.get_text().startswith(f"codes 0 to 4 of {n}") for t in texts] == [True] * told
+    for text in texts:
+        assert inside(text.get_window_extent(), display.figure_)
+        assert not any(text.get_window_extent().overlaps(ax.bbox) for ax in cells(display))
+
+
+@pytest.mark.parametrize(
+    "y", [pd.Series(list("abab"), name="kind"), pd.DataFrame({"kind": list("abab")})]
+)
+def test_name_of_the_series_is_the_title_without_an_estimator(y):
+    display = LatentSpaceDisplay(np.eye(4)[:, :2], y=y).plot()
+    assert legend_of(display).get_title().get_text() == "kind"
+
+
+def test_colours_are_those_of_the_paper():
+    # Petroff 2021 (arXiv:2107.02270), table of ten colours.
+    paper = "3f90da ffa90e bd1f01 94a4a2 832db6 a96b59 e76300 b9ac70 717581 92dadd"
+    display = LatentSpaceDisplay(np.eye(10)[:, :2], y=np.arange(10)).plot()
+    colors = [handle.get_color() for handle in legend_of(display).legend_handles]
+    assert colors == [f"#{color}" for color in paper.split()]
+    page = (Path(aefeatures.__file__).parent / "_latent_map.js").read_text(encoding="utf-8")
+    listed = re.search(r"const COLOURS = \[(.*?)\]", page, re.DOTALL)[1]
+    assert re.findall(r'"(#\w+)"', listed) == colors
 
 
 def test_trim_leaves_out_far_codes(digits):

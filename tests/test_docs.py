@@ -1,3 +1,6 @@
+import ast
+import builtins
+import doctest
 import re
 import sys
 from pathlib import Path
@@ -19,6 +22,32 @@ def test_code_in_the_docs_runs(page, tmp_path, monkeypatch):
     namespace = {}
     for block in blocks:
         exec(block, namespace)
+
+
+def examples():
+    """The examples in the docstrings of all public names."""
+    finder = doctest.DocTestFinder()
+    for name in [*aefeatures.__all__, "AutoencoderOversampler"]:
+        public = getattr(aefeatures, name)
+        if callable(public):
+            yield from (test for test in finder.find(public, name) if test.examples)
+
+
+def test_examples_import_what_they_use():
+    # Run as doctests they also see what their module imports.
+    unknown = set()
+    for test in examples():
+        tree = ast.parse("".join(example.source for example in test.examples))
+        nodes = list(ast.walk(tree))
+        known = {*dir(builtins), *(n.arg for n in nodes if isinstance(n, ast.arg))}
+        known |= {n.name for n in nodes if isinstance(n, ast.FunctionDef | ast.ClassDef)}
+        names = [n for n in nodes if isinstance(n, ast.Name)]
+        known |= {n.id for n in names if isinstance(n.ctx, ast.Store)}
+        for node in nodes:
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                known |= {alias.asname or alias.name.split(".")[0] for alias in node.names}
+        unknown |= {(test.name, n.id) for n in names if n.id not in known}
+    assert unknown == set()
 
 
 def recipe(word):

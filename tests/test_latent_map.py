@@ -1,13 +1,16 @@
 import base64
+import io
 import json
 import re
 import sys
 import zlib
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 from scipy import sparse
 from sklearn.compose import make_column_transformer
 from sklearn.datasets import load_wine
@@ -16,7 +19,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler, OneHotEncoder, StandardScaler
 from torch import nn
 
-from aefeatures import AutoencoderTransformer, ConvNetwork, write_latent_map
+from aefeatures import AutoencoderTransformer, ConvNetwork, LatentSpaceDisplay, write_latent_map
 
 pytest.importorskip("plotly", reason="needs the extra 'map'")
 
@@ -143,6 +146,96 @@ def test_many_numbers_are_a_quantity_and_many_names_have_a_rest(fitted, digits, 
     target = contents(write_latent_map(fitted, X, names, tmp_path / "page.html"))["target"]
     assert len(target["classes"]) == 39
     assert target["classes"][-1] == "22 other classes"
+
+
+DATES = pd.Series(pd.date_range("2023-03-01", periods=30, freq="18h", tz="Europe/Paris"))
+
+
+@pytest.mark.parametrize(
+    "y",
+    [
+        DATES,
+        np.array([np.inf, -np.inf, *range(28)]),
+        np.array([np.inf, *np.linspace(0, 1, 29)]),
+        pd.array([True, None, False] * 10, dtype="boolean"),
+        pd.array([3, None, 1] * 10, dtype="Int64"),
+        pd.Categorical(["low", "high", None] * 10, ["low", "mid", "high"]),
+        [f"class {i}" for i in range(15)] * 2,
+        pd.Series(pd.to_timedelta(range(30), "h")),
+    ],
+    ids=["dates", "infinite", "one infinite", "booleans", "integers", "ordered", "names", "hours"],
+)
+def test_targets_are_what_they_are_in_a_display(fitted, digits, tmp_path, y):
+    path = write_latent_map(fitted, digits[1][:30], y, tmp_path / "page.html")
+    classes = contents(path)["target"]["classes"]
+    display = LatentSpaceDisplay(np.eye(30)[:, :2], y=y).plot()
+    legend = display.ax_.get_legend()
+    plt.close(display.figure_)
+    assert classes == (None if legend is None else [t.get_text() for t in legend.get_texts()])
+
+
+def test_dates_are_exact_seconds_on_their_own_clock(fitted, digits, tmp_path):
+    path = write_latent_map(fitted, digits[1][:30], DATES, tmp_path / "page.html")
+    target = contents(path)["target"]
+    assert target["is_date"]
+    wall = DATES.dt.tz_localize(None).to_numpy().astype("M8[s]").astype(float)
+    np.testing.assert_array_equal(unpack(target["values"]), wall)
+
+
+def test_title_and_names(fitted, digits, tmp_path):
+    X, path = digits[1][:30], tmp_path / "page.html"
+    y = pd.Series(digits[3][:30], name="digit")
+    given = contents(write_latent_map(fitted, X, y, path))
+    assert (given["title"], given["target"]["name"], given["index"]) == (
+        "Latent map",
+        "digit",
+        None,
+    )
+    given = contents(write_latent_map(fitted, X, y, path, title=HOSTILE, target_name="a & b"))
+    assert (given["title"], given["target"]["name"]) == (HOSTILE, "a & b")
+    assert "window.hacked=1</script>" not in path.read_text(encoding="utf-8")
+    assert contents(write_latent_map(fitted, X, digits[3][:30], path))["target"]["name"] == "class"
+    assert contents(write_latent_map(fitted, X, X[:, 20] / 7, path))["target"]["name"] == "y"
+    with pytest.raises(TypeError, match="positional"):
+        write_latent_map(fitted, X, y, path, None, None, 10, "title")
+
+
+@pytest.mark.parametrize(
+    ("index", "name", "labels"),
+    [
+        (pd.RangeIndex(178), None, None),
+        (pd.Index(range(178)), None, None),
+        (pd.Index(range(5, 183)), "index", ["5", "6"]),
+        (
+            pd.Index([f"bottle {i}" for i in range(178)], name="wine"),
+            "wine",
+            ["bottle 0", "bottle 1"],
+        ),
+        (pd.date_range("2024-01-01", periods=178, name="day"), "day", ["2024-01-01", "2024-01-02"]),
+        (
+            pd.MultiIndex.from_product([["a", "b"], range(89)], names=["cellar", None]),
+            "cellar",
+            ["a, 0", "a, 1"],
+        ),
+        (pd.Index([None, np.nan, *map(str, range(176))]), "index", None),
+    ],
+)
+def test_index_of_a_frame(wine_fitted, wine, tmp_path, index, name, labels):
+    X = wine[0].set_index(index)
+    pipeline = make_pipeline("passthrough", wine_fitted)
+    for max_points in (178, 100):
+        path = write_latent_map(pipeline, X, path=tmp_path / "page.html", max_points=max_points)
+        given = contents(path)
+        if name is None:
+            assert given["index"] is None
+            continue
+        assert given["index"]["name"] == name
+        assert len(given["index"]["labels"]) == max_points
+        if labels is not None and max_points == 178:
+            assert given["index"]["labels"][:2] == labels
+        if len(set(map(str, index))) == 178 and index.nlevels == 1 and labels[0][0] != "2":
+            rows = unpack(given["rows"])
+            assert given["index"]["labels"] == [str(label) for label in index[rows]]
 
 
 @pytest.mark.parametrize("kind", ["array", "float32", "sparse", "frame", "list"])
@@ -470,6 +563,119 @@ def test_switching_a_class_hides_it(show, wine_map, wine):
     hover(page, row, place)
 
 
+@pytest.fixture(scope="module")
+def named_map(tmp_path_factory, wine):
+    """Three codes of rows with names, a missing and a far value in a column."""
+    X = wine[0].set_index(pd.Index([f"{HOSTILE}{i}" for i in range(178)], name="bottle"))
+    X.iloc[3, 12], X.iloc[0, 4] = 1e6, np.nan
+    transformer = AutoencoderTransformer(3, max_epochs=40, random_state=0).fit(X)
+    path = tmp_path_factory.mktemp("map") / "named.html"
+    y = pd.Series(wine[1], name="<b>cultivar</b>")
+    return write_latent_map(transformer, X, y, path, title=f"Wines {HOSTILE}")
+
+
+def drawn_colours(page):
+    """What Plotly was given as colours of the points, a list for each class."""
+    return page.evaluate(
+        "() => document.getElementById('plot').data.filter(t => !t.meta).map(t => t.marker.color)"
+    )
+
+
+def test_title_index_and_name_of_y_are_shown_as_text(show, named_map):
+    page = show(named_map)
+    assert page.title() == page.inner_text("h1") == f"Wines {HOSTILE}"
+    page.fill("#row", "7")
+    page.press("#row", "Enter")
+    assert page.inner_text("#index-term") == "bottle"
+    assert page.inner_text("#index") == f"{HOSTILE}7"
+    assert page.inner_text("#class-term") == "<b>cultivar</b>"
+    page.click("#pin")
+    assert f"{HOSTILE}7" in page.inner_text("#pins")
+    assert page.locator("main b, main img, h1 img").count() == 0
+
+
+def test_points_are_coloured_by_a_column(show, named_map, wine):
+    page = show(named_map)
+    options = page.locator("#colour option").all_inner_texts()
+    assert options == ["<b>cultivar</b>", "reconstruction error", *wine[0].columns]
+    assert all(isinstance(colour, str) for colour in drawn_colours(page))
+    page.click("#none")
+    page.locator("#legend button", has_text="low").click()
+    page.select_option("#colour", label="magnesium")
+    page.wait_for_timeout(300)
+    assert "magnesium is missing (1)" in page.inner_text("#scale")
+    # Classes stay switched off.
+    pressed = [b.get_attribute("aria-pressed") for b in page.locator("#legend button").all()]
+    assert sorted(pressed) == ["false", "false", "true"]
+    colours = drawn_colours(page)
+    position = page.locator("#legend .name").all_inner_texts().index("low")
+    low = colours[position]
+    assert len(low) == (wine[1] == "low").sum()
+    assert low[0] == "#8a8f98"  # missing
+    values = wine[0]["magnesium"][wine[1] == "low"].to_numpy()
+    lightness = [sum(map(int, re.findall(r"\d+", colour))) for colour in low[1:]]
+    order = np.argsort(values[1:], kind="stable")
+    assert np.corrcoef(np.arange(len(order)), np.array(lightness)[order])[0, 1] > 0.9
+    # One far value does not make the rest one colour, and is not hidden in the scale.
+    page.select_option("#colour", label="proline")
+    page.wait_for_timeout(300)
+    assert len(set(drawn_colours(page)[position])) > 30
+    assert "\u2265" in page.inner_text("#scale .ticks")
+    page.select_option("#colour", label="<b>cultivar</b>")
+    page.wait_for_timeout(300)
+    assert page.locator("#scale").is_hidden()
+    assert all(isinstance(colour, str) for colour in drawn_colours(page))
+
+
+@pytest.mark.parametrize("kind", ["dates", "infinite"])
+def test_scales_in_the_page(show, fitted, digits, tmp_path, kind):
+    y = DATES if kind == "dates" else np.array([np.inf, np.nan, *np.linspace(0.25, 7, 28)])
+    page = show(write_latent_map(fitted, digits[1][:30], y, tmp_path / "page.html"))
+    ticks = page.locator("#scale .ticks span").all_inner_texts()
+    (colours,) = drawn_colours(page)
+    if kind == "dates":
+        assert ticks == ["2023-03-01", "2023-03-11 21:00", "2023-03-22 18:00"]
+        page.fill("#row", "1")
+        page.press("#row", "Enter")
+        assert page.inner_text("#class") == "2023-03-01 18:00"
+        assert len(set(colours)) == 30
+    else:
+        assert ticks == ["0.25", "3.625", "\u2265 7"]
+        assert page.inner_text("#class") == "Infinity"
+        assert colours[0] == colours[-1] != colours[1]
+        assert len(set(colours)) == 29
+
+
+@pytest.mark.parametrize("kind", ["digits_map", "named_map"])
+def test_first_screen(show, request, kind):
+    """The points fill their panel, and the decoder is in sight."""
+    page = show(request.getfixturevalue(kind))
+    page.wait_for_timeout(300)
+    for element in ("#decoder-title", "#slider-0", "#slider-2", "#decoded > :last-child"):
+        box = page.locator(element).bounding_box()
+        assert box["y"] < 700
+        assert box["x"] + box["width"] <= 1280
+    plot = page.locator("#plot")
+    shape = plot.bounding_box()
+    images = []
+    for _ in range(2):
+        picture = Image.open(io.BytesIO(plot.screenshot())).convert("RGB")
+        images.append(np.asarray(picture, dtype=int))
+        page.click("#none")  # leaves the axes alone
+        page.wait_for_timeout(500)
+    rows, columns = np.nonzero(np.abs(images[0] - images[1]).max(axis=-1) > 40)
+    tall, wide = np.ptp(rows) / shape["height"], np.ptp(columns) / shape["width"]
+    assert max(tall, wide) > 0.65
+    assert min(tall, wide) > 0.35
+    margins = (
+        columns.min(),
+        shape["width"] - columns.max(),
+        rows.min(),
+        shape["height"] - rows.max(),
+    )
+    assert min(margins) > 4  # none is cut off
+
+
 def test_sliders_decode_as_inverse_transform(show, digits_map, fitted):
     page = show(digits_map)
     decoded = page.locator("#decoded canvas")
@@ -571,7 +777,7 @@ def test_missing_values_and_quantities(show, wine_fitted, wine, tmp_path):
     page = show(write_latent_map(wine_fitted, X, y, tmp_path / "page.html"))
     assert page.locator("#record tbody tr:nth-child(3) td").nth(1).inner_text() == "missing"
     assert float(page.inner_text("#class")) == pytest.approx(y[0], rel=1e-3)
-    assert "y is missing (1)" in page.inner_text("#legend")
+    assert "y is missing (1)" in page.inner_text("#scale")
 
 
 @pytest.mark.slow
