@@ -220,7 +220,7 @@ def _rebuild(cls: type[E], document: dict[str, Any], arrays: dict[str, np.ndarra
     encoder, decoder = _rebuild_network(
         network, n_features, n_components, spec, arrays, is_own=own is not None and network is own
     )
-    estimator.encoder_, estimator.decoder_ = encoder, decoder
+    estimator.__dict__.update(encoder_=encoder, decoder_=decoder)
     # Not measured: a row sent through takes what memory the sizes ask for, and time.
     cost = Cost(*(_count(document, name) for name in ("width", "multiply_adds")))
     estimator._cost = cost
