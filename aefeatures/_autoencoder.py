@@ -39,9 +39,11 @@ from aefeatures._callbacks import FitTask
 from aefeatures._checkpoint import Checkpoint, FitFile, digest, digest_of_rows
 from aefeatures._device import (
     PRECISIONS,
+    PublicModule,
     from_arrays,
     place,
     place_guest,
+    placed_before,
     resolve_device,
     resolve_saved_device,
     to_arrays,
@@ -339,8 +341,8 @@ class AutoencoderTransformer(
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = PARAMETER_CONSTRAINTS
 
-    encoder_: nn.Module
-    decoder_: nn.Module
+    encoder_ = PublicModule()
+    decoder_ = PublicModule()
     hidden_layer_sizes_: tuple[int, ...]
     n_features_in_: int
     n_iter_: int
@@ -504,7 +506,7 @@ class AutoencoderTransformer(
             If nothing was learned: the reconstructions are no better than the means of the
             columns, or all rows have the same code.
         """
-        resume = self.warm_start and hasattr(self, "encoder_")
+        resume = self.warm_start and "encoder_" in self.__dict__
         task = FitTask(self, X, y)
         ranks = current_ranks()
         with self._fitting(), ranks.together(), ExitStack() as closing:
@@ -595,7 +597,7 @@ class AutoencoderTransformer(
         >>> transformer.n_iter_
         3
         """
-        resume = hasattr(self, "encoder_")
+        resume = "encoder_" in self.__dict__
         ranks = current_ranks()
         with self._fitting(), ranks.together():
             self._fitted_library = name_of_array_library(X)
@@ -631,7 +633,7 @@ class AutoencoderTransformer(
             In float64 for float64 and 32- or 64-bit integer X, else in float32.
         """
         rows = self._check_fitted_rows(X, "transform")
-        encoder = self._placed(self.encoder_, rows.dtype)
+        encoder = self._placed("encoder_", rows.dtype)
         codes = self._map_chunks(
             lambda chunk: encoder(self._inputs(self._scaled(chunk), chunk)),
             rows,
@@ -655,7 +657,7 @@ class AutoencoderTransformer(
         check_is_fitted(self)
         check_array_library(self, Z, self._fitted_library, "inverse_transform")
         codes = check_codes(Z, self._n_features_out, self)
-        decoder = self._placed(self.decoder_, codes.dtype)
+        decoder = self._placed("decoder_", codes.dtype)
         rows = self._map_chunks(
             lambda chunk: self._in_units_of_X(decoder(to_tensor(chunk, self.device_))),
             codes,
@@ -790,9 +792,7 @@ class AutoencoderTransformer(
         check_is_fitted(self)
         if part not in ("encoder", "decoder", "autoencoder"):
             raise ValueError(f"part must be 'encoder', 'decoder' or 'autoencoder', got {part!r}.")
-        encoder, decoder, scaling, fill = copied(
-            (self.encoder_, self.decoder_, self._scaling, self._fill)
-        )
+        encoder, decoder, scaling, fill = copied(tuple(self.__dict__[name] for name in _MODULES))
         copies = not self._is_as_built
         if part == "encoder":
             return Encoder(encoder, scaling, fill).eval()
@@ -882,9 +882,13 @@ class AutoencoderTransformer(
         check_array_library(self, X, self._fitted_library, method)
         return check_rows(self, X, reset=False)
 
-    def _placed(self, module: nn.Module, dtype: np.dtype) -> Callable[[torch.Tensor], torch.Tensor]:
+    def _placed(self, name: str, dtype: np.dtype) -> Callable[[torch.Tensor], torch.Tensor]:
+        module, work = self.__dict__[name], work_dtype(dtype, self.device_)
+        placed = placed_before(module, self.device_, work)
+        if placed is not None:
+            return placed
         if is_as_built(self._network, module):
-            return place(module, self.device_, work_dtype(dtype, self.device_))
+            return place(module, self.device_, work)
         return place_guest(module, self.device_)
 
     def _score_samples(self, X: Rows) -> np.ndarray:
@@ -901,8 +905,8 @@ class AutoencoderTransformer(
         n_columns: int | None,
     ) -> np.ndarray:
         """Apply `function` to rows and reconstructions in the network's range."""
-        encoder = self._placed(self.encoder_, X.dtype)
-        decoder = self._placed(self.decoder_, X.dtype)
+        encoder = self._placed("encoder_", X.dtype)
+        decoder = self._placed("decoder_", X.dtype)
 
         def on_chunk(rows: Rows) -> Any:
             scaled = self._scaled(rows)
@@ -1088,11 +1092,10 @@ class AutoencoderTransformer(
             torch.Generator("cpu").manual_seed(seed),
             principal_axes=axes,
         )
-        self.encoder_, self.decoder_ = build_network(
-            self._network, X.shape[1], self._n_features_out, spec=spec
-        )
+        modules = build_network(self._network, X.shape[1], self._n_features_out, spec=spec)
+        self.__dict__.update(zip(("encoder_", "decoder_"), modules, strict=True))
         with random_state_for([self._network], seed).borrowed():
-            self._cost = cost_per_row(nn.Sequential(self.encoder_, self.decoder_), X.shape[1])
+            self._cost = cost_per_row(nn.Sequential(*modules), X.shape[1])
 
     def _open_checkpoint(self, X: Rows, y: np.ndarray | None, resume: bool) -> FitFile:
         parameters = self.get_params(deep=False).items()
@@ -1107,7 +1110,7 @@ class AutoencoderTransformer(
             None if self.random_state is None and not resume else self._seed,
         ]
         if resume:
-            modules = (self.encoder_, self.decoder_)
+            modules = tuple(self.__dict__[name] for name in _MODULES[:2])
             depends_on += [
                 modules,
                 self._heads,
@@ -1160,7 +1163,7 @@ class AutoencoderTransformer(
 
     @property
     def _is_as_built(self) -> bool:
-        return is_as_built(self._network, self.encoder_, self.decoder_)
+        return is_as_built(self._network, *(self.__dict__[name] for name in _MODULES[:2]))
 
     def _make_training_batches(
         self, X: Rows, rows: np.ndarray | None, counts: list[int], ranks: Ranks
@@ -1193,7 +1196,7 @@ class AutoencoderTransformer(
         **settings: Any,
     ) -> tuple[nn.Sequential, RowLoss, TrainingResult]:
         """Train a copy of the network on the device; return it, the loss it was trained with."""
-        fill, encoder, decoder = copied((self._fill, self.encoder_, self.decoder_))
+        encoder, decoder, _, fill = copied(tuple(self.__dict__[name] for name in _MODULES))
         as_built = self._is_as_built
         if not as_built:
             encoder, decoder = Guest(encoder), Guest(decoder)
@@ -1271,9 +1274,8 @@ class AutoencoderTransformer(
         encoder, decoder = autoencoder.cpu()
         if self._learns_missing:
             self._fill, encoder = encoder.children()
-        self.encoder_, self.decoder_ = (
-            part.network if isinstance(part, Guest) else part for part in (encoder, decoder)
-        )
+        for name, part in (("encoder_", encoder), ("decoder_", decoder)):
+            self.__dict__[name] = part.network if isinstance(part, Guest) else part
         self.n_iter_ += len(result.loss_curve)
         self.n_steps_ += result.n_steps
         self.loss_curve_ = self.loss_curve_ + result.loss_curve

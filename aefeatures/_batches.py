@@ -218,7 +218,7 @@ class Batches:
 
     def __len__(self) -> int:
         n_rows = self.n_rows
-        if self._no_single_rows and self.batch_size == 2:
+        if self._no_single_rows and self.batch_size == 2 and n_rows > 1:
             n_rows -= n_rows % 2  # the last batch has three rows
         return -(-n_rows // self.batch_size)
 

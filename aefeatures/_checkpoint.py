@@ -358,7 +358,8 @@ def _items(value: Any) -> list[Any]:
         return [value.fget, value.fset]
     if isinstance(value, nn.Module):
         settings = {name: each for name, each in vars(value).items() if name[0] != "_"}
-        return [type(value), repr(value), settings, dict(value.state_dict())]
+        trained = [parameter.requires_grad for parameter in value.parameters()]
+        return [type(value), repr(value), settings, dict(value.state_dict()), trained]
     reduced = value.__reduce_ex__(2)  # what makes it what it is, as pickle has it
     return [reduced] if isinstance(reduced, str) else list(reduced[:3])
 

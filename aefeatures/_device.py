@@ -13,18 +13,17 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 import numpy as np
 import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
-from aefeatures._networks import Guest, copied, is_own_layer, layers_in, layers_of, results_in
+from aefeatures._networks import OWN_LAYERS, Guest, copied, layers_in, layers_of, results_in
 
 T = TypeVar("T")
 
@@ -38,6 +37,9 @@ _MULTI_THREAD_WORK = 50_000_000
 
 # Copies that `place` made, for as long as the module they were made of lives.
 _placed: WeakKeyDictionary[nn.Module, _Placed] = WeakKeyDictionary()
+
+# Modules that were given out, for as long as they live.
+_public: WeakSet[nn.Module] = WeakSet()
 
 _memcmp = (ctypes.cdll.msvcrt if sys.platform == "win32" else ctypes.CDLL(None)).memcmp
 _memcmp.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t]
@@ -154,9 +156,6 @@ def place(module: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Mod
     """
     settle_after_fork()
 
-    def target(tensor: torch.Tensor) -> torch.dtype:
-        return dtype if tensor.is_floating_point() else tensor.dtype
-
     layers = layers_of(module)
     tensors = [
         tensor
@@ -165,30 +164,66 @@ def place(module: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Mod
         for tensor in group.values()
         if tensor is not None
     ]
+    kept = _placed.get(module)
+    if kept is not None and kept.is_of(device, dtype, layers, tensors):
+        return kept.module
+
+    def target(tensor: torch.Tensor) -> torch.dtype:
+        return dtype if tensor.is_floating_point() else tensor.dtype
+
     if all(t.device == device and t.dtype == target(t) for t in tensors):
         return module
-    kept = _placed.get(module)
-    if kept is None or not kept.is_of(device, dtype, layers, tensors):
-        memo: dict[int, Any] = {id(t): t.detach().to(device, target(t)) for t in tensors}
-        kept = _placed[module] = _Placed(
-            copy.deepcopy(module, memo),
-            device,
-            dtype,
-            _settings(layers),
-            [tensor.detach().clone() for tensor in tensors],
-        )
-    return kept.module
+    memo: dict[int, Any] = {id(t): t.detach().to(device, target(t)) for t in tensors}
+    placed = _Placed(copy.deepcopy(module, memo), device, dtype, layers, tensors)
+    _placed[module] = placed
+    return placed.module
 
 
-@dataclass(frozen=True)
+class PublicModule:
+    """A module as an attribute of an estimator. It notes who reads or sets it from outside.
+
+    They may change its weights unseen, so that from then on `place` has to compare them, which
+    for large networks takes as long as to encode a row. The estimator reads its `__dict__` instead.
+    """
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, estimator: Any, owner: type | None = None) -> nn.Module:
+        module: nn.Module | None = None if estimator is None else vars(estimator).get(self._name)
+        if module is None:
+            kind = type(estimator).__name__ if owner is None else owner.__name__
+            raise AttributeError(f"{kind!r} object has no attribute {self._name!r}")
+        _public.add(module)
+        return module
+
+    def __set__(self, estimator: Any, module: nn.Module) -> None:
+        _public.add(module)
+        estimator.__dict__[self._name] = module
+
+
+def placed_before(module: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module | None:
+    """Return the copy that `place` made, if nobody has had hold of the module."""
+    kept = None if module in _public else _placed.get(module)
+    return None if kept is None or kept.made_for != (device, dtype) else kept.module
+
+
 class _Placed:
     """A copy that `place` made, and what the module was then."""
 
-    module: nn.Module
-    device: torch.device
-    dtype: torch.dtype
-    settings: list[Any]
-    tensors: list[torch.Tensor]
+    def __init__(
+        self,
+        module: nn.Module,
+        device: torch.device,
+        dtype: torch.dtype,
+        layers: list[nn.Module],
+        tensors: list[torch.Tensor],
+    ) -> None:
+        self.module = module
+        self.made_for = device, dtype
+        self._settings = _settings(layers)
+        self._values = [tensor.detach().clone() for tensor in tensors]
+        self._memory = [(t.shape, t.dtype, t.data_ptr(), t.nbytes) for t in self._values]
 
     def is_of(
         self,
@@ -200,28 +235,30 @@ class _Placed:
         """Whether it is the copy of a module of these layers and tensors.
 
         Tensors are compared by their values: a change through `data` leaves nothing else behind.
+        `torch.equal` would take six times as long.
         """
         settings = _settings(layers)
-        return (
-            self.device == device
-            and self.dtype == dtype
-            and len(self.settings) == len(settings)
-            and all(map(operator.is_, self.settings, settings))
-            and len(self.tensors) == len(tensors)
-            and all(map(_same_bytes, self.tensors, tensors))
-        )
+        if (
+            self.made_for != (device, dtype)
+            or len(settings) != len(self._settings)
+            or not all(map(operator.is_, settings, self._settings))
+            or len(tensors) != len(self._memory)
+        ):
+            return False
+        for tensor, (shape, its_dtype, start, n_bytes) in zip(tensors, self._memory, strict=True):
+            if (
+                tensor.shape != shape
+                or tensor.dtype is not its_dtype
+                or not (tensor.is_cpu and tensor.is_contiguous())
+                or _memcmp(start, tensor.data_ptr(), n_bytes)
+            ):
+                return False
+        return True
 
 
 def _settings(layers: list[nn.Module]) -> list[Any]:
-    """The attributes of modules, also the dictionaries that hold their modules and tensors."""
+    """The attributes of modules, including the dictionaries that hold modules and tensors."""
     return [value for layer in layers for value in layer.__dict__.values()]
-
-
-def _same_bytes(one: torch.Tensor, other: torch.Tensor) -> bool:
-    """Whether two tensors on the CPU are the same; `torch.equal` takes six times as long."""
-    if one.shape != other.shape or one.dtype != other.dtype or not other.is_contiguous():
-        return False
-    return _memcmp(one.data_ptr(), other.data_ptr(), one.nbytes) == 0
 
 
 def place_guest(module: nn.Module, device: torch.device) -> Callable[[torch.Tensor], torch.Tensor]:
@@ -268,7 +305,9 @@ def to_arrays(modules: T) -> T:
             for tensor in group.values():
                 if tensor is None:
                     continue
-                plain = is_own_layer(layer) and tensor.requires_grad == (group is layer._parameters)
+                plain = type(layer) in OWN_LAYERS and tensor.requires_grad == (
+                    group is layer._parameters
+                )
                 if not plain or id(tensor) in memo:  # shared
                     memo[id(tensor)] = _Held(tensor)
                 else:
@@ -284,12 +323,13 @@ def from_arrays(modules: T) -> T:
     """Undo `to_arrays`."""
     memo: dict[int, Any] = {}
     for layer in layers_in(modules):
-        for group in (layer._parameters, layer._buffers):
+        groups: tuple[dict[str, Any], ...] = (layer._parameters, layer._buffers)
+        for group in groups:
             for held in group.values():
                 if held is None or id(held) in memo:
                     continue
                 if not isinstance(held, _Held):
-                    array, is_parameter, requires_grad = held, group is layer._parameters, True
+                    array, is_parameter, requires_grad = held, group is groups[0], True
                 else:
                     array, is_parameter = held.array, held.is_parameter
                     requires_grad = held.requires_grad
@@ -299,7 +339,7 @@ def from_arrays(modules: T) -> T:
     for layer in layers_in(tensors):
         if parametrize.is_parametrized(layer):
             parametrize._inject_new_class(layer)
-            for name in layer.parametrizations:
+            for name in layer.parametrizations:  # type: ignore[union-attr]
                 parametrize._inject_property(layer, name)
     return tensors
 

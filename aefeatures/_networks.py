@@ -397,7 +397,7 @@ def _check_callable(network: Any) -> None:
 
 
 # What this library's networks consist of. None of it changes what it is given in place.
-_LAYERS = {
+OWN_LAYERS = {
     *ACTIVATIONS.values(),
     BatchNorm,
     FillMissing,
@@ -420,7 +420,7 @@ def is_as_built(network: Any, *modules: nn.Module) -> bool:
     are public: their layers may have been replaced since, or got hooks.
     """
     return type(network) in (DenseNetwork, ConvNetwork) and all(
-        is_own_layer(layer)
+        type(layer) in OWN_LAYERS
         and not (
             layer._forward_pre_hooks
             or layer._forward_hooks
@@ -431,11 +431,6 @@ def is_as_built(network: Any, *modules: nn.Module) -> bool:
         for module in modules
         for layer in layers_of(module)
     )
-
-
-def is_own_layer(layer: nn.Module) -> bool:
-    """Whether it is of a kind that this library's networks consist of."""
-    return type(layer) in _LAYERS
 
 
 def layers_of(module: nn.Module) -> list[nn.Module]:

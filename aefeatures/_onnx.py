@@ -21,6 +21,7 @@ from torch import nn
 
 from aefeatures._autoencoder import AutoencoderTransformer
 from aefeatures._batches import work_dtype
+from aefeatures._device import PRECISIONS
 from aefeatures._validation import check_rows
 from aefeatures._version import __version__
 
@@ -284,12 +285,16 @@ def _export(
     """
     onnx = _import("onnx")
     module = transformer.to_module(cast("Any", "autoencoder" if part == "reconstruct" else part))
-    dtype_of_network = work_dtype(dtype, torch.device("cpu"))
+    dtype_of_results = dtype_of_network = work_dtype(dtype, torch.device("cpu"))
+    if not transformer._is_as_built:  # which may not be converted
+        dtype_of_network = PRECISIONS[transformer.precision]
     for name, child in module.named_children():
         if name != "scaling":  # which computes in the precision that it needs
             child.to(dtype_of_network)
     if part == "reconstruct":
         module = _Second(module)
+    if dtype_of_network != dtype_of_results:
+        module = _Cast(module, dtype_of_results)
     n_columns = transformer._n_features_out if part == "decoder" else transformer.n_features_in_
     rows = (torch.from_numpy(np.zeros((2, n_columns), dtype)),)
     source, result = _NAMES[part]
@@ -330,6 +335,18 @@ class _Second(nn.Module):
 
     def forward(self, X: torch.Tensor) -> torch.Tensor:
         return self.module(X)[1]
+
+
+class _Cast(nn.Module):
+    """What a module returns, in another precision."""
+
+    def __init__(self, module: nn.Module, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.module = module
+        self.dtype = dtype
+
+    def forward(self, X: torch.Tensor) -> torch.Tensor:
+        return self.module(X).to(self.dtype)
 
 
 def _leave_out_notes(model: Any) -> None:

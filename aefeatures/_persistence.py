@@ -150,6 +150,11 @@ def _describe(estimator: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         "multiply_adds": estimator._cost.multiply_adds,
         "max_epochs_": getattr(estimator, "max_epochs_", None),
         "task_": getattr(estimator, "task_", None),
+        "frozen": [
+            name
+            for name, parameter in _parameters(estimator.__dict__)
+            if not parameter.requires_grad
+        ],
         **{name: getattr(estimator, name) for name in _COUNTS},
         "rng": [
             generator["state"]["state"],
@@ -159,7 +164,8 @@ def _describe(estimator: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         ],
         "output": getattr(estimator, "_sklearn_output_config", {}).get("transform"),
     }
-    modules = (estimator.encoder_, estimator.decoder_, estimator._scaling, estimator._fill)
+    fitted = estimator.__dict__
+    modules = (fitted["encoder_"], fitted["decoder_"], estimator._scaling, estimator._fill)
     arrays = {"loss_curve": np.asarray(estimator.loss_curve_, np.float64)}
     if estimator.validation_loss_curve_ is not None:
         arrays["validation_loss_curve"] = np.asarray(estimator.validation_loss_curve_, np.float64)
@@ -228,7 +234,11 @@ def _rebuild(cls: type[E], document: dict[str, Any], arrays: dict[str, np.ndarra
     encoder, decoder = _rebuild_network(
         network, n_features, n_components, spec, arrays, is_own=own is not None and network is own
     )
-    estimator.encoder_, estimator.decoder_ = encoder, decoder
+    estimator.__dict__.update(encoder_=encoder, decoder_=decoder)
+    if "frozen" in document:  # older files lack it
+        frozen = _typed(document, "frozen", list)
+        for name, parameter in _parameters(estimator.__dict__):
+            parameter.requires_grad_(name not in frozen)
     # Not measured: a row sent through takes what memory the sizes ask for, and time.
     cost = Cost(*(_count(document, name) for name in ("width", "multiply_adds")))
     estimator._cost = cost
@@ -314,6 +324,15 @@ def _restore(part: str, module: nn.Module, arrays: dict[str, np.ndarray], *, ass
             )
     module.load_state_dict(tensors, assign=assign)
     module.eval()
+
+
+def _parameters(fitted: dict[str, Any]) -> list[tuple[str, nn.Parameter]]:
+    """The parameters of the network, with names that begin with the part."""
+    return [
+        (f"{part}.{name}", parameter)
+        for part in ("encoder", "decoder")
+        for name, parameter in fitted[f"{part}_"].named_parameters()
+    ]
 
 
 def _tensor(array: np.ndarray) -> torch.Tensor:

@@ -9,6 +9,7 @@ import aefeatures._batches
 from aefeatures._batches import (
     Batches,
     RowView,
+    StreamedBatches,
     code_dtype,
     exceeds_memory,
     is_lazy,
@@ -199,6 +200,44 @@ def test_the_rest_of_an_epoch_is_that_of_the_whole(
         for ours, theirs in zip(rest, whole[n_done:], strict=True):
             assert torch.equal(ours[0], theirs[0])
             np.testing.assert_array_equal(ours[1], theirs[1])
+
+
+@pytest.mark.parametrize("n_rows", [*range(1, 14), 65, 101, 129])
+@pytest.mark.parametrize("batch_size", [2, 3, 4, 64])
+@pytest.mark.parametrize("source", ["array", "map", "stream"])
+def test_no_row_is_a_batch_alone(tmp_path, larger_than_memory, n_rows, batch_size, source):
+    rows = np.repeat(np.arange(1.0 * n_rows)[:, None], 2, axis=1)
+    if source == "map":
+        np.save(tmp_path / "X.npy", rows)
+        made = batches(np.load(tmp_path / "X.npy", mmap_mode="r"), batch_size, no_single_rows=True)
+    elif source == "array":
+        made = batches(rows, batch_size, no_single_rows=True)
+    else:
+        made = StreamedBatches(
+            lambda: (rows[i : i + 64 * 3] for i in range(0, n_rows, 64 * 3)),
+            n_rows,
+            2,
+            lambda part: part / 2,
+            batch_size=batch_size,
+            device=CPU,
+            dtype=torch.float32,
+            no_single_rows=True,
+        )
+    whole = list(made.indexed_epoch(np.random.default_rng(0)))
+    sizes = [len(part) for part, _ in whole]
+    assert len(whole) == len(made)
+    assert min(sizes) >= min(2, n_rows)
+    assert max(sizes) <= max(batch_size, 3)
+    seen = torch.cat([part for part, _ in whole]).numpy()[:, 0] * 2
+    np.testing.assert_array_equal(np.sort(seen), rows[:, 0])
+    if source != "stream":
+        for part, index in whole:
+            np.testing.assert_array_equal(part, rows[index] / 2)
+        for n_done in range(len(whole)):
+            skip = sum(sizes[:n_done])
+            rest = list(made.indexed_epoch(np.random.default_rng(0), skip))
+            assert [len(part) for part, _ in rest] == sizes[n_done:]
+            assert all(map(torch.equal, [part for part, _ in rest], [p for p, _ in whole[n_done:]]))
 
 
 def test_chunks_cover_all_rows(monkeypatch):

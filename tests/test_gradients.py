@@ -1,14 +1,20 @@
-from types import SimpleNamespace
+from types import MethodType, SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
+from torch.nn.modules.module import register_module_forward_hook
+from torch.nn.utils import parametrizations, prune
 
+from aefeatures import AutoencoderTransformer
 from aefeatures._gradients import DenseGradient, gradient_step
 from aefeatures._losses import LOSSES, resolve_loss
 from aefeatures._networks import BuildSpec, DenseNetwork
 from aefeatures._optimizer import Adam
 from aefeatures._regularizers import Objective
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*learned nothing")
 
 NO_BATCHES = SimpleNamespace(device=torch.device("cpu"), take=None)
 NO_INDEX = np.empty(0, dtype=int)
@@ -73,3 +79,190 @@ def test_a_frozen_layer_goes_through_autograd_and_stays():
     model = autoencoder()
     model[0][0].weight.requires_grad_(False)
     assert not DenseGradient.covers(model)
+
+
+def stack(n_in, n_out, bias=True):
+    return nn.Sequential(nn.Linear(n_in, 6, bias=bias), nn.ReLU(), nn.Linear(6, n_out, bias=bias))
+
+
+def without_bias(n, k):
+    return stack(n, k, bias=False), stack(k, n)
+
+
+def a_layer_twice(n, k):
+    layer = nn.Linear(6, 6)
+    encoder = nn.Sequential(nn.Linear(n, 6), nn.ReLU(), layer, nn.ReLU(), layer, nn.Linear(6, k))
+    return encoder, stack(k, n)
+
+
+def a_layer_in_both(n, k):
+    layer = nn.Linear(6, 6)
+    return (
+        nn.Sequential(nn.Linear(n, 6), nn.ReLU(), layer, nn.Linear(6, k)),
+        nn.Sequential(nn.Linear(k, 6), nn.ReLU(), layer, nn.Linear(6, n)),
+    )
+
+
+def hooked(register):
+    def network(n, k):
+        encoder, decoder = stack(n, k), stack(k, n)
+        register(encoder[-1])
+        return encoder, decoder
+
+    return network
+
+
+def replace_forward(layer):
+    def forward(self, X):
+        return 3 * nn.functional.linear(X, self.weight, self.bias)
+
+    layer.forward = MethodType(forward, layer)
+
+
+OF_ONES_OWN = {
+    "without bias": without_bias,
+    "a layer twice": a_layer_twice,
+    "a layer in both": a_layer_in_both,
+    "plain": lambda n, k: (stack(n, k), stack(k, n)),
+    "forward hook": hooked(lambda layer: layer.register_forward_hook(lambda m, i, out: 5 * out)),
+    "pre-hook": hooked(lambda layer: layer.register_forward_pre_hook(lambda m, i: (i[0] / 3,))),
+    "backward hook": hooked(
+        lambda layer: layer.register_full_backward_hook(lambda m, i, o: (i[0] / 9,))
+    ),
+    "forward of its own": hooked(replace_forward),
+    "pruned": hooked(lambda layer: prune.l1_unstructured(layer, "weight", 0.5)),
+    "spectral norm": hooked(parametrizations.spectral_norm),
+    "weight norm": hooked(parametrizations.weight_norm),
+}
+
+
+class Wrapped(nn.Module):
+    def __init__(self, module):
+        super().__init__()
+        self.module = module
+
+    def forward(self, X):
+        return self.module(X)
+
+
+@pytest.mark.parametrize("name", sorted(OF_ONES_OWN))
+def test_networks_of_ones_own_train_as_when_they_are_wrapped(digits, name):
+    X = digits[0][:100]
+    network = OF_ONES_OWN[name]
+
+    def fitted(network):
+        return AutoencoderTransformer(2, network=network, max_epochs=30, random_state=0).fit(X)
+
+    bare = fitted(network)
+    wrapped = fitted(lambda n, k: tuple(map(Wrapped, network(n, k))))
+    np.testing.assert_array_equal(bare.transform(X), wrapped.transform(X))
+    assert bare.loss_curve_ == wrapped.loss_curve_
+    error = -bare.score(X)  # what was trained is what transforms
+    assert error == pytest.approx(bare.loss_curve_[-1], rel=0.1)
+
+
+def test_hooks_of_parameters_take_part_in_the_training(digits):
+    def network(n, k):
+        encoder, decoder = stack(n, k), stack(k, n)
+        encoder[0].weight.register_hook(lambda gradient: gradient * mask)
+        decoder[0].weight.register_post_accumulate_grad_hook(lambda weight: set_to_zero(weight))
+        first.extend(part[0].weight.detach().clone() for part in (encoder, decoder))
+        return encoder, decoder
+
+    def set_to_zero(weight):
+        weight.grad.zero_()
+
+    first = []
+    mask = torch.zeros(6, 64)
+    mask[:, 32:] = 1
+    transformer = AutoencoderTransformer(2, network=network, max_epochs=2).fit(digits[0][:100])
+    same = transformer.encoder_[0].weight == first[0]
+    assert same[:, :32].all()
+    assert not same[:, 32:].all()
+    assert torch.equal(transformer.decoder_[0].weight, first[1])
+
+
+def zero_forward(layer):
+    layer.forward = MethodType(lambda self, X: 0 * nn.functional.linear(X, self.weight), layer)
+
+
+# All of them keep the encoder from learning.
+CHANGED = {
+    "forward hook": lambda t: t.encoder_[-1].register_forward_hook(lambda m, i, out: 0 * out),
+    "pre-hook": lambda t: t.decoder_.register_forward_pre_hook(lambda m, i: (0 * i[0],)),
+    "backward hook": lambda t: t.encoder_[-1].register_full_backward_pre_hook(
+        lambda m, gradients: (0 * gradients[0],)
+    ),
+    "hooks of parameters": lambda t: [
+        each.register_hook(lambda gradient: 0 * gradient) for each in t.encoder_.parameters()
+    ],
+    "forward of its own": lambda t: zero_forward(t.encoder_[-1]),
+}
+
+
+@pytest.mark.parametrize("change", sorted(CHANGED))
+@pytest.mark.parametrize("goes_on_by", ["fit", "partial_fit"])
+def test_what_was_done_to_our_layers_takes_part_in_further_training(digits, change, goes_on_by):
+    X = digits[0][:100]
+    transformer = AutoencoderTransformer(2, max_epochs=2, warm_start=True, random_state=0).fit(X)
+    CHANGED[change](transformer)
+    encoder, decoder = weights(transformer, "encoder_"), weights(transformer, "decoder_")
+    getattr(transformer, goes_on_by)(X)
+    assert weights(transformer, "encoder_") == encoder
+    assert weights(transformer, "decoder_") != decoder
+
+
+def weights(transformer, part):
+    return [each.tolist() for each in getattr(transformer, part).parameters()]
+
+
+def test_hooks_of_all_modules_take_part_in_the_training():
+    model = autoencoder()
+    assert DenseGradient.covers(model)
+    handle = register_module_forward_hook(lambda module, inputs, output: None)
+    try:
+        assert not DenseGradient.covers(model)
+    finally:
+        handle.remove()
+
+
+def test_a_network_that_looks_like_ours_goes_through_autograd():
+    model = autoencoder()
+    optimizer = Adam(model)
+    objective = Objective(model, LOSSES["mse"], [], NO_BATCHES, np.random.default_rng(0))
+    assert not isinstance(gradient_step(objective, optimizer.gradient), DenseGradient)
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        lambda n, k: (stack(n, k).requires_grad_(False), stack(k, n).requires_grad_(False)),
+        lambda n, k: (nn.AdaptiveAvgPool1d(k), nn.AdaptiveAvgPool1d(n)),
+    ],
+    ids=["frozen", "none"],
+)
+def test_a_network_without_weights_to_train_is_refused(digits, network):
+    transformer = AutoencoderTransformer(2, network=network, max_epochs=1)
+    with pytest.raises(ValueError, match=r"no weights to train: all of its \d+ parameters have"):
+        transformer.fit(digits[0][:20])
+
+
+def test_a_network_frozen_after_fit_is_refused(digits):
+    transformer = AutoencoderTransformer(2, max_epochs=1).fit(digits[0][:20])
+    transformer.encoder_.requires_grad_(False)
+    transformer.partial_fit(digits[0][:20])
+    transformer.decoder_.requires_grad_(False)
+    with pytest.raises(ValueError, match="no weights to train"):
+        transformer.partial_fit(digits[0][:20])
+
+
+def test_a_loss_that_depends_on_no_weight_is_refused(digits):
+    class Detached(nn.Linear):
+        def forward(self, X):
+            return super().forward(X).detach()
+
+    transformer = AutoencoderTransformer(
+        2, network=lambda n, k: (Detached(n, k), Detached(k, n)), max_epochs=1
+    )
+    with pytest.raises(ValueError, match="does not depend on any weight of the network"):
+        transformer.fit(digits[0][:20])

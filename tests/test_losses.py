@@ -1,8 +1,12 @@
+import numpy as np
 import pytest
 import torch
 from sklearn import metrics
 
+from aefeatures import AutoencoderTransformer
 from aefeatures._losses import LOSSES, leave_out_missing, resolve_loss
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*learned nothing")
 
 
 @pytest.fixture
@@ -59,3 +63,26 @@ def test_missing_values_are_left_out(pair, name):
     rows.sum().backward()
     assert torch.isfinite(reconstruction.grad).all()
     assert (reconstruction.grad[0, 2], reconstruction.grad[1].abs().max()) == (0, 0)
+
+
+@pytest.mark.parametrize("missing", [False, True])
+def test_losses_of_ones_own_may_work_in_place(missing):
+    X = np.random.default_rng(0).random((50, 6))
+    if missing:
+        X[::3, 1] = np.nan
+    before = X.copy()
+
+    def in_place(reconstruction, target):
+        return target.mul_(-1).add_(reconstruction.mul_(1)).square_().mean(dim=1)
+
+    def not_in_place(reconstruction, target):
+        return (target * -1 + reconstruction * 1).square().mean(dim=1)
+
+    transformers = [
+        AutoencoderTransformer(2, loss=loss, scaling=None, max_epochs=3, random_state=0).fit(X)
+        for loss in (in_place, not_in_place)
+    ]
+    scores = [transformer.score_samples(X) for transformer in transformers]
+    np.testing.assert_array_equal(X, before)
+    np.testing.assert_array_equal(*scores)
+    assert transformers[0].loss_curve_ == transformers[1].loss_curve_

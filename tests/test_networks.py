@@ -6,6 +6,7 @@ import pytest
 import torch
 from sklearn.base import clone
 from sklearn.decomposition import PCA
+from sklearn.model_selection import cross_val_score
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
@@ -274,3 +275,146 @@ def test_cost_counts_products_and_the_widest_layer():
     back = nn.Sequential(convolution, nn.ConvTranspose2d(5, 7, 3, 2, 1, output_padding=1))
     assert cost_per_row(convolution, 64) == Cost(80, 45 * 16)
     assert cost_per_row(back, 64) == Cost(7 * 64, 45 * 16 + 315 * 16)
+
+
+class InPlace(nn.Module):
+    """An operation in front of a linear layer, in place or not."""
+
+    def __init__(self, n_in, n_out, operation, in_place):
+        super().__init__()
+        self.layer = nn.Linear(n_in, n_out)
+        self.operation = operation
+        self.in_place = in_place
+
+    def forward(self, X):
+        return self.layer(self.operation(X if self.in_place else X.clone()))
+
+
+def set_a_column(X):
+    X[:, 0] = 0.3
+    return X
+
+
+def scale_the_transposed(X):
+    X.t().mul_(0.5)
+    return X
+
+
+OPERATIONS = {
+    "subtract": lambda X: X.sub_(0.5),
+    "rectify": lambda X: nn.functional.relu_(X.sub_(0.2)),
+    "set a column": set_a_column,
+    "transposed": scale_the_transposed,
+    "drop": lambda X: nn.functional.threshold_(X, 0.5, 0.0),
+}
+
+
+def working_in_place(operation, in_place=True):
+    def network(n, k):
+        return InPlace(n, k, operation, in_place), InPlace(k, n, operation, in_place)
+
+    return network
+
+
+def as_map(X, path):
+    written = np.memmap(path, X.dtype, "w+", shape=X.shape)
+    written[:] = X
+    written.flush()
+    return np.memmap(path, X.dtype, "r+", shape=X.shape)
+
+
+@pytest.mark.parametrize("name", sorted(OPERATIONS))
+@pytest.mark.parametrize("scaling", ["auto", None, "standard"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_modules_that_work_in_place_change_nothing_of_the_callers(tmp_path, name, scaling, dtype):
+    X = np.random.default_rng(0).random((70, 6)).astype(dtype)
+    rows = as_map(X, tmp_path / "rows")
+    params = {"scaling": scaling, "max_epochs": 3, "random_state": 0, "warm_start": True}
+    network = working_in_place(OPERATIONS[name])
+    transformer = AutoencoderTransformer(2, network=network, **params)
+    codes = transformer.fit(rows).partial_fit(rows).transform(rows)
+    kept = codes.copy()
+    results = [
+        codes,
+        transformer.inverse_transform(codes),
+        transformer.reconstruct(rows),
+        transformer.score_samples(rows),
+        transformer.score_samples(rows, per_feature=True),
+    ]
+    tensors = torch.from_numpy(np.array(rows)), torch.from_numpy(codes)
+    encoded, decoded = transformer.to_module("autoencoder")(tensors[0])
+    transformer.to_module("encoder")(tensors[0])
+    transformer.to_module("decoder")(tensors[1])
+    del rows
+    np.testing.assert_array_equal(np.fromfile(tmp_path / "rows", dtype).reshape(X.shape), X)
+    np.testing.assert_array_equal(tensors[0], X)
+    np.testing.assert_array_equal(codes, kept)
+    np.testing.assert_allclose(encoded.detach(), codes, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(decoded.detach(), results[2], rtol=1e-4, atol=1e-5)
+    # They learn and give the same as if they did not work in place.
+    other = AutoencoderTransformer(
+        2, network=working_in_place(OPERATIONS[name], in_place=False), **params
+    )
+    other.fit(X).partial_fit(X)
+    assert transformer.loss_curve_ == other.loss_curve_
+    expected = [
+        other.transform(X),
+        other.inverse_transform(codes),
+        other.reconstruct(X),
+        other.score_samples(X),
+        other.score_samples(X, per_feature=True),
+    ]
+    for result, each in zip(results, expected, strict=True):
+        np.testing.assert_array_equal(result, each)
+
+
+def normalized(*more):
+    def network(n, k):
+        encoder = nn.Sequential(nn.Linear(n, 5), nn.BatchNorm1d(5), *more, nn.Linear(5, k))
+        return encoder, nn.Sequential(nn.Linear(k, 5), nn.BatchNorm1d(5), nn.Linear(5, n))
+
+    return network
+
+
+class Standardize(nn.Module):
+    """Normalizes by hand: the deviation of one row is NaN."""
+
+    def forward(self, X):
+        return (X - X.mean(dim=0)) / (X.std(dim=0) + 1e-3) if self.training else X
+
+
+@pytest.mark.parametrize("network", [normalized(), normalized(Standardize())])
+@pytest.mark.parametrize(
+    ("n_rows", "batch_size"), [(129, 64), (65, 64), (5, 4), (5, 2), (4, 3), (3, 2)]
+)
+def test_a_row_left_over_is_no_batch_of_a_network_of_ones_own(network, n_rows, batch_size):
+    X = np.random.default_rng(0).normal(size=(n_rows, 7))
+    transformer = AutoencoderTransformer(
+        2, network=network, batch_size=batch_size, max_epochs=3, random_state=0
+    )
+    assert np.isfinite(transformer.fit(X).loss_curve_).all()
+    assert transformer.n_steps_ % 3 == 0
+    assert transformer.partial_fit(X).transform(X).shape == (n_rows, 2)
+
+
+def test_cross_validation_of_a_network_with_batch_normalization():
+    X = np.random.default_rng(0).normal(size=(194, 7))  # 129 or 130 rows in each fold
+    transformer = AutoencoderTransformer(2, network=normalized(), max_epochs=2, random_state=0)
+    assert np.isfinite(cross_val_score(transformer, X, cv=3)).all()
+
+
+@pytest.mark.parametrize(
+    ("n_rows", "batch_size", "message"),
+    [
+        (9, 1, "Set batch_size to 2 or more, got batch_size=1"),
+        (1, 64, "There is one row to train on: give more rows"),
+        (1, 1, "There is one row to train on: give more rows"),
+    ],
+)
+def test_batches_of_one_row_that_cannot_be_trained_on_say_what_to_change(
+    n_rows, batch_size, message
+):
+    X = np.random.default_rng(0).normal(size=(n_rows, 7))
+    transformer = AutoencoderTransformer(2, network=normalized(), batch_size=batch_size)
+    with pytest.raises(ValueError, match=message):
+        transformer.fit(X)

@@ -742,3 +742,43 @@ def test_transforms_that_do_not_fit_are_refused(digits, noise, image_shape, mess
     regularizer = Denoising(noise, image_shape=image_shape)
     with pytest.raises(ValueError, match=message):
         quick(regularizer).fit(digits[0])
+
+
+class WorksInPlace(Regularizer):
+    """Noise without a draw, in place or not."""
+
+    def __init__(self, in_place):
+        self.in_place = in_place
+
+    def prepare(self, data):
+        if self.in_place:
+            data.means.fill_(99)
+        return self
+
+    def corrupt(self, inputs, batch):
+        if self.in_place:
+            batch.rows[:, 1] = 5
+        return inputs.mul_(0.5) if self.in_place else inputs * 0.5
+
+    def perturb(self, codes, batch):
+        return codes.add_(0.1) if self.in_place else codes + 0.1
+
+    def penalty(self, batch):
+        return batch.codes.square().mean()
+
+
+@pytest.mark.parametrize("scaling", [None, "standard"])
+def test_regularizers_of_ones_own_may_work_in_place(scaling):
+    X = np.random.default_rng(0).random((50, 6))
+    before = X.copy()
+    first, second = (
+        AutoencoderTransformer(
+            2, regularizer=[WorksInPlace(in_place)], scaling=scaling, max_epochs=3, random_state=0
+        ).fit(X)
+        for in_place in (True, False)
+    )
+    np.testing.assert_array_equal(X, before)
+    np.testing.assert_array_equal(first.transform(X), second.transform(X))
+    assert first.loss_curve_ == second.loss_curve_
+    X[0, 0] = np.nan  # filled by the mean, which `prepare` got a copy of
+    np.testing.assert_array_equal(first.transform(X), second.transform(X))
