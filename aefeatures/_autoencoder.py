@@ -1001,7 +1001,7 @@ class AutoencoderTransformer(
         return FitFile(self.checkpoint, depends_on, self._seed)
 
     def _split(
-        self, n_rows: int, y: np.ndarray | None, ranks: Ranks = ALONE
+        self, n_rows: int, y: np.ndarray | None = None, ranks: Ranks = ALONE
     ) -> tuple[np.ndarray | None, np.ndarray | None]:
         """Training and validation rows; None stands for all and none."""
         if not self.early_stopping:

@@ -71,5 +71,13 @@ def test_other_losses_go_through_autograd(loss):
 
 def test_a_frozen_layer_goes_through_autograd_and_stays():
     model = autoencoder()
-    model[0][0].weight.requires_grad_(False)
+    frozen = model[0][0].weight.requires_grad_(False)
     assert not DenseGradient.covers(model)
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    optimizer = Adam(model)
+    step = step_of(model, optimizer, LOSSES["mse"])
+    for _ in range(3):
+        step(torch.rand(5, 14, dtype=torch.float64), NO_INDEX)
+        optimizer.step(1e-2)
+    for parameter, old in zip(model.parameters(), before, strict=True):
+        assert torch.equal(parameter, old) == (parameter is frozen)
