@@ -114,9 +114,9 @@ class AutoencoderGenerator(BaseEstimator):
 
     Notes
     -----
-    Rows of y that are missing (NaN, None, NA), or -1 among at least two other classes that are
-    integers, are unlabelled: they teach the autoencoder, and are given the class of most of
-    the 5 labelled rows whose codes are nearest. -1 beside a single other class is a class.
+    Rows of y that are missing (NaN, None, NA) or -1 are unlabelled, by the rule in the notes of
+    `Supervised`: they teach the autoencoder, and are given the class of most of the 5 labelled
+    rows whose codes are nearest. -1 beside a single other number is a class.
 
     Samples are what the decoder gives: in X's units, in float64 where X is of float64 or 32-
     or 64-bit integers and in float32 else, not rounded.
@@ -228,7 +228,8 @@ class AutoencoderGenerator(BaseEstimator):
         X : ndarray or frame of shape (n_samples, n_features)
             In the units of the X seen in `fit`.
         y : ndarray of shape (n_samples,)
-            The class of each row. Only where `fit` was given a y.
+            The class of each row, of the type that it had in `fit`: booleans, integers and texts
+            of pandas or polars are that here, too. Only where `fit` was given a y.
 
         Raises
         ------
@@ -292,6 +293,8 @@ class AutoencoderGenerator(BaseEstimator):
         Parameters
         ----------
         x_from, x_to : array-like of shape (n_features,) or (1, n_features)
+            A Series of pandas, such as a row of the frame that `fit` was given, is matched to the
+            columns by name.
         n_steps : int
             At least 2. The first and the last are the reconstructions of the two rows.
 
@@ -302,7 +305,8 @@ class AutoencoderGenerator(BaseEstimator):
         Raises
         ------
         ValueError
-            If `n_steps` is below 2, or more than one row is given.
+            If `n_steps` is below 2, more than one row is given, or a Series has other names than
+            the columns.
         """
         check_is_fitted(self)
         if isinstance(n_steps, bool) or not isinstance(n_steps, Integral) or n_steps < 2:
@@ -416,11 +420,28 @@ class AutoencoderGenerator(BaseEstimator):
     def _encode_one(self, row: Any, name: str) -> np.ndarray:
         row = as_numpy(row)
         if np.ndim(row) == 1:
-            row = self._as_seen(np.asarray(row)[None])
+            row = self._as_seen(np.asarray(self._in_order(row, name))[None])
         n_rows = check_rows(self, row, reset=False).shape[0]
         if n_rows != 1:
             raise ValueError(f"{name} must be one row, got {n_rows}.")
         return self._encode(row)[0]
+
+    def _in_order(self, row: Any, name: str) -> Any:
+        """A row with its values in the order of the columns, where both have names."""
+        if self._frame is None or not hasattr(row, "index") or not hasattr(row, "loc"):
+            return row
+        names, columns = list(row.index), list(self._columns)
+        if names == columns:
+            return row
+        lacking = [column for column in columns if column not in names]
+        others = [each for each in names if each not in columns]
+        if lacking or others or len(names) != len(columns):
+            raise ValueError(
+                f"{name} is a Series that is matched to the columns of fit by its index, but lacks "
+                f"{lacking[:5]} and has {others[:5]} besides. Pass a row such as X.iloc[0], or an "
+                "array in the order of the columns."
+            )
+        return row.loc[columns]
 
     def _as_seen(self, X: Any) -> Any:
         """Rows in a frame, where `fit` was given one."""

@@ -170,7 +170,7 @@ def check_labels(y: Any) -> np.ndarray:
     y = as_numpy(y)
     dtypes = [y.dtype] if hasattr(y, "dtype") else getattr(y, "dtypes", [])
     if any(hasattr(dtype, "na_value") for dtype in dtypes):  # pandas' own, which may hold NA
-        y = np.asarray(y, dtype=object)
+        y = np.asarray(y.astype(object))
     elif hasattr(y, "null_count") and y.null_count():  # a series of polars
         y = np.array(y.to_list(), dtype=object)
     elif isinstance(y, (list, tuple)) and 0 < sum(isinstance(label, str) for label in y) < len(y):

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+import aefeatures._device
 from aefeatures import AutoencoderTransformer
 from aefeatures._device import resolve_device
 
@@ -40,7 +41,7 @@ def in_threads(functions):
     return results
 
 
-def test_eight_threads_transform_with_one_estimator(fitted, digits):
+def test_eight_threads_transform_with_one_estimator(fitted, digits, monkeypatch):
     """Half of them in float32, so that they take turns at the copy of the weights that is kept."""
     inputs = [digits[1].astype(dtype) for dtype in (np.float32, np.float64)]
 
@@ -48,6 +49,12 @@ def test_eight_threads_transform_with_one_estimator(fitted, digits):
         return [fitted.transform(X), fitted.reconstruct(X), fitted.score_samples(X)]
 
     expected = [all_of(X) for X in inputs]
+    converted, convert = [], aefeatures._device._map_tensors
+    monkeypatch.setattr(
+        aefeatures._device,
+        "_map_tensors",
+        lambda module, *how: (converted.append(module), convert(module, *how))[1],
+    )
     repeated = in_threads(
         [lambda i=i: [all_of(inputs[i % 2]) for _ in range(20)] for i in range(8)]
     )
@@ -55,6 +62,7 @@ def test_eight_threads_transform_with_one_estimator(fitted, digits):
         for result in results:
             for ours, theirs in zip(result, expected[i % 2], strict=True):
                 np.testing.assert_array_equal(ours, theirs)
+    assert converted == [], "copies from before are there"
 
 
 def test_threads_fit_transform_pickle_and_save_side_by_side(digits, tmp_path):
