@@ -20,6 +20,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from aefeatures._global_state import on_behalf_of_caller
+
 T = TypeVar("T")
 
 # The dtype of the weights. "bfloat16" is mixed: only the products of matrices are in it.
@@ -244,7 +246,7 @@ class TrainingThread:
         if self._executor is None:
             with torch.inference_mode(False), torch.enable_grad(), _flush_to_zero():
                 return function(*args)
-        future = self._executor.submit(function, *args)
+        future = self._executor.submit(on_behalf_of_caller(function), *args)
         try:
             return future.result()
         except BaseException:
