@@ -970,10 +970,13 @@ def test_own_modules_draw_other_numbers_in_each_call_of_partial_fit(digits):
         encoder = torch.nn.Sequential(Noting(), torch.nn.Linear(n_features, n_components))
         return encoder, torch.nn.Linear(n_components, n_features)
 
-    transformer = quick(network=network)
-    for _ in range(3):
-        transformer.partial_fit(digits[0][:1])
-    assert len(set(drawn)) == len(drawn) == 3
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        transformer = quick(network=network)
+        for _ in range(3):
+            transformer.partial_fit(digits[0][:1])
+    assert len(set(drawn)) == 3
+    assert drawn[:3] == drawn[3:]
 
 
 @may_learn_nothing
@@ -1041,14 +1044,16 @@ def test_results_do_not_depend_on_the_callers_autocast(digits, params):
         np.testing.assert_array_equal(one, other)
 
 
+@may_learn_nothing
 def test_a_fit_in_the_callers_thread_does_not_depend_on_its_autocast(digits, monkeypatch):
     monkeypatch.setattr(aefeatures._device, "_MULTI_THREAD_WORK", 0)
     n_threads = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        expected = quick().fit(digits[0][:100]).loss_curve_
+        transformer = quick(normalization="layer", max_epochs=1)
+        expected = transformer.fit(digits[0][:100]).loss_
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            assert quick().fit(digits[0][:100]).loss_curve_ == expected
+            assert transformer.fit(digits[0][:100]).loss_ == expected
     finally:
         torch.set_num_threads(n_threads)
 
@@ -1192,13 +1197,12 @@ def test_losses_below_zero_stop_as_those_above(digits):
 
 
 @may_learn_nothing
-@pytest.mark.parametrize("per_feature", [False, True])
 @pytest.mark.parametrize("scaling", ["standard", "feature", "global"])
-def test_an_infinite_error_is_no_score(digits, scaling, per_feature):
+def test_an_infinite_error_of_an_entry_is_no_score(digits, scaling):
     transformer = quick(scaling=scaling, max_epochs=1).fit(digits[0][:100] * 1e-3)
     X = digits[1][:5].astype(np.float32) * 1e-3
     X[3, 21] = np.nan
-    assert np.isfinite(transformer.score_samples(X, per_feature=per_feature)).all()
+    assert np.isfinite(transformer.score_samples(X, per_feature=True)).all()
     X[2, 20] = 3e38
     with pytest.raises(ValueError, match="result for row 2 is not finite"):
-        transformer.score_samples(X, per_feature=per_feature)
+        transformer.score_samples(X, per_feature=True)
