@@ -521,7 +521,7 @@ class AutoencoderTransformer(
                 if self.random_state is None and not resume:
                     self._start_network(X, checkpoint.seed)
             self._optimizer_state = None
-            train_rows, validation_rows = self._split(X.shape[0], known, y, ranks)
+            train_rows, validation_rows = self._split(X.shape[0], y, known, ranks)
             counts = ranks.gather(X.shape[0] if train_rows is None else len(train_rows))
             batches = self._make_training_batches(X, train_rows, counts, ranks)
             early_stopping = None
@@ -1121,7 +1121,11 @@ class AutoencoderTransformer(
         return FitFile(self.checkpoint, depends_on, self._seed)
 
     def _split(
-        self, n_rows: int, known: np.ndarray | None, y: np.ndarray | None, ranks: Ranks
+        self,
+        n_rows: int,
+        y: np.ndarray | None = None,
+        known: np.ndarray | None = None,
+        ranks: Ranks = ALONE,
     ) -> tuple[np.ndarray | None, np.ndarray | None]:
         """Training and validation rows, both of the `known`; None stands for all and none."""
         if not self.early_stopping:

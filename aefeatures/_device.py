@@ -23,6 +23,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
+from aefeatures._global_state import on_behalf_of_caller
 from aefeatures._networks import OWN_LAYERS, Guest, copied, layers_in, layers_of, results_in
 
 T = TypeVar("T")
@@ -388,7 +389,7 @@ class TrainingThread:
         if self._executor is None:
             with torch.inference_mode(False), torch.enable_grad(), _flush_to_zero():
                 return function(*args)
-        future = self._executor.submit(function, *args)
+        future = self._executor.submit(on_behalf_of_caller(function), *args)
         try:
             return future.result()
         except BaseException:

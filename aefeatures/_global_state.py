@@ -8,24 +8,59 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
-# PyTorch's global random state belongs to all threads: one at a time may borrow it.
-_borrowing = threading.RLock()
+T = TypeVar("T")
+
+# PyTorch's global random state belongs to all threads: one at a time may borrow it, and the
+# threads that it waits for. `_thread.borrows` tells whether the current one does.
+_borrowing = threading.Lock()
+_thread = threading.local()
 
 
 def _renew_lock() -> None:
     global _borrowing
-    _borrowing = threading.RLock()
+    _borrowing = threading.Lock()
 
 
 if hasattr(os, "register_at_fork"):  # another thread may have held it
     os.register_at_fork(after_in_child=_renew_lock)
+
+
+@contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    if getattr(_thread, "borrows", False):
+        yield
+        return
+    with _borrowing:
+        try:
+            _thread.borrows = True
+            yield
+        finally:
+            _thread.borrows = False
+
+
+def on_behalf_of_caller(function: Callable[..., T]) -> Callable[..., T]:
+    """Return `function` for a new thread, which borrows what the current one has borrowed.
+
+    The current thread has to wait for it: as where a network is built from one that is trained
+    for it.
+    """
+    borrows = getattr(_thread, "borrows", False)
+
+    def run(*args: Any) -> T:
+        _thread.borrows = borrows
+        try:
+            return function(*args)
+        finally:
+            _thread.borrows = False
+
+    return run
 
 
 def is_ours(part: Any) -> bool:
@@ -68,7 +103,7 @@ class RandomState:
         if not self._generators:
             yield
             return
-        with _borrowing:
+        with _one_at_a_time():
             before = [generator.get_state() for generator in self._generators]
             try:
                 self._set(self.states)
@@ -88,7 +123,7 @@ def seed_beside(rng: np.random.Generator, *also: int) -> int:
     So what is seeded by it changes nothing of what `rng` gives to others.
     """
     beside: Any = rng.bit_generator
-    number = np.random.Generator(beside.jumped()).integers(2**63)
+    number = int(np.random.Generator(beside.jumped()).integers(2**63))
     return int(np.random.default_rng([number, *also]).integers(2**63))
 
 

@@ -30,8 +30,8 @@ class AdamState:
 
     def copy_to(self, device: torch.device) -> AdamState:
         """Return a copy on `device` that shares nothing with this one."""
-        tensors = (tensor.to(device, copy=True) for tensor in self.tensors())
-        return AdamState(*tensors, self.trained)
+        mean, variance, n_steps = (tensor.to(device, copy=True) for tensor in self.tensors())
+        return AdamState(mean, variance, n_steps, self.trained)
 
 
 class Adam:

@@ -26,6 +26,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 import aefeatures._batches
+import aefeatures._device
 import aefeatures._training
 from aefeatures import AutoencoderGenerator, AutoencoderTransformer, ConvNetwork, DenseNetwork
 
@@ -1150,3 +1151,310 @@ def test_bad_datasets(digits):
         ValueError, match="X has 10 features, but AutoencoderTransformer is expecting"
     ):
         quick().fit(X).transform(Dataset(X[:, :10]))
+
+
+# Code of the caller's own: what it draws, the precision it computes in, weights that are frozen
+
+
+may_learn_nothing = pytest.mark.filterwarnings("ignore:.*learned nothing")
+
+
+class DropoutAlways(torch.nn.Module):
+    """The function's default is to drop entries in evaluation, too."""
+
+    def forward(self, rows):
+        return torch.nn.functional.dropout(rows, 0.2)
+
+
+def attention():
+    layer = torch.nn.TransformerEncoderLayer(8, 2, 16, dropout=0.3, batch_first=True)
+    return torch.nn.Sequential(torch.nn.Unflatten(1, (8, 8)), layer, torch.nn.Flatten())
+
+
+DRAWING = {
+    "Dropout": lambda: torch.nn.Dropout(0.3),
+    "dropout": DropoutAlways,
+    "RReLU": torch.nn.RReLU,
+    "attention": attention,
+}
+
+
+def drawing(name):
+    def network(n_features, n_components):
+        encoder = torch.nn.Sequential(DRAWING[name](), torch.nn.LazyLinear(n_components))
+        return encoder, torch.nn.Sequential(
+            torch.nn.Linear(n_components, n_features), DRAWING[name]()
+        )
+
+    return network
+
+
+@may_learn_nothing
+@pytest.mark.parametrize("how", ["fit", "partial_fit"])
+@pytest.mark.parametrize("name", DRAWING)
+def test_own_modules_draw_from_random_state(digits, name, how):
+    X, fits = digits[0][:150], []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        before = torch.get_rng_state()
+        transformer = quick(network=drawing(name), early_stopping=how == "fit", max_epochs=2)
+        for _ in range(2):
+            getattr(transformer, how)(X)
+        fits.append([transformer.transform(X), transformer.reconstruct(X), transformer.score(X)])
+        np.testing.assert_array_equal(transformer.transform(X), fits[-1][0])
+        assert torch.equal(torch.get_rng_state(), before)
+    for one, other in zip(*fits, strict=True):
+        np.testing.assert_array_equal(one, other)
+    transformer = quick(network=drawing(name), random_state=1)
+    assert not np.array_equal(getattr(transformer, how)(X).transform(X), fits[0][0])
+
+
+def test_own_modules_draw_other_numbers_in_each_call_of_partial_fit(digits):
+    drawn = []
+
+    class Noting(torch.nn.Module):
+        def forward(self, rows):
+            if self.training:
+                drawn.append(float(torch.rand(())))
+            return rows
+
+    def network(n_features, n_components):
+        encoder = torch.nn.Sequential(Noting(), torch.nn.Linear(n_features, n_components))
+        return encoder, torch.nn.Linear(n_components, n_features)
+
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        transformer = quick(network=network)
+        for _ in range(3):
+            transformer.partial_fit(digits[0][:1])
+    assert len(set(drawn)) == 3
+    assert drawn[:3] == drawn[3:]
+
+
+@may_learn_nothing
+def test_own_losses_draw_from_random_state(digits):
+    def loss(reconstruction, target):
+        return ((reconstruction - target) * torch.rand_like(target)).square().mean(dim=1)
+
+    X, results = digits[0][:150], []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        before = torch.get_rng_state()
+        transformer = quick(loss=loss, early_stopping=True).fit(X)
+        results.append([transformer.transform(X), transformer.score_samples(X)])
+        assert torch.equal(torch.get_rng_state(), before)
+    for one, other in zip(*results, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@may_learn_nothing
+def test_own_modules_that_draw_side_by_side(digits):
+    X = digits[0][:150]
+    expected = quick(network=drawing("dropout")).fit(X).transform(X)
+    before = torch.get_rng_state()
+    found = joblib.Parallel(3, backend="threading")(
+        joblib.delayed(lambda: quick(network=drawing("dropout")).fit(X).transform(X))()
+        for _ in range(4)
+    )
+    for codes in found:
+        np.testing.assert_array_equal(codes, expected)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def results_of(X, params):
+    X = X.astype(np.float32)
+    transformer = quick(**params).fit(X).partial_fit(X)
+    codes = transformer.transform(X)
+    return [
+        codes,
+        transformer.inverse_transform(codes),
+        transformer.reconstruct(X),
+        transformer.score_samples(X),
+        transformer.score_samples(X, per_feature=True),
+        transformer.loss_curve_,
+    ]
+
+
+@may_learn_nothing
+@pytest.mark.parametrize(
+    "params",
+    [
+        {},
+        {"regularizer": "neighbors", "early_stopping": True},
+        {"network": DenseNetwork((16,), n_principal_components=5)},
+        {"network": drawing("Dropout")},
+        {"precision": "bfloat16", "normalization": "layer"},
+    ],
+)
+def test_results_do_not_depend_on_the_callers_autocast(digits, params):
+    X = digits[0][:100]
+    expected = results_of(X, params)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = results_of(X, params)
+        assert torch.is_autocast_enabled("cpu")
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@may_learn_nothing
+def test_a_fit_in_the_callers_thread_does_not_depend_on_its_autocast(digits, monkeypatch):
+    monkeypatch.setattr(aefeatures._device, "_MULTI_THREAD_WORK", 0)
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        transformer = quick(normalization="layer", max_epochs=1)
+        expected = transformer.fit(digits[0][:100]).loss_
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert transformer.fit(digits[0][:100]).loss_ == expected
+    finally:
+        torch.set_num_threads(n_threads)
+
+
+def partly_frozen(n_features, n_components):
+    encoder = torch.nn.Sequential(
+        torch.nn.Linear(n_features, 16).requires_grad_(False),
+        torch.nn.ReLU(),
+        torch.nn.Linear(16, n_components),
+    )
+    decoder = torch.nn.Linear(n_components, n_features)
+    decoder.bias.requires_grad_(False)
+    return encoder, decoder
+
+
+@may_learn_nothing
+@pytest.mark.parametrize("missing", [False, True])
+@pytest.mark.parametrize("how", ["fit", "partial_fit"])
+def test_frozen_weights_stay_bit_for_bit(digits, how, missing):
+    X = digits[0][:200].copy()
+    if missing:
+        X[::3, 5] = np.nan
+    built = []
+
+    def network(*sizes):
+        built.append(partly_frozen(*sizes))
+        return built[-1]
+
+    transformer = quick(network=network, weight_decay=0.5, max_epochs=2)
+    getattr(transformer, how)(X)
+    (encoder, decoder), fitted = built[0], (transformer.encoder_, transformer.decoder_)
+    assert torch.equal(fitted[0][0].weight, encoder[0].weight)
+    assert torch.equal(fitted[0][0].bias, encoder[0].bias)
+    assert torch.equal(fitted[1].bias, decoder.bias)
+    assert not torch.equal(fitted[1].weight, decoder.weight)
+
+
+def test_weights_may_be_frozen_and_thawed_between_calls_of_partial_fit(digits):
+    X = digits[0][:200]
+    transformer = quick(weight_decay=0.1)
+    transformer.partial_fit(X)
+    for frozen, thawed in ((0, 2), (2, 0)):
+        transformer.encoder_[frozen].requires_grad_(False)
+        transformer.encoder_[thawed].requires_grad_(True)
+        before = [transformer.encoder_[i].weight.detach().clone() for i in (frozen, thawed)]
+        transformer.partial_fit(X)
+        assert torch.equal(transformer.encoder_[frozen].weight, before[0])
+        assert not torch.equal(transformer.encoder_[thawed].weight, before[1])
+
+
+@may_learn_nothing
+def test_weight_decay_leaves_what_stands_for_missing_values(digits):
+    """Adam moves them by at most the learning rate in a step, decay would by all that they are."""
+    X = digits[0][:64].copy()
+    X[::3, 20] = np.nan
+    transformer = quick(
+        scaling=None, learning_rate=1e-3, weight_decay=1000.0, learning_rate_schedule="constant"
+    )
+    transformer.set_params(max_epochs=1).fit(X)
+    means = np.nanmean(X, axis=0)
+    np.testing.assert_allclose(transformer._fill.state_dict()["values"], means, atol=2e-3)
+    assert not transformer.encoder_[0].weight.abs().max() > 2e-3
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        lambda n, k: tuple(part.requires_grad_(False) for part in partly_frozen(n, k)),
+        lambda n, k: (torch.nn.AdaptiveAvgPool1d(k), torch.nn.AdaptiveAvgPool1d(n)),
+    ],
+    ids=["all frozen", "none"],
+)
+def test_a_network_without_weights_to_train_is_refused(digits, network):
+    with pytest.raises(ValueError, match=r"network has no weights to train: it has \d parameters"):
+        quick(network=network).fit(digits[0])
+
+
+def test_logits_learn_beside_missing_values():
+    rng = np.random.default_rng(0)
+    factors = rng.normal(size=(300, 2))
+    X = (factors @ rng.normal(size=(2, 12)) > 0).astype(np.float32)
+    X_missing = X.copy()
+    X_missing[rng.random(X.shape) < 0.3] = np.nan
+
+    def loss(reconstruction, target):
+        return torch.nn.functional.binary_cross_entropy_with_logits(
+            reconstruction, target, reduction="none"
+        ).mean(dim=1)
+
+    def network(n_features, n_components):
+        encoder = torch.nn.Sequential(
+            torch.nn.Linear(n_features, 32), torch.nn.ReLU(), torch.nn.Linear(32, n_components)
+        )
+        return encoder, torch.nn.Linear(n_components, n_features)
+
+    transformer = quick(network=network, loss=loss, scaling=None, max_epochs=150).fit(X_missing)
+    assert 0 < transformer.loss_ < 0.3
+    known = ~np.isnan(X_missing)
+    right = (transformer.reconstruct(X_missing) > 0) == (X > 0.5)
+    assert right[known].mean() > 0.95
+    # Of each row, the mean over the known entries.
+    logits = torch.from_numpy(transformer.reconstruct(X_missing))
+    entries = torch.nn.functional.binary_cross_entropy_with_logits(
+        logits, torch.from_numpy(X), reduction="none"
+    ).numpy()
+    expected = -np.where(known, entries, 0).sum(axis=1) / known.sum(axis=1)
+    np.testing.assert_allclose(transformer.score_samples(X_missing), expected, rtol=1e-4)
+
+
+def test_a_loss_that_missing_values_cannot_be_left_out_of_is_refused_in_fit(digits):
+    def loss(reconstruction, target):
+        return (reconstruction - target).square().mean(dim=1).sqrt()
+
+    X = digits[0][:100].copy()
+    transformer = quick(loss=loss).fit(X)
+    X[3, 20] = np.nan
+    with pytest.raises(ValueError, match="X misses values, which cannot be left out"):
+        clone(transformer).fit(X)
+    with pytest.raises(ValueError, match="X misses values, which cannot be left out"):
+        transformer.score_samples(X)
+
+
+def test_losses_below_zero_stop_as_those_above(digits):
+    """The same loss, less a constant, has the same gradient: and stops at the same epoch."""
+    n_epochs = []
+    for offset in (1, -1):
+
+        def loss(reconstruction, target, offset=offset):
+            return (reconstruction - target).square().mean(dim=1) / 100 + offset
+
+        transformer = quick(
+            loss=loss,
+            early_stopping=True,
+            max_epochs=60,
+            tol=0.02,
+            learning_rate_schedule="constant",
+        )
+        n_epochs.append(transformer.fit(digits[0][:200]).n_iter_)
+        assert transformer.best_loss_ == min(transformer.validation_loss_curve_)
+    assert n_epochs == [6, 6]
+
+
+@may_learn_nothing
+@pytest.mark.parametrize("scaling", ["standard", "feature", "global"])
+def test_an_infinite_error_of_an_entry_is_no_score(digits, scaling):
+    transformer = quick(scaling=scaling, max_epochs=1).fit(digits[0][:100] * 1e-3)
+    X = digits[1][:5].astype(np.float32) * 1e-3
+    X[3, 21] = np.nan
+    assert np.isfinite(transformer.score_samples(X, per_feature=True)).all()
+    X[2, 20] = 3e38
+    with pytest.raises(ValueError, match="result for row 2 is not finite"):
+        transformer.score_samples(X, per_feature=True)

@@ -98,6 +98,37 @@ def own_network(n_features, n_components):
     )
 
 
+class DrawingPenalty(Regularizer):
+    def prepare(self, data):
+        prepared = DrawingPenalty()
+        prepared.head = torch.nn.Linear(data.n_components, 1)
+        return prepared
+
+    def penalty(self, batch):
+        return (self.head(batch.codes) * torch.rand(())).square().mean()
+
+
+def drawing_network(n_features, n_components):
+    """Draws while it trains and, by the function, while it encodes."""
+    encoder = torch.nn.Sequential(
+        torch.nn.Dropout(0.2),
+        torch.nn.LazyLinear(16),
+        torch.nn.RReLU(),
+        DropoutAlways(),
+        torch.nn.Linear(16, n_components),
+    )
+    return encoder, torch.nn.Linear(n_components, n_features)
+
+
+class DropoutAlways(torch.nn.Module):
+    def forward(self, rows):
+        return torch.nn.functional.dropout(rows, 0.1)
+
+
+def drawing_loss(reconstruction, target):
+    return ((reconstruction - target) * torch.rand_like(target)).square().mean(dim=1)
+
+
 PARAMS = pytest.mark.parametrize(
     "params",
     [
@@ -106,6 +137,8 @@ PARAMS = pytest.mark.parametrize(
         {"regularizer": ["neighbors", "supervised", "variational", "denoising"]},
         {"early_stopping": True, "n_iter_no_change": 3, "tol": 0.9, "batch_size": 16},
         {"network": own_network, "precision": "bfloat16"},
+        {"network": drawing_network, "early_stopping": True, "batch_size": 32},
+        {"loss": drawing_loss, "regularizer": [DrawingPenalty(), "variational"]},
         {"scaling": "feature", "verbose": 1, "batch_size": 16, "weight_decay": 0.1},
     ],
 )

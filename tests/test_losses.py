@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from sklearn import metrics
 
 from aefeatures import AutoencoderTransformer
@@ -86,3 +87,153 @@ def test_losses_of_ones_own_may_work_in_place(missing):
     np.testing.assert_array_equal(X, before)
     np.testing.assert_array_equal(*scores)
     assert transformers[0].loss_curve_ == transformers[1].loss_curve_
+
+
+@pytest.mark.parametrize("loss", [torch.nn.MSELoss, torch.nn.L1Loss])
+def test_a_class_as_loss_is_refused(loss):
+    with pytest.raises(
+        TypeError, match=rf"got the class {loss.__name__}\. Of a loss of PyTorch, pass"
+    ):
+        resolve_loss(loss)
+
+
+@pytest.mark.parametrize(
+    ("loss", "got"),
+    [(torch.nn.MSELoss(), r"\(\)"), (torch.nn.L1Loss(reduction="none"), r"\(5, 4\)")],
+)
+def test_modules_that_give_no_number_per_row_are_told_how(pair, loss, got):
+    with pytest.raises(ValueError, match=rf"got {got}\. Of .*: lambda r, t: F.mse_loss"):
+        resolve_loss(loss)(*pair)
+
+
+# Missing values under losses of the caller's own
+
+
+def gamma(reconstruction, target):
+    """With the logarithm of the mean."""
+    return reconstruction + target * torch.exp(-reconstruction)
+
+
+ENTRIES = {
+    "cross-entropy of logits": lambda r, t: F.binary_cross_entropy_with_logits(
+        r, t, reduction="none"
+    ),
+    "Poisson": lambda r, t: F.poisson_nll_loss(r, t, reduction="none"),
+    "gamma": gamma,
+    "pinball": lambda r, t: torch.maximum(0.9 * (t - r), -0.1 * (t - r)),
+    "squared": lambda r, t: (r - t) ** 2,
+    "below zero": lambda r, t: (r - t) ** 2 - 5,
+    "zero nearby": lambda r, t: F.relu((r - t).abs() - 2),
+    "zeros for NaN": lambda r, t: (r - t.nan_to_num()) ** 2,
+}
+
+
+@pytest.fixture
+def missing():
+    """A reconstruction, a target that misses values, and which entries are known."""
+    generator = torch.Generator().manual_seed(0)
+    reconstruction = 3 * torch.randn(6, 5, generator=generator)
+    target = (torch.rand(6, 5, generator=generator) < 0.5).float()
+    known = torch.rand(6, 5, generator=generator) < 0.6
+    known[:, 0] = True
+    known[5] = True
+    return reconstruction.requires_grad_(), target.masked_fill(~known, torch.nan), known
+
+
+def assert_known_alone(loss, missing, expected):
+    """Values are `expected`, gradients theirs, and none where nothing is known."""
+    reconstruction, target, known = missing
+    rows = leave_out_missing(resolve_loss(loss))(reconstruction, target)
+    expected = torch.stack(
+        [expected(r[k], t[k], k) for r, t, k in zip(reconstruction, target, known, strict=True)]
+    )
+    torch.testing.assert_close(rows, expected, rtol=1e-4, atol=1e-5)
+    (gradient,) = torch.autograd.grad(rows.sum(), reconstruction)
+    (theirs,) = torch.autograd.grad(expected.sum(), reconstruction)
+    assert (gradient[~known] == 0).all()
+    torch.testing.assert_close(gradient, theirs, rtol=1e-4, atol=1e-5)
+    with torch.inference_mode():  # as in score_samples
+        again = leave_out_missing(resolve_loss(loss))(reconstruction, target)
+    torch.testing.assert_close(again, rows)
+
+
+@pytest.mark.parametrize("reduce", ["sum", "mean"])
+@pytest.mark.parametrize("name", ENTRIES)
+def test_missing_values_are_left_out_of_sums_and_means(missing, name, reduce):
+    entry = ENTRIES[name]
+    assert_known_alone(
+        lambda r, t: getattr(entry(r, t), reduce)(dim=1),
+        missing,
+        lambda r, t, known: getattr(entry(r, t), reduce)(),
+    )
+
+
+@pytest.mark.parametrize(
+    "name", ["squared", "cross-entropy of logits", "Poisson", "gamma", "below zero"]
+)
+def test_missing_values_are_left_out_of_weighted_means(missing, name):
+    entry, weights = ENTRIES[name], torch.tensor([0.1, 2.0, 0.0, 5.0, 1.0])
+    assert_known_alone(
+        lambda r, t: (weights * entry(r, t)).mean(dim=1),
+        missing,
+        lambda r, t, known: (weights[known] * entry(r, t)).mean(),
+    )
+
+
+def test_missing_values_are_left_out_where_columns_have_losses_of_their_own(missing):
+    pinball = ENTRIES["pinball"]
+
+    def loss(r, t):
+        squares = (r - t)[:, :2].square()
+        return torch.cat([squares, pinball(r[:, 2:], t[:, 2:])], dim=1).mean(dim=1)
+
+    def expected(r, t, known):
+        squared = torch.arange(5)[known] < 2
+        return torch.where(squared, (r - t).square(), pinball(r, t)).mean()
+
+    assert_known_alone(loss, missing, expected)
+
+
+def root(reconstruction, target):
+    """A root of a mean is neither a sum nor a mean."""
+    known = ~target.isnan()
+    squares = (reconstruction - torch.where(known, target, 0.0)).square() * known
+    return (squares.sum(dim=1) / known.sum(dim=1)).sqrt()
+
+
+def test_a_loss_may_leave_out_missing_values_itself(missing):
+    assert_known_alone(root, missing, lambda r, t, known: (r - t).square().mean().sqrt())
+    reconstruction, target, _ = missing
+    target[2] = torch.nan
+    rows = leave_out_missing(resolve_loss(root))(reconstruction, target)
+    rows.sum().backward()
+    assert rows[2] == 0
+    assert reconstruction.grad.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda r, t: (r - t).square().mean(dim=1).sqrt(),
+        lambda r, t: 1 - F.cosine_similarity(r, t, dim=1),
+        lambda r, t: (r - t).diff(dim=1).abs().mean(dim=1),
+        # What each column adds at the same values cannot be told.
+        lambda r, t: torch.cat(
+            [F.softplus(r[:, :2]) - r[:, :2] * t[:, :2], (r - t)[:, 2:].square()], dim=1
+        ).mean(dim=1),
+    ],
+    ids=["root", "cosine", "differences", "two kinds"],
+)
+def test_losses_that_missing_values_cannot_be_left_out_of_are_refused(missing, loss):
+    reconstruction, target, _ = missing
+    left_out = leave_out_missing(resolve_loss(loss))
+    with pytest.raises(ValueError, match=r"X misses values, .* as in: known = ~target"):
+        left_out(reconstruction, target)
+    complete = target.nan_to_num(0.5)
+    assert torch.equal(left_out(reconstruction, complete), loss(reconstruction, complete))
+
+    def broken(r, t):
+        raise RuntimeError("broken")
+
+    with pytest.raises(RuntimeError, match="broken"):  # no riddle
+        leave_out_missing(broken)(reconstruction, target)

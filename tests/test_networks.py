@@ -260,6 +260,49 @@ def test_callables_that_give_something_else_are_refused(digits, network, error, 
         AutoencoderTransformer(network=network).fit(digits[0])
 
 
+class OwnNetwork(DenseNetwork):
+    def build(self, n_features, n_components, *, spec):
+        return linear_pair(n_features, n_components)
+
+
+@pytest.mark.parametrize(
+    "network",
+    [lambda n, k: (nn.LazyLinear(k), nn.LazyLinear(n)), OwnNetwork()],
+    ids=["lazy", "subclass"],
+)
+def test_first_weights_of_any_network_come_from_random_state(digits, network):
+    X, first = digits[0][:40], []
+    before = torch.get_rng_state()
+    for _ in range(2):
+        transformer = AutoencoderTransformer(
+            network=network, max_epochs=1, learning_rate=1e-9, random_state=0
+        )
+        first.append(transformer.fit(X).encoder_.weight)
+        assert torch.equal(torch.get_rng_state(), before)
+        torch.rand(1)
+        before = torch.get_rng_state()
+    assert torch.equal(*first)
+    other = clone(transformer).set_params(random_state=1).fit(X)
+    assert not torch.equal(first[0], other.encoder_.weight)
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        (nn.Linear(64, 3), "got a module of the class Linear. Pass network=make, with: def make"),
+        (nn.Sequential(*linear_pair(64, 3)), "got a module of the class Sequential. Pass"),
+        (linear_pair(64, 3), "got a tuple of 2. Pass network=make, with: def make"),
+        (list(linear_pair(64, 3)), "got a list of 2. Pass"),
+        (nn.Linear, "got the class Linear. Pass network=make"),
+        (DenseNetwork, r"must be an object, got the class DenseNetwork. Pass DenseNetwork\(\)"),
+        (ConvNetwork, r"Pass ConvNetwork\(\)"),
+    ],
+)
+def test_modules_and_classes_as_networks_are_refused(digits, network, message):
+    with pytest.raises(TypeError, match=message):
+        AutoencoderTransformer(network=network).fit(digits[0])
+
+
 def test_training_goes_on_only_with_the_same_network(digits):
     transformer = AutoencoderTransformer(network=DenseNetwork((8,)), max_epochs=1)
     transformer.partial_fit(digits[0]).set_params(network__hidden_layer_sizes=(9,))

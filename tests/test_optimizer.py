@@ -75,3 +75,75 @@ def test_state_goes_on_where_it_was_and_is_not_changed():
         state = optimizer.state
     for p, q in zip(through.parameters(), halves.parameters(), strict=True):
         assert torch.equal(p, q)
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_frozen_parameters_stay_bit_for_bit(fused):
+    module = model()
+    frozen = [module[0][0].weight, module[1][-1].bias]
+    for parameter in frozen:
+        parameter.requires_grad_(False)
+    reference = copy.deepcopy(module)
+    optimizer = Adam(module, weight_decay=0.1)
+    theirs = torch.optim.AdamW(
+        [p for p in reference.parameters() if p.requires_grad], lr=1e-2, weight_decay=0.1
+    )
+    before = [parameter.clone() for parameter in frozen]
+    for rows in batches():
+        optimizer.gradient.zero_()
+        loss(module, rows).backward()
+        if fused:
+            optimizer.step(1e-2)
+        else:
+            optimizer.state.n_steps += 1
+            optimizer._step_unfused(1e-2)
+        theirs.zero_grad()
+        loss(reference, rows).backward()
+        theirs.step()
+    optimizer.release()
+    for p, q in zip(module.parameters(), reference.parameters(), strict=True):
+        torch.testing.assert_close(p, q)
+    for parameter, kept in zip(frozen, before, strict=True):
+        assert torch.equal(parameter, kept)
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_what_is_not_to_decay_does_not(fused):
+    module = model()
+    kept, other = module[1][0].bias, module[1][0].weight
+    with torch.no_grad():
+        kept.fill_(1)
+    before = kept.detach().clone(), other.detach().clone()
+    optimizer = Adam(module, weight_decay=0.1, undecayed=[kept])
+    if fused:
+        optimizer.step(1e-2)
+    else:
+        optimizer.state.n_steps += 1
+        optimizer._step_unfused(1e-2)
+    assert torch.equal(kept, before[0])
+    torch.testing.assert_close(other, before[1] * (1 - 1e-3))
+
+
+def test_moments_of_other_parameters_are_not_used():
+    module = model()
+    first, second = module[0][0].weight, module[1][-1].weight  # of the same size
+    assert first.numel() == second.numel()
+    first.requires_grad_(False)
+    optimizer = Adam(module)
+    optimizer.gradient.fill_(1)
+    optimizer.step(1e-2)
+    optimizer.release()
+    assert Adam(module, state=optimizer.state).state.n_steps == 1
+    first.requires_grad_(True)
+    second.requires_grad_(False)
+    state = Adam(module, state=optimizer.state).state
+    assert state.n_steps == 0
+    assert not state.mean.any()
+
+
+@pytest.mark.parametrize(
+    ("module", "n"), [(torch.nn.ReLU(), 0), (torch.nn.Linear(2, 2).requires_grad_(False), 2)]
+)
+def test_nothing_to_train_is_an_error(module, n):
+    with pytest.raises(ValueError, match=f"no weights to train: it has {n} parameters, none of"):
+        Adam(module)

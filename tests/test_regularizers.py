@@ -18,6 +18,7 @@ from aefeatures import (
     Checkpoint,
     Contractive,
     Denoising,
+    DenseNetwork,
     NeighborPreserving,
     Regularizer,
     Sparse,
@@ -25,6 +26,7 @@ from aefeatures import (
     Variational,
 )
 from aefeatures._batches import Batches
+from aefeatures._networks import BuildSpec
 from aefeatures._regularizers import (
     REGULARIZERS,
     Batch,
@@ -789,3 +791,95 @@ def test_regularizers_of_ones_own_may_work_in_place(scaling):
     assert first.loss_curve_ == second.loss_curve_
     X[0, 0] = np.nan  # filled by the mean, which `prepare` got a copy of
     np.testing.assert_array_equal(first.transform(X), second.transform(X))
+
+
+# What a regularizer of the caller's own draws
+
+
+class Drawing(Regularizer):
+    """Draws from PyTorch's global state, wherever it can."""
+
+    def prepare(self, data):
+        prepared = Drawing()
+        prepared.head = torch.nn.Linear(data.n_components, 2)
+        return prepared
+
+    def corrupt(self, inputs, batch):
+        return inputs + 0.1 * torch.randn_like(inputs)
+
+    def perturb(self, codes, batch):
+        return torch.nn.functional.dropout(codes, 0.2)
+
+    def penalty(self, batch):
+        return (self.head(batch.codes) * torch.rand(())).square().mean()
+
+
+@pytest.mark.parametrize("params", [{}, {"early_stopping": True}])
+def test_own_regularizers_draw_from_random_state(digits, params):
+    X, codes = digits[0][:150], []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        before = torch.get_rng_state()
+        codes.append(quick([Drawing(), "sparse"], **params).fit_transform(X))
+        assert torch.equal(torch.get_rng_state(), before)
+    np.testing.assert_array_equal(*codes)
+    other = quick(Drawing(), random_state=1, **params).fit_transform(X)
+    assert not np.array_equal(codes[0], other)
+
+
+# The Jacobian of each row
+
+
+def normalized_encoder(n_features, n_components):
+    encoder = torch.nn.Sequential(
+        torch.nn.Linear(n_features, 8),
+        torch.nn.BatchNorm1d(8),
+        torch.nn.Tanh(),
+        torch.nn.Dropout(0.3),
+        torch.nn.Linear(8, n_components),
+    )
+    return encoder, torch.nn.Linear(n_components, n_features)
+
+
+@pytest.mark.parametrize("n_rows", [1, 7])
+@pytest.mark.parametrize("kind", ["ours", "PyTorch's"])
+def test_contractive_is_of_each_rows_jacobian(kind, n_rows):
+    torch.manual_seed(0)
+    if kind == "ours":
+        spec = BuildSpec(False, torch.float32, torch.Generator().manual_seed(0))
+        encoder, _ = DenseNetwork((8,), "tanh", "batch").build(6, 2, spec=spec)
+    else:
+        encoder, _ = normalized_encoder(6, 2)
+    encoder.train()
+    for _ in range(20):  # running statistics
+        encoder(3 * torch.randn(32, 6) + 1)
+    buffers = [buffer.clone() for buffer in encoder.buffers()]
+    inputs = 3 * torch.randn(n_rows, 6) + 1
+    penalty = Contractive(0.5).penalty(SimpleNamespace(inputs=inputs, encoder=encoder))
+    for buffer, before in zip(encoder.buffers(), buffers, strict=True):
+        assert torch.equal(buffer, before)
+    assert all(part.training for part in encoder.modules())
+    encoder.eval()
+    jacobians = torch.stack(
+        [torch.autograd.functional.jacobian(lambda x: encoder(x[None])[0], row) for row in inputs]
+    )
+    expected = 0.5 * jacobians.square().sum(dim=(1, 2)).mean()
+    torch.testing.assert_close(penalty, expected)
+
+
+def test_contractive_leaves_modules_that_evaluate_as_they_are():
+    norms = torch.nn.BatchNorm1d(4).eval(), torch.nn.BatchNorm1d(4)  # one was trained before
+    encoder = torch.nn.Sequential(torch.nn.Linear(6, 4), *norms)
+    Contractive().penalty(SimpleNamespace(inputs=torch.randn(5, 6), encoder=encoder))
+    assert [part.training for part in encoder] == [True, False, True]
+    assert [int(part.num_batches_tracked) for part in norms] == [0, 0]
+
+
+def test_running_statistics_are_updated_once_a_step(digits):
+    X = digits[0][:64]
+    variances = []
+    for regularizer in (None, Contractive(0.0)):
+        network = DenseNetwork((8,), normalization="batch")
+        transformer = quick(regularizer, network=network, max_epochs=1, learning_rate=1e-9)
+        variances.append(transformer.fit(X).encoder_[1].running_var)
+    torch.testing.assert_close(*variances)

@@ -14,6 +14,7 @@ from torch import nn
 
 import aefeatures._training
 from aefeatures._batches import Batches
+from aefeatures._global_state import RandomState
 from aefeatures._losses import LOSSES
 from aefeatures._networks import BuildSpec, DenseNetwork
 from aefeatures._training import SCHEDULES, EarlyStopping, Watcher, diagnose, evaluate, train
@@ -274,6 +275,37 @@ def test_diagnose_compares_with_the_means_on_what_can_be_explained(loss, share, 
     assert found is None if verdict is None else f"are {verdict} better than the means" in found
 
 
+@pytest.mark.parametrize("offset", [-300.0, -1000.0])
+def test_diagnose_does_not_depend_on_the_sign_of_the_loss(digits, offset):
+    X = digits[0].astype(np.float32)
+
+    def loss(reconstruction, target):
+        return LOSSES["mse"](reconstruction, target) + offset
+
+    model = network()
+    assert "no better than the means" in diagnose(model, make(X), loss)
+    run(model, make(X), max_epochs=20)
+    assert diagnose(model, make(X), lambda r, t: LOSSES["mse"](r, t) - 10) is None
+
+
+@pytest.mark.parametrize("offset", [-1.5, -2.0])
+def test_patience_does_not_depend_on_the_sign_of_the_loss(digits, offset):
+    """A loss that falls by a tenth of its size at once, and then stays."""
+    calls = []
+
+    def loss(reconstruction, target):
+        calls.append(0)
+        epoch = (len(calls) - 1) // 2  # one batch of training rows, one of validation rows
+        return LOSSES["mse"](reconstruction, target) * 0 + 1 + offset - 0.2 * (epoch >= 1)
+
+    X = digits[0]
+    stopping = EarlyStopping(make(X, rows=np.arange(64)), patience=3, tol=0.09)
+    result = run(
+        network(), make(X, rows=np.arange(64)), loss, max_epochs=30, early_stopping=stopping
+    )
+    assert len(result.loss_curve) == 5
+
+
 def test_training_touches_no_warning_filters(digits):
     before = list(warnings.filters)
     run(network(), make(digits[0]))
@@ -324,6 +356,33 @@ def test_large_and_small_losses_do_not_explode(digits, factor):
         return LOSSES["mse"](reconstruction, target) * factor
 
     assert len(run(network(), make(digits[0]), loss=loss).loss_curve) == 4
+
+
+@pytest.mark.parametrize("offset", [-0.4, -5.0])
+def test_a_loss_below_zero_that_explodes_stops_the_training(digits, offset):
+    calls = []
+
+    def loss(reconstruction, target):
+        calls.append(0)
+        zeros = not reconstruction.any()
+        rows = LOSSES["mse"](reconstruction, target) + offset
+        return rows * (-1e6 if len(calls) > 44 and not zeros else 1)
+
+    with pytest.raises(FloatingPointError, match=r"diverged: its loss was \d+.* in epoch 3 after"):
+        run(network(), make(digits[0]), loss=loss)
+
+
+def test_zeros_with_a_mean_loss_near_zero_make_no_divergence(digits):
+    batches = make(digits[0])
+    rows = torch.cat(list(batches.epoch()))
+    mean = float(rows.square().mean())
+    calls = []
+
+    def loss(reconstruction, target):
+        calls.append(0)
+        return LOSSES["mse"](reconstruction, target) - mean * 0.9999 + (22 < len(calls) <= 44)
+
+    assert len(run(network(), batches, loss=loss).loss_curve) == 4
 
 
 def test_an_outlier_in_the_validation_rows_is_no_divergence(digits):
@@ -395,6 +454,24 @@ def test_state_of_another_network_changes_nothing(digits):
         run(other, batches, watchers=[Stopping(stopping.kept)])
     for p, q in zip(other.parameters(), before, strict=True):
         assert torch.equal(p, q)
+
+
+def test_state_without_the_draws_of_the_callers_code_changes_nothing(digits):
+    batches = make(digits[0])
+    stopping = Stopping(after=1)
+    run(network(), batches, watchers=[stopping])
+    draws = RandomState(0, [torch.default_generator])
+    model = network()
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    with pytest.raises(ValueError, match="another network"):
+        run(model, batches, watchers=[Stopping(stopping.kept)], draws=draws)
+    for p, q in zip(model.parameters(), before, strict=True):
+        assert torch.equal(p, q)
+
+
+def test_a_loss_without_a_gradient_is_refused(digits):
+    with pytest.raises(ValueError, match="loss depends on no weight that is trained"):
+        run(network(), make(digits[0]), lambda r, t: LOSSES["mse"](r.detach(), t))
 
 
 def test_an_interrupt_while_a_step_is_handed_over_keeps_the_best_weights(digits, monkeypatch):
