@@ -180,7 +180,7 @@ class AutoencoderTransformer(
         - "auto": uint8 and uint16 whose largest value is above half their type's maximum
           are divided by that maximum; X within [0, 1] stays as it is, except if its columns hardly
           vary there; otherwise it is "standard". Columns within [0, 1] with a mean variance below
-          0.001, such as the weights of words in texts, are centred and divided by one number, the
+          0.01, such as the weights of words in texts, are centred and divided by one number, the
           root of that variance (and stay as they are for the loss "bce").
 
         Where the range is [0, 1] the decoder ends in a sigmoid, otherwise it is linear.

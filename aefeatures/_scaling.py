@@ -23,7 +23,7 @@ _SMALLEST = float(np.finfo(np.float64).tiny)
 _IN_FLOAT32 = (1e-30, 1e30)
 # Mean variance below which columns within [0, 1] do not fill that range, as weights of words do
 # not: a network that ends in a sigmoid learns nothing of them.
-_LEAST_VARIANCE = 1e-3
+_LEAST_VARIANCE = 1e-2
 # Relative range below which a column of floats, by the bytes of its type, is constant except for
 # rounding. Hundreds of units in the last place of float64, which resolves far more than is ever
 # measured; a few of the coarser types, in which dates and coordinates may have no more.

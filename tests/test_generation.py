@@ -31,7 +31,8 @@ def unlabelled(digits):
 
 
 def small(**params):
-    return AutoencoderTransformer(8, **{"hidden_layer_sizes": (64, 32), "max_epochs": 20, **params})
+    settings = {"n_components": 8, "hidden_layer_sizes": (64, 32), "max_epochs": 20}
+    return AutoencoderTransformer(**{**settings, **params})
 
 
 @pytest.fixture(scope="module")
@@ -292,8 +293,9 @@ def test_sparse_and_missing_values(digits, frozen):
 def test_columns_without_information(constant):
     X = np.random.default_rng(0).normal(size=(100, 7))
     X[:, 2], X[:, 5] = constant, np.nan
+    generator = AutoencoderGenerator(small(n_components=3, max_epochs=2), random_state=0)
     with pytest.warns(UserWarning, match="no known value in column 5"):
-        generator = AutoencoderGenerator(small(max_epochs=2), random_state=0).fit(X)
+        generator.fit(X)
     samples = generator.sample(50)
     assert (samples[:, 2] == constant).all()
     assert (np.isnan(samples) == (np.arange(7) == 5)).all()
