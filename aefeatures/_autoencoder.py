@@ -59,6 +59,8 @@ from aefeatures._networks import (
     build_network,
     cost_per_row,
     layer_widths,
+    plain,
+    same_value,
 )
 from aefeatures._optimizer import AdamState
 from aefeatures._persistence import load_model, save_model
@@ -459,7 +461,8 @@ class AutoencoderTransformer(
             If nothing was learned: the reconstructions are no better than the means of the
             columns, or all rows have the same code.
         """
-        resume = self.warm_start and hasattr(self, "encoder_")
+        given = plain(self)
+        resume = given.warm_start and hasattr(self, "encoder_")
         task = FitTask(self, X, y)
         ranks = current_ranks()
         with self._fitting(), ranks.together(), ExitStack() as closing:
@@ -476,16 +479,16 @@ class AutoencoderTransformer(
             y = y if y is None or train_rows is None else y[train_rows]
             counts = ranks.gather(X.shape[0] if train_rows is None else len(train_rows))
             batches = self._make_batches(
-                X, train_rows, batch_size_of(counts, self.batch_size, ranks.rank)
+                X, train_rows, batch_size_of(counts, given.batch_size, ranks.rank)
             )
             early_stopping = None
             if validation_rows is not None:
                 validation = self._make_batches(X, validation_rows)
-                early_stopping = EarlyStopping(validation, self.n_iter_no_change, self.tol)
+                early_stopping = EarlyStopping(validation, given.n_iter_no_change, given.tol)
             self.max_epochs_ = resolve_max_epochs(
-                self.max_epochs,
+                given.max_epochs,
                 sum(counts),
-                self.batch_size * ranks.size,
+                given.batch_size * ranks.size,
                 resolve_regularizers(self.regularizer),
             )
             task.begin(self.max_epochs_)
@@ -556,7 +559,7 @@ class AutoencoderTransformer(
             X, y = self._check(X, y, resume, ranks)
             self._start(X, resume, ranks)
             counts = ranks.gather(X.shape[0])
-            batch_size = batch_size_of(counts, self.batch_size, ranks.rank)
+            batch_size = batch_size_of(counts, plain(self).batch_size, ranks.rank)
             batches = self._make_batches(X, batch_size=batch_size)
             autoencoder, _, result = self._train(
                 any(ranks.gather(has_missing(X))),
@@ -887,18 +890,23 @@ class AutoencoderTransformer(
                 "device='cpu'."
             )
         self._fitted_loss = self.loss
-        network = self.network
+        given = plain(self)
+        network = clone(given.network) if isinstance(given.network, Network) else given.network
         built_from: dict[str, Any] = {
-            "n_components": int(self.n_components),
+            "n_components": given.n_components,
             "hidden_layer_sizes": str(layer_widths("hidden_layer_sizes", self.hidden_layer_sizes)),
-            "activation": self.activation,
-            "normalization": self.normalization,
-            "network": repr(network.get_params()) if isinstance(network, Network) else network,
-            "precision": self.precision,
-            "scaling": self.scaling,
+            "activation": given.activation,
+            "normalization": given.normalization,
+            "network": network,
+            "precision": given.precision,
+            "scaling": given.scaling,
         }
         if resume:
-            changed = [name for name in built_from if built_from[name] != self._built_from[name]]
+            changed = [
+                name
+                for name, value in built_from.items()
+                if not same_value(value, self._built_from[name])
+            ]
             if changed:
                 raise ValueError(
                     f"Training cannot go on: {', '.join(changed)} changed since the last fit. "
@@ -930,15 +938,15 @@ class AutoencoderTransformer(
         self._built_from = built_from
         if network is None:
             network = DenseNetwork(
-                self.hidden_layer_sizes,
-                self.activation,
-                self.normalization,
+                given.hidden_layer_sizes,
+                given.activation,
+                given.normalization,
                 resolve_principal_components(
                     (sum(ranks.gather(X.shape[0])), X.shape[1]),
                     resolve_regularizers(self.regularizer),
                 ),
             )
-        self._network = clone(network) if isinstance(network, Network) else network
+        self._network = network
         self._start_network(X, seed, ranks)
         self._heads = []
         self._optimizer_state = None
@@ -971,7 +979,7 @@ class AutoencoderTransformer(
         self._cost = cost_per_row(nn.Sequential(self.encoder_, self.decoder_), X.shape[1])
 
     def _open_checkpoint(self, X: Rows, y: np.ndarray | None, resume: bool) -> FitFile:
-        parameters = self.get_params(deep=False).items()
+        parameters = plain(self).get_params(deep=False).items()
         depends_on = [
             type(self),
             {name: value for name, value in parameters if name not in _NOT_TOLD_APART},
@@ -1007,7 +1015,7 @@ class AutoencoderTransformer(
             return None, np.empty(0, np.intp)
         # The seed of the first fit: a warm start must not validate on what it was trained on.
         parts = train_test_split(
-            np.arange(n_rows), test_size=self.validation_fraction, random_state=self._seed
+            np.arange(n_rows), test_size=plain(self).validation_fraction, random_state=self._seed
         )
         return np.sort(parts[0]), np.sort(parts[1])  # datasets in files are read in order
 
@@ -1017,7 +1025,7 @@ class AutoencoderTransformer(
         return Batches(
             X,
             self._scaling,
-            batch_size=batch_size or self.batch_size,
+            batch_size=batch_size or plain(self).batch_size,
             device=self.device_,
             dtype=PRECISIONS[self.precision],
             rows=rows,
@@ -1035,6 +1043,7 @@ class AutoencoderTransformer(
         **settings: Any,
     ) -> tuple[nn.Sequential, RowLoss, TrainingResult]:
         """Train a copy of the network on the device; return it, the loss it was trained with."""
+        given = plain(self)
         fill, encoder, decoder = copy.deepcopy((self._fill, self.encoder_, self.decoder_))
         loss = resolve_loss(self.loss)
         if missing and not self._learns_missing:
@@ -1060,8 +1069,8 @@ class AutoencoderTransformer(
             autoencoder,
             batches,
             loss,
-            learning_rate=self.learning_rate,
-            weight_decay=self.weight_decay,
+            learning_rate=given.learning_rate,
+            weight_decay=given.weight_decay,
             rng=self._rng,
             mixed=self.precision == "bfloat16",
             regularizers=regularizers,

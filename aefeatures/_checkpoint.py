@@ -25,6 +25,7 @@ from sklearn.base import BaseEstimator
 from torch import nn
 
 from aefeatures._batches import Rows
+from aefeatures._networks import plain
 from aefeatures._persistence import read_file, write_file
 from aefeatures._training import TrainingResult, TrainingState, Watcher
 from aefeatures._version import __version__
@@ -107,13 +108,14 @@ class FitFile(Watcher):
     ) -> None:
         if not isinstance(checkpoint, Checkpoint):
             checkpoint = Checkpoint(checkpoint)
-        folder = checkpoint.folder
+        given: Any = plain(checkpoint)
+        folder = given.folder
         for name, kinds in (("folder", (str, os.PathLike)), ("keep", (bool,))):
-            value = getattr(checkpoint, name)
+            value = getattr(given, name)
             if not isinstance(value, kinds):
                 expected = " or ".join(kind.__name__ for kind in kinds)
                 raise ValueError(f"{name} of Checkpoint must be {expected}, got {value!r}.")
-        self._keep = checkpoint.keep
+        self._keep = given.keep
         key = digest(depends_on)
         self._path = Path(folder, f"fit-{key}.safetensors")
         self._lock = Path(folder, f"fit-{key}.lock")

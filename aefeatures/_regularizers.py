@@ -22,7 +22,7 @@ from aefeatures._batches import Batches
 from aefeatures._distributed import ALONE, Ranks
 from aefeatures._losses import RowLoss
 from aefeatures._neighbors import neighbor_graph
-from aefeatures._networks import global_seed, resolve_image_shape, uninitialized
+from aefeatures._networks import global_seed, plain, resolve_image_shape, uninitialized
 
 # Rows by which a variance is judged.
 _SAMPLE_ROWS = 2_000
@@ -780,7 +780,7 @@ def resolve_regularizers(regularizer: Any) -> list[Regularizer]:
     if regularizer is None:
         return []
     several = regularizer if isinstance(regularizer, (list, tuple)) else [regularizer]
-    return [_resolve(one) for one in several]
+    return [_resolve(one) for one in plain(several)]
 
 
 def requires_labels(regularizer: Any) -> bool:

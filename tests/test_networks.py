@@ -9,7 +9,7 @@ from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
-from aefeatures import AutoencoderTransformer, ConvNetwork
+from aefeatures import AutoencoderTransformer, ConvNetwork, Sparse
 from aefeatures._networks import (
     ACTIVATIONS,
     NORMALIZATIONS,
@@ -18,6 +18,7 @@ from aefeatures._networks import (
     Cost,
     DenseNetwork,
     cost_per_row,
+    plain,
     resolve_image_shape,
 )
 
@@ -274,3 +275,21 @@ def test_cost_counts_products_and_the_widest_layer():
     back = nn.Sequential(convolution, nn.ConvTranspose2d(5, 7, 3, 2, 1, output_padding=1))
     assert cost_per_row(convolution, 64) == Cost(80, 45 * 16)
     assert cost_per_row(back, 64) == Cost(7 * 64, 45 * 16 + 315 * 16)
+
+
+def test_plain_numbers_stay_what_they_are():
+    """Only what holds a number of NumPy's is copied, and nothing is changed."""
+    array, parts = np.array([8, 16]), [Sparse(0.1), "neighbors"]
+    for value in (3, 0.5, True, None, "relu", (8, 16), parts, array, DenseNetwork((8,)), plain):
+        assert plain(value) is value
+    given = [
+        Sparse(np.float32(0.5), np.longdouble(0.25)),
+        DenseNetwork((np.int8(8), 4), np.str_("elu")),
+    ]
+    kept = repr(given)
+    sparse, network = plain(given)
+    assert repr(sparse) == "Sparse(target=0.25, weight=0.5)"
+    assert repr(network) == "DenseNetwork(activation='elu', hidden_layer_sizes=(8, 4))"
+    assert repr(given) == kept
+    date = np.datetime64("NaT")
+    assert plain(date) is date
