@@ -97,6 +97,9 @@ _OF_RUNNING_FIT = ("_callback_fit_ctx", "_skl_callbacks_to_teardown")
 # Parameters that do not change what a fit comes to, or that count by what they came to.
 _NOT_TOLD_APART = ("checkpoint", "device", "random_state", "verbose", "warm_start")
 
+# Characters of a value in an error about ranks.
+_SHOWN = 100
+
 # Parameters that may differ between ranks.
 _OF_A_RANK = ("device", "random_state", "verbose")
 
@@ -114,6 +117,19 @@ PRESETS: dict[str, dict[str, Any]] = {
     "tabular": {**_NEIGHBORS, "hidden_layer_sizes": (256, 128, 64), "scaling": "standard"},
     "images": {"network": ConvNetwork(), "learning_rate": 7e-3, "batch_size": 128},
 }
+
+
+def _in_short(value: Any) -> tuple[str, str]:
+    """What tells a value from others, and what an error shows of it."""
+    # Where an object is in memory tells nothing of it.
+    text = re.sub(" at 0x[0-9a-fA-F]+", "", repr(value))
+    shown = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+    if callable(value) and not isinstance(value, BaseEstimator):
+        return text, shown  # what functions close over may be of a rank
+    try:
+        return digest(value), shown
+    except TypeError:  # it has no value, as a lock in it has none
+        return text, shown
 
 
 class AutoencoderTransformer(
@@ -849,24 +865,28 @@ class AutoencoderTransformer(
                 "None."
             )
         X, y = check_rows_and_labels(self, X, y, reset=not resume, min_rows=0)
-        same: dict[str, Any] = {
+        settings: dict[str, Any] = {
             "number of columns": X.shape[1],
             "names of columns": list(getattr(self, "feature_names_in_", [])),
             "start": "from an earlier fit" if resume else "new",
         }
-        for name, value in self.get_params(deep=False).items():
-            if name not in _OF_A_RANK:  # where an object is in memory tells nothing of it
-                same[name] = re.sub(" at 0x[0-9a-fA-F]+", "", repr(value))
+        parameters = plain(self).get_params(deep=False)
+        settings |= {name: parameters[name] for name in parameters if name not in _OF_A_RANK}
+        same = {name: _in_short(value) for name, value in settings.items()}
         if resume:
             modules = [getattr(self, name) for name in _MODULES]
-            same["model to go on from"] = digest([modules, self._heads, self._learns_missing])
+            model = digest([modules, self._heads, self._learns_missing])
+            same["model to go on from"] = model, model
         others = ranks.gather(same)
         for name in same:
-            values = [other.get(name) for other in others]
-            if any(value != values[0] for value in values):
+            keys, shown = zip(*(other.get(name, (None, "None")) for other in others), strict=True)
+            if any(key != keys[0] for key in keys):
+                if len(set(shown)) == 1:  # they differ in what is left out
+                    shown = tuple(
+                        f"{text} (digest {key[:8]})" for text, key in zip(shown, keys, strict=True)
+                    )
                 raise ValueError(
-                    f"All ranks must fit with the same {name}, got by rank: "
-                    f"{', '.join(str(value)[:100] for value in values)}."
+                    f"All ranks must fit with the same {name}, got by rank: {', '.join(shown)}."
                 )
         if sum(ranks.gather(X.shape[0])) == 0:
             raise ValueError("Found no rows on any rank: fit needs at least 1.")
