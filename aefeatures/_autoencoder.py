@@ -238,7 +238,7 @@ class AutoencoderTransformer(
     feature_names_in_ : ndarray of shape (n_features,)
         Names of the columns seen in `fit`, where X has string names for all of them.
     n_iter_ : int
-        Epochs trained.
+        Epochs trained: fewer than `max_epochs_` after an interrupt or an early stop.
     n_steps_ : int
         Batches trained on.
     max_epochs_ : int
@@ -470,7 +470,8 @@ class AutoencoderTransformer(
         Warns
         -----
         UserWarning
-            If interrupted later: the estimator is fitted with the best weights so far.
+            If interrupted later: the estimator is fitted with the best weights so far, and
+            `n_iter_` is below `max_epochs_`. A search goes on, and ranks the fit like the others.
         RuntimeWarning
             If a checkpoint is damaged, cannot be written, or belongs to a fit that is running.
         ConvergenceWarning
