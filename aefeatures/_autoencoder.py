@@ -75,7 +75,9 @@ from aefeatures._networks import (
     cost_per_row,
     is_as_built,
     layer_widths,
+    plain,
     resolve_widths,
+    same_value,
 )
 from aefeatures._optimizer import AdamState
 from aefeatures._persistence import load_model, save_model
@@ -113,6 +115,9 @@ _OF_RUNNING_FIT = ("_callback_fit_ctx", "_skl_callbacks_to_teardown")
 # Parameters that do not change what a fit comes to, or that count by what they came to.
 _NOT_TOLD_APART = ("checkpoint", "device", "random_state", "verbose", "warm_start")
 
+# Characters of a value in an error about ranks.
+_SHOWN = 100
+
 # Parameters that may differ between ranks.
 _OF_A_RANK = ("device", "random_state", "verbose")
 
@@ -134,6 +139,19 @@ PRESETS: dict[str, dict[str, Any]] = {
     "tabular": {**_NEIGHBORS, "hidden_layer_sizes": (256, 128, 64), "scaling": "standard"},
     "images": {"network": ConvNetwork(), "learning_rate": 7e-3, "batch_size": 128},
 }
+
+
+def _in_short(value: Any) -> tuple[str, str]:
+    """What tells a value from others, and what an error shows of it."""
+    # Where an object is in memory tells nothing of it.
+    text = re.sub(" at 0x[0-9a-fA-F]+", "", repr(value))
+    shown = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+    if callable(value) and not isinstance(value, BaseEstimator):
+        return text, shown  # what functions close over may be of a rank
+    try:
+        return digest(value), shown
+    except TypeError:  # it has no value, as a lock in it has none
+        return text, shown
 
 
 class AutoencoderTransformer(
@@ -251,7 +269,7 @@ class AutoencoderTransformer(
     feature_names_in_ : ndarray of shape (n_features,)
         Names of the columns seen in `fit`, where X has string names for all of them.
     n_iter_ : int
-        Epochs trained.
+        Epochs trained: fewer than `max_epochs_` after an interrupt or an early stop.
     n_steps_ : int
         Batches trained on.
     max_epochs_ : int
@@ -497,16 +515,18 @@ class AutoencoderTransformer(
         Warns
         -----
         UserWarning
-            If interrupted later: the estimator is fitted with the best weights so far. If a column
-            has no known value, if there are at least as many codes as columns, or if a hidden layer
-            of your own is narrower than the code.
+            If interrupted later: the estimator is fitted with the best weights so far, and
+            `n_iter_` is below `max_epochs_`. A search goes on, and ranks the fit like the others.
+            If a column has no known value, if there are at least as many codes as columns, or if a
+            hidden layer of your own is narrower than the code.
         RuntimeWarning
             If a checkpoint is damaged, cannot be written, or belongs to a fit that is running.
         ConvergenceWarning
             If nothing was learned: the reconstructions are no better than the means of the
             columns, or all rows have the same code.
         """
-        resume = self.warm_start and "encoder_" in self.__dict__
+        given = plain(self)
+        resume = given.warm_start and "encoder_" in self.__dict__
         task = FitTask(self, X, y)
         ranks = current_ranks()
         with self._fitting(), ranks.together(), ExitStack() as closing:
@@ -527,11 +547,11 @@ class AutoencoderTransformer(
             early_stopping = None
             if validation_rows is not None:
                 validation = self._make_batches(X, validation_rows)
-                early_stopping = EarlyStopping(validation, self.n_iter_no_change, self.tol)
+                early_stopping = EarlyStopping(validation, given.n_iter_no_change, given.tol)
             self.max_epochs_ = resolve_max_epochs(
-                self.max_epochs,
+                given.max_epochs,
                 sum(counts),
-                self.batch_size * ranks.size,
+                given.batch_size * ranks.size,
                 resolve_regularizers(self.regularizer),
             )
             task.begin(self.max_epochs_)
@@ -950,24 +970,28 @@ class AutoencoderTransformer(
                 "None."
             )
         X, y = check_rows_and_labels(self, X, y, reset=not resume, min_rows=0)
-        same: dict[str, Any] = {
+        settings: dict[str, Any] = {
             "number of columns": X.shape[1],
             "names of columns": list(getattr(self, "feature_names_in_", [])),
             "start": "from an earlier fit" if resume else "new",
         }
-        for name, value in self.get_params(deep=False).items():
-            if name not in _OF_A_RANK:  # where an object is in memory tells nothing of it
-                same[name] = re.sub(" at 0x[0-9a-fA-F]+", "", repr(value))
+        parameters = plain(self).get_params(deep=False)
+        settings |= {name: parameters[name] for name in parameters if name not in _OF_A_RANK}
+        same = {name: _in_short(value) for name, value in settings.items()}
         if resume:
             modules = [getattr(self, name) for name in _MODULES]
-            same["model to go on from"] = digest([modules, self._heads, self._learns_missing])
+            model = digest([modules, self._heads, self._learns_missing])
+            same["model to go on from"] = model, model
         others = ranks.gather(same)
         for name in same:
-            values = [other.get(name) for other in others]
-            if any(value != values[0] for value in values):
+            keys, shown = zip(*(other.get(name, (None, "None")) for other in others), strict=True)
+            if any(key != keys[0] for key in keys):
+                if len(set(shown)) == 1:  # they differ in what is left out
+                    shown = tuple(
+                        f"{text} (digest {key[:8]})" for text, key in zip(shown, keys, strict=True)
+                    )
                 raise ValueError(
-                    f"All ranks must fit with the same {name}, got by rank: "
-                    f"{', '.join(str(value)[:100] for value in values)}."
+                    f"All ranks must fit with the same {name}, got by rank: {', '.join(shown)}."
                 )
         if sum(ranks.gather(X.shape[0])) == 0:
             raise ValueError("Found no rows on any rank: fit needs at least 1.")
@@ -991,18 +1015,23 @@ class AutoencoderTransformer(
                 "device='cpu'."
             )
         self._fitted_loss = self.loss
-        network = self.network
+        given = plain(self)
+        network = clone(given.network) if isinstance(given.network, Network) else given.network
         built_from: dict[str, Any] = {
-            "n_components": int(self.n_components),
+            "n_components": given.n_components,
             "hidden_layer_sizes": str(layer_widths("hidden_layer_sizes", self.hidden_layer_sizes)),
-            "activation": self.activation,
-            "normalization": self.normalization,
-            "network": repr(network.get_params()) if isinstance(network, Network) else network,
-            "precision": self.precision,
-            "scaling": self.scaling,
+            "activation": given.activation,
+            "normalization": given.normalization,
+            "network": network,
+            "precision": given.precision,
+            "scaling": given.scaling,
         }
         if resume:
-            changed = [name for name in built_from if built_from[name] != self._built_from[name]]
+            changed = [
+                name
+                for name, value in built_from.items()
+                if not same_value(value, self._built_from[name])
+            ]
             if changed:
                 raise ValueError(
                     f"Training cannot go on: {', '.join(changed)} changed since the last fit. "
@@ -1043,9 +1072,9 @@ class AutoencoderTransformer(
         self._built_from = built_from
         if network is None:
             network = DenseNetwork(
-                self.hidden_layer_sizes,
-                self.activation,
-                self.normalization,
+                given.hidden_layer_sizes,
+                given.activation,
+                given.normalization,
                 resolve_principal_components(
                     (sum(ranks.gather(X.shape[0])), X.shape[1]),
                     resolve_regularizers(self.regularizer),
@@ -1098,7 +1127,7 @@ class AutoencoderTransformer(
             self._cost = cost_per_row(nn.Sequential(*modules), X.shape[1])
 
     def _open_checkpoint(self, X: Rows, y: np.ndarray | None, resume: bool) -> FitFile:
-        parameters = self.get_params(deep=False).items()
+        parameters = plain(self).get_params(deep=False).items()
         depends_on = [
             type(self),
             {name: value for name, value in parameters if name not in _NOT_TOLD_APART},
@@ -1140,9 +1169,8 @@ class AutoencoderTransformer(
             training, validation = rows, np.empty(0, np.intp)
         else:
             # The seed of the first fit: a warm start must not validate on what it was trained on.
-            training, validation = train_test_split(
-                rows, test_size=self.validation_fraction, random_state=self._seed
-            )
+            share = plain(self).validation_fraction
+            training, validation = train_test_split(rows, test_size=share, random_state=self._seed)
         if groups:
             training, validation = keep_groups(groups, training, validation)
             if not any(ranks.gather(len(validation) > 0)):
@@ -1172,16 +1200,17 @@ class AutoencoderTransformer(
     def _make_training_batches(
         self, X: Rows, rows: np.ndarray | None, counts: list[int], ranks: Ranks
     ) -> Batches:
+        batch_size = plain(self).batch_size
         # A network of the caller's own may need more than one row, as for a variance.
-        single = self._is_as_built or self.batch_size == 1
-        batch_size = batch_size_of(counts, self.batch_size, ranks.rank, 1 if single else 2)
+        single = self._is_as_built or batch_size == 1
+        batch_size = batch_size_of(counts, batch_size, ranks.rank, 1 if single else 2)
         return self._make_batches(X, rows, batch_size=batch_size, no_single_rows=not single)
 
     def _make_batches(self, X: Rows, rows: np.ndarray | None = None, **settings: Any) -> Batches:
         return Batches(
             X,
             self._scaling,
-            **{"batch_size": self.batch_size, **settings},
+            **{"batch_size": plain(self).batch_size, **settings},
             device=self.device_,
             dtype=PRECISIONS[self.precision],
             rows=rows,
@@ -1200,6 +1229,7 @@ class AutoencoderTransformer(
         **settings: Any,
     ) -> tuple[nn.Sequential, RowLoss, TrainingResult]:
         """Train a copy of the network on the device; return it, the loss it was trained with."""
+        given = plain(self)
         encoder, decoder, _, fill = copied(tuple(self.__dict__[name] for name in _MODULES))
         as_built = self._is_as_built
         if not as_built:
@@ -1235,8 +1265,8 @@ class AutoencoderTransformer(
             autoencoder,
             batches,
             loss,
-            learning_rate=self.learning_rate,
-            weight_decay=self.weight_decay,
+            learning_rate=given.learning_rate,
+            weight_decay=given.weight_decay,
             rng=self._rng,
             mixed=self.precision == "bfloat16",
             regularizers=regularizers,

@@ -25,6 +25,7 @@ from sklearn.base import BaseEstimator
 from torch import nn
 
 from aefeatures._batches import Rows
+from aefeatures._networks import plain
 from aefeatures._persistence import read_file, write_file
 from aefeatures._training import TrainingResult, TrainingState, Watcher
 from aefeatures._version import __version__
@@ -107,14 +108,16 @@ class FitFile(Watcher):
     ) -> None:
         if not isinstance(checkpoint, Checkpoint):
             checkpoint = Checkpoint(checkpoint)
-        folder = checkpoint.folder
+        given: Any = plain(checkpoint)
+        folder = given.folder
         for name, kinds in (("folder", (str, os.PathLike)), ("keep", (bool,))):
-            value = getattr(checkpoint, name)
+            value = getattr(given, name)
             if not isinstance(value, kinds):
                 expected = " or ".join(kind.__name__ for kind in kinds)
                 raise ValueError(f"{name} of Checkpoint must be {expected}, got {value!r}.")
-        self._keep = checkpoint.keep
-        key = digest(depends_on)
+        self._keep = given.keep
+        versions = (__version__, torch.__version__, np.__version__)
+        key = digest([versions, depends_on])
         self._path = Path(folder, f"fit-{key}.safetensors")
         self._lock = Path(folder, f"fit-{key}.lock")
         self._temporary = f".fit-{key}.tmp"
@@ -289,7 +292,7 @@ def digest_of_rows(X: Rows) -> str:
 
 
 def digest(value: Any) -> str:
-    """Return a digest of a value, the same in every process with the same libraries.
+    """Return a digest of a value, the same in every process.
 
     Functions and classes of the caller's own count by their code and the numbers and strings that
     they read; what they call in other modules only by its name.
@@ -299,8 +302,7 @@ def digest(value: Any) -> str:
     TypeError
         If there is a part that has no value, like an open file.
     """
-    versions = (__version__, torch.__version__, np.__version__)
-    hashed = hashlib.blake2b(repr(versions).encode(), digest_size=16)
+    hashed = hashlib.blake2b(digest_size=16)
     try:
         for part in _parts(value, {}):
             hashed.update(len(part).to_bytes(8, "little") + part)
@@ -315,7 +317,7 @@ def digest(value: Any) -> str:
 def _parts(value: Any, seen: dict[int, Any]) -> Iterator[bytes]:
     """What tells `value` from others; `seen` holds the functions and classes met so far."""
     kind = type(value)
-    yield f"{kind.__module__}.{kind.__qualname__}".encode()
+    yield _name(kind)
     if isinstance(value, (type(None), bool, int, float, complex, str, bytes, np.generic)):
         yield repr(value).encode()
     elif isinstance(value, (torch.device, torch.dtype, os.PathLike, types.ModuleType)):
@@ -328,7 +330,7 @@ def _parts(value: Any, seen: dict[int, Any]) -> Iterator[bytes]:
         yield f"{value.dtype} {value.shape}".encode()
         yield np.ascontiguousarray(value).tobytes()
     elif isinstance(value, (types.FunctionType, type)):
-        yield f"{value.__module__}.{value.__qualname__}".encode()
+        yield _name(value)
         if value.__module__.partition(".")[0] not in _RELEASED and id(value) not in seen:
             seen[id(value)] = value
             yield from _parts(_code(value), seen)
@@ -339,6 +341,12 @@ def _parts(value: Any, seen: dict[int, Any]) -> Iterator[bytes]:
         yield str(len(items)).encode()
         for item in items:
             yield from _parts(item, seen)
+
+
+def _name(kind: Any) -> bytes:
+    # A script that starts processes has another name in them.
+    module = "__main__" if kind.__module__ == "__mp_main__" else kind.__module__
+    return f"{module}.{kind.__qualname__}".encode()
 
 
 def _items(value: Any) -> list[Any]:

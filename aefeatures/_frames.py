@@ -21,7 +21,7 @@ from sklearn.utils.validation import (
 
 from aefeatures._autoencoder import AutoencoderTransformer
 from aefeatures._batches import code_dtype, has_missing, iterate_slices, to_dense
-from aefeatures._networks import resolve_image_shape
+from aefeatures._networks import plain, resolve_image_shape
 from aefeatures._regularizers import Batch, Regularizer, TrainingData
 from aefeatures._validation import Interval, check_rows, fit_context, unchanged_on_error
 
@@ -286,16 +286,17 @@ class NextFramePredictor(BaseEstimator):
 
     def _past(self, X: np.ndarray, starts: np.ndarray, now: np.ndarray) -> np.ndarray:
         """The last `n_frames` frames at each of `now`: (n, n_frames, height, width)."""
-        steps = np.arange(1 - self.n_frames, 1)
+        steps = np.arange(1 - plain(self).n_frames, 1)
         rows = np.maximum(now[:, None] + steps, starts[now][:, None])
         return self._frames(X[rows])
 
     def _parts(self, n: int) -> Iterator[slice]:
         """The places of consecutive frames, of n, whose rows are held at a time."""
+        given = plain(self)
         rows, columns, size = self._grid()
-        around = 0 if self.patch_size is None else 2 * self.margin
+        around = 0 if given.patch_size is None else 2 * given.margin
         window = (size[0] + around) * (size[1] + around)
-        return iterate_slices(n, len(rows) * len(columns) * window * (self.n_frames + 2))
+        return iterate_slices(n, len(rows) * len(columns) * window * (given.n_frames + 2))
 
     def _tolerated(self, X: np.ndarray, now: np.ndarray) -> float:
         squares = 0.0
@@ -330,9 +331,10 @@ class NextFramePredictor(BaseEstimator):
 
     def _grid(self) -> tuple[np.ndarray, np.ndarray, tuple[int, int]]:
         """Where patches start, half a patch apart, and their size."""
-        if self.patch_size is None:
+        size = plain(self.patch_size)
+        if size is None:
             return np.zeros(1, int), np.zeros(1, int), self._shape
-        size, step = self.patch_size, max(1, self.patch_size // 2)
+        step = max(1, size // 2)
         rows, columns = (np.unique(np.r_[0 : n - size : step, n - size]) for n in self._shape)
         return rows, columns, (size, size)
 
@@ -346,7 +348,7 @@ class NextFramePredictor(BaseEstimator):
 
     def _inputs(self, past: np.ndarray) -> list[np.ndarray]:
         """What is seen of the past: changes, the last frame, and where motion leads."""
-        margin = 0 if self.patch_size is None else self.margin
+        margin = 0 if self.patch_size is None else plain(self.margin)
         last = self._patches(past[:, -1], margin)
         if self.patch_size is not None:  # a patch may be of any brightness
             last = last - last.mean(axis=1, keepdims=True)
@@ -355,7 +357,7 @@ class NextFramePredictor(BaseEstimator):
             *(self._patches(step, margin) for step in np.diff(past, axis=1).swapaxes(0, 1)),
         ]
         if self.motion:
-            moved = _moved_on(past[:, -2], past[:, -1], self.motion, self._noise)
+            moved = _moved_on(past[:, -2], past[:, -1], plain(self.motion), self._noise)
             seen.append(self._patches(moved - past[:, -1], margin))
         return seen
 

@@ -528,6 +528,45 @@ class BuildSpec:
     principal_axes: Callable[[int], tuple[torch.Tensor, torch.Tensor]] | None = None
 
 
+def plain(value: Any) -> Any:
+    """Return the value of a parameter with Python's numbers in place of NumPy's.
+
+    NumPy's overflow, and no document of JSON takes them. What holds any, a list or an object with
+    parameters, is copied; all else, arrays too, is returned as it is.
+    """
+    if isinstance(value, np.generic) and value.dtype.kind in "biufU":
+        return float(value) if value.dtype.kind == "f" else value.item()
+    if type(value) in (list, tuple):
+        items = [plain(item) for item in value]
+        unchanged = all(item is given for item, given in zip(items, value, strict=True))
+        return value if unchanged else type(value)(items)
+    if isinstance(value, BaseEstimator):
+        parameters = {
+            name: each for name, each in vars(value).items() if "_" not in (name[0], name[-1])
+        }
+        changed = {name: plain(each) for name, each in parameters.items()}
+        if any(changed[name] is not each for name, each in parameters.items()):
+            copied = object.__new__(type(value))
+            copied.__dict__.update({**vars(value), **changed})
+            return copied
+    return value
+
+
+def same_value(value: Any, other: Any) -> bool:
+    """Whether two values of a parameter build the same network."""
+    if not (isinstance(value, Network) and type(value) is type(other)):
+        return bool(value == other)
+    mine, others = (
+        {
+            # Sizes may be one number, a list, a tuple or an array.
+            name: np.atleast_1d(np.asarray(each, dtype=object)).tolist()
+            for name, each in network.get_params().items()
+        }
+        for network in (value, other)
+    )
+    return mine == others
+
+
 def layer_widths(name: str, sizes: int | Sequence[int]) -> list[int]:
     """Return a parameter's sizes as a list of positive integers."""
     try:

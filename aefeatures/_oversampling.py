@@ -11,6 +11,7 @@ from sklearn.base import clone
 from aefeatures._autoencoder import AutoencoderTransformer
 from aefeatures._batches import iterate_chunks, iterate_slices, to_dense
 from aefeatures._generation import common_covariance, give_seeds, leaning_covariance, make_rng
+from aefeatures._networks import plain
 from aefeatures._validation import OVERSAMPLER_CONSTRAINTS, check_rows, get_tags
 
 try:
@@ -131,7 +132,7 @@ class AutoencoderOversampler(BaseOverSampler):
             for part in iterate_slices(n_samples, X.shape[1]):
                 start = chosen[part]
                 # The row and the way from its reconstruction to that of the moved code.
-                moved = self._decode(codes[start] + self.spread * noise[part])
+                moved = self._decode(codes[start] + plain(self.spread) * noise[part])
                 rows = columns.keep_to(to_dense(X[start]) + (moved - self._decode(codes[start])))
                 parts.append(sparse.csr_matrix(rows) if sparse.issparse(X) else rows)
         labels = [np.full(n, label, dtype=y.dtype) for label, n in wanted.items()]

@@ -49,6 +49,7 @@ from aefeatures._networks import (
     Pair,
     build_network,
     layer_widths,
+    plain,
 )
 from aefeatures._regularizers import REGULARIZERS
 from aefeatures._scaling import Scaling
@@ -230,6 +231,8 @@ def _rebuild(cls: type[E], document: dict[str, Any], arrays: dict[str, np.ndarra
     scaling = Scaling(**tensors, bounded=bounded, common=common)
 
     network = _decode(document["network"], own)
+    if isinstance(built_from["network"], str):  # how older versions wrote down its parameters
+        built_from["network"] = network
     spec = BuildSpec(bounded, dtype, torch.Generator("cpu").manual_seed(estimator._seed))
     encoder, decoder = _rebuild_network(
         network, n_features, n_components, spec, arrays, is_own=own is not None and network is own
@@ -386,8 +389,7 @@ def _encode(value: Any, name: str, own: Iterable[Any] = ()) -> Any:
     """Return a parameter's value as JSON; what JSON lacks is an object with one key, its kind."""
     if any(value is each for each in own):
         return {"own_network": None}
-    if isinstance(value, np.generic) and value.dtype.name in _NUMPY_DTYPES:
-        return {"numpy": [value.dtype.name, _encode(value.item(), name)]}
+    value = plain(value)
     if value is None or isinstance(value, (bool, str)):
         return value
     if isinstance(value, int):
@@ -467,7 +469,7 @@ def _decode_float(content: Any) -> float:
 _DECODERS: dict[str, Callable[[Any], Any]] = {
     "tuple": lambda content: tuple(_decode(content)),
     "float": _decode_float,
-    "numpy": _decode_number,
+    "numpy": _decode_number,  # of older versions
     "array": _decode_array,
     "device": lambda content: torch.device(str(content)),
     "RandomState": _decode_random_state,

@@ -37,6 +37,7 @@ from aefeatures._device import PRECISIONS, resolve_device
 from aefeatures._distributed import Ranks, current_ranks, distributed
 from aefeatures._global_state import seed_beside
 from aefeatures._losses import leave_out_missing, resolve_loss
+from aefeatures._networks import plain
 from aefeatures._persistence import read_file, write_file
 from aefeatures._regularizers import NeighborPreserving, resolve_regularizers
 from aefeatures._scaling import Columns, largest_of_type, make_scaling
@@ -139,7 +140,7 @@ def fit_on_ray(
     """
     _import_ray()
     _check_estimator(estimator)
-    _check_count("num_workers", num_workers)
+    num_workers = _check_count("num_workers", num_workers)
     names = _resolve_columns(dataset, feature_columns)
     about = _describe(dataset, names)
     if about is None or about.n_rows < num_workers:
@@ -149,6 +150,7 @@ def fit_on_ray(
         )
     n_rows, n_features = about.n_rows, about.n_features
     fitted = clone(estimator)
+    given = plain(fitted)
     _check_names(fitted, names, n_features)
     learned = make_scaling(fitted.scaling, about.full, about.columns, bounded=fitted.loss == "bce")
     if use_gpu or fitted.device == "auto":
@@ -156,9 +158,9 @@ def fit_on_ray(
     fitted._start(SimpleNamespace(shape=(n_rows, n_features)), resume=False, learned=learned)
     fitted.device = estimator.device
     fitted.max_epochs_ = resolve_max_epochs(
-        fitted.max_epochs,
+        given.max_epochs,
         n_rows,
-        fitted.batch_size * num_workers,
+        given.batch_size * num_workers,
         resolve_regularizers(fitted.regularizer),
     )
 
@@ -188,7 +190,7 @@ def fit_on_ray(
             run_config=RunConfig(
                 name=f"aefeatures-{uuid4().hex}",  # Ray's own are by the second
                 storage_path=_absolute(storage_path or folder),
-                failure_config=FailureConfig(max_failures=max_failures),
+                failure_config=FailureConfig(max_failures=plain(max_failures)),
                 checkpoint_config=CheckpointConfig(num_to_keep=2),
             ),
         )
@@ -252,8 +254,8 @@ def transform_on_ray(
     ray = _import_ray()
     _check_kind(estimator)
     check_is_fitted(estimator)
-    _check_count("num_workers", num_workers)
-    _check_count("batch_size", batch_size)
+    num_workers = _check_count("num_workers", num_workers)
+    batch_size = _check_count("batch_size", batch_size)
     if feature_columns is None:
         feature_columns = getattr(estimator, "feature_names_in_", None)
     names = _resolve_columns(dataset, feature_columns)
@@ -469,7 +471,7 @@ def _work(config: dict[str, Any]) -> Any:
 
     estimator, names = config["estimator"], config["names"]
     shard = train.get_dataset_shard("train")
-    batch_size = min(estimator.batch_size, max(1, config["n_rows"]))
+    batch_size = min(plain(estimator).batch_size, max(1, config["n_rows"]))
     n_features = estimator.n_features_in_
     n_rows_of_part = batch_size * max(
         1, _CHUNK_ELEMENTS // (_PARTS_OF_CHUNK * n_features * batch_size)
@@ -625,9 +627,10 @@ def _check_estimator(estimator: Any) -> None:
             )
 
 
-def _check_count(name: str, value: Any) -> None:
+def _check_count(name: str, value: Any) -> int:
     if not isinstance(value, Integral) or value < 1:
         raise ValueError(f"{name} must be an integer of at least 1, got {value!r}.")
+    return int(value)
 
 
 def _resolve_columns(dataset: Dataset, columns: Any) -> list[str]:

@@ -23,7 +23,7 @@ from aefeatures._global_state import RandomState, global_seed
 from aefeatures._labels import TASKS, Labels, is_auto, minus_ones, split_labels
 from aefeatures._losses import RowLoss
 from aefeatures._neighbors import neighbor_graph
-from aefeatures._networks import resolve_image_shape, uninitialized
+from aefeatures._networks import plain, resolve_image_shape, uninitialized
 
 # Rows by which a variance is judged.
 _SAMPLE_ROWS = 2_000
@@ -827,7 +827,7 @@ def resolve_regularizers(regularizer: Any) -> list[Regularizer]:
     if regularizer is None:
         return []
     several = regularizer if isinstance(regularizer, (list, tuple)) else [regularizer]
-    return [_resolve(one) for one in several]
+    return [_resolve(one) for one in plain(several)]
 
 
 def requires_labels(regularizer: Any) -> bool:

@@ -296,7 +296,8 @@ def train(
             del result.validation_loss_curve[len(result.loss_curve) :]
             warnings.warn(
                 f"Training interrupted by user in epoch {len(result.loss_curve) + 1} of "
-                f"{max_epochs}: keeping the best weights so far.",
+                f"{max_epochs}: keeping the best weights so far. A search goes on, and ranks this "
+                "fit like the others: interrupt again within 2 seconds to end it.",
                 stacklevel=3,
             )
     if early_stopping:

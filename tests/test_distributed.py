@@ -1,3 +1,4 @@
+import copy
 import hashlib
 import multiprocessing
 import os
@@ -17,9 +18,16 @@ import torch
 from sklearn.datasets import load_digits
 from torch import distributed as dist
 
-from aefeatures import AutoencoderTransformer, Supervised, Variational, distributed
+from aefeatures import (
+    AutoencoderTransformer,
+    ConvNetwork,
+    Regularizer,
+    Supervised,
+    Variational,
+    distributed,
+)
 from aefeatures._batches import Batches, batch_size_of
-from aefeatures._distributed import current_ranks
+from aefeatures._distributed import Ranks, current_ranks
 from aefeatures._losses import LOSSES
 from aefeatures._networks import BuildSpec, DenseNetwork
 from aefeatures._scaling import learn_scaling
@@ -513,6 +521,82 @@ def test_interrupt_of_one_keeps_the_best_of_all(ranks):
 def test_an_error_of_one_rank_is_raised_on_all(ranks, name, expected):
     for each, part in zip(ranks, expected, strict=True):
         assert part in each[name]
+
+
+class Remembering(Ranks):
+    """One of two ranks, which finds what the other has gathered before."""
+
+    size = 2
+
+    def __init__(self, other=None):
+        self.gathered = []
+        self.other = list(other.gathered) if other else []
+
+    def gather(self, value):
+        self.gathered.append(value)
+        return [self.other.pop(0) if self.other else value, value]
+
+
+class Prototypes(Regularizer):
+    def __init__(self, rows=None):
+        self.rows = rows
+
+
+LONG = np.zeros((60, 64))
+ANOTHER = LONG.copy()
+ANOTHER[30, 30] = 1e-12
+
+
+def told_apart(value, other, X=X[:40], of_other=X[:40]):
+    """What two ranks with these estimators say."""
+    first, second = (
+        each if isinstance(each, dict) else {"regularizer": each} for each in (value, other)
+    )
+    rank = Remembering()
+    AutoencoderTransformer(**first)._check(X, None, False, rank)
+    try:
+        AutoencoderTransformer(**second)._check(of_other, None, False, Remembering(rank))
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize(
+    ("value", "other", "name"),
+    [
+        (Prototypes(LONG), Prototypes(ANOTHER), "regularizer"),
+        ([Prototypes(LONG)], [Prototypes(ANOTHER)], "regularizer"),
+        (Prototypes(list(range(3000))), Prototypes([*range(2999), 0]), "regularizer"),
+        (
+            {"hidden_layer_sizes": np.full(2000, 8)},
+            {"hidden_layer_sizes": np.r_[np.full(1000, 8), 9, np.full(999, 8)]},
+            "hidden_layer_sizes",
+        ),
+        (
+            {"network": ConvNetwork((8, 8), np.full(2000, 8))},
+            {"network": ConvNetwork((8, 8), np.r_[np.full(1000, 8), 9, np.full(999, 8)])},
+            "network",
+        ),
+    ],
+)
+def test_long_values_are_compared_as_a_whole(value, other, name):
+    message = told_apart(value, other)
+    assert message.startswith(f"All ranks must fit with the same {name}, got by rank: ")
+    assert len(message) < 400
+    shown = message.partition(": ")[2]
+    parts = shown.removesuffix(".").split("), ")
+    assert len(set(parts)) == len(parts)  # also where only their beginnings are shown
+    assert told_apart(value, copy.deepcopy(value)) == ""
+
+
+def test_what_is_the_same_on_all_ranks():
+    """Also numbers of NumPy, and what differs in nothing but its place in memory."""
+    params = {"batch_size": 32, "tol": 0.5, "regularizer": Variational(0.5)}
+    given = {"tol": np.float16(0.5)}
+    given |= {"batch_size": np.int64(32), "regularizer": Variational(np.float32(0.5))}
+    assert told_apart(params, given) == ""
+    for make in (threading.Lock, object, lambda: lambda x: x):
+        assert told_apart(Prototypes(make()), Prototypes(make())) == ""
 
 
 def test_process_outside_of_the_group(ranks):

@@ -248,3 +248,19 @@ def test_bad_input(films, fitted):
     for broken in (np.where(X > 0.9, np.nan, X), np.ma.masked_greater(X, 0.9)):
         with pytest.raises(ValueError, match="X contains NaN or masked pixels"):
             fitted.predict_next(broken)
+
+
+def test_numpys_numbers_are_plain_ones():
+    frames = film(30, size=8)
+    params = {"n_frames": 3, "patch_size": 4, "margin": 2, "motion": 1, "random_state": 3}
+    predictors = [
+        NextFramePredictor(
+            AutoencoderTransformer(8, hidden_layer_sizes=8, max_epochs=9),
+            image_shape=shape,
+            **{name: kind(n) for name, n in params.items()},
+        )
+        for kind, shape in ((int, (8, 8)), (np.uint8, np.array([8, 8], np.uint8)))
+    ]
+    plain, given = (predictor.fit(frames).rollout(frames, 2) for predictor in predictors)
+    np.testing.assert_array_equal(given, plain)
+    assert isinstance(predictors[1].n_frames, np.uint8)

@@ -10,7 +10,7 @@ from sklearn.model_selection import cross_val_score
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
-from aefeatures import AutoencoderTransformer, ConvNetwork
+from aefeatures import AutoencoderTransformer, ConvNetwork, Sparse
 from aefeatures._networks import (
     ACTIVATIONS,
     NORMALIZATIONS,
@@ -19,6 +19,7 @@ from aefeatures._networks import (
     Cost,
     DenseNetwork,
     cost_per_row,
+    plain,
     resolve_image_shape,
 )
 
@@ -461,3 +462,21 @@ def test_batches_of_one_row_that_cannot_be_trained_on_say_what_to_change(
     transformer = AutoencoderTransformer(2, network=normalized(), batch_size=batch_size)
     with pytest.raises(ValueError, match=message):
         transformer.fit(X)
+
+
+def test_plain_numbers_stay_what_they_are():
+    """Only what holds a number of NumPy's is copied, and nothing is changed."""
+    array, parts = np.array([8, 16]), [Sparse(0.1), "neighbors"]
+    for value in (3, 0.5, True, None, "relu", (8, 16), parts, array, DenseNetwork((8,)), plain):
+        assert plain(value) is value
+    given = [
+        Sparse(np.float32(0.5), np.longdouble(0.25)),
+        DenseNetwork((np.int8(8), 4), np.str_("elu")),
+    ]
+    kept = repr(given)
+    sparse, network = plain(given)
+    assert repr(sparse) == "Sparse(target=0.25, weight=0.5)"
+    assert repr(network) == "DenseNetwork(activation='elu', hidden_layer_sizes=(8, 4))"
+    assert repr(given) == kept
+    date = np.datetime64("NaT")
+    assert plain(date) is date

@@ -21,6 +21,7 @@ import pytest
 import safetensors.numpy
 import skops.io
 import torch
+from sklearn.base import clone
 from sklearn.datasets import load_digits
 from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import make_pipeline
@@ -28,9 +29,12 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 from torch import nn
 
+import aefeatures._networks as networks
 import aefeatures._persistence as persistence
 from aefeatures import (
     AutoencoderTransformer,
+    Checkpoint,
+    Contractive,
     ConvNetwork,
     Denoising,
     DenseNetwork,
@@ -196,13 +200,103 @@ def test_load_gives_back_what_was_saved(X, path, params):
     fitted.save(path)
     loaded = AutoencoderTransformer.load(path)
     assert_same(loaded, fitted, X)
-    assert repr(loaded.get_params()) == repr(fitted.get_params())
-    assert list(map(type, loaded.get_params().values())) == list(
-        map(type, fitted.get_params().values())
-    )
+    saved = networks.plain(fitted).get_params()  # with Python's numbers
+    assert repr(loaded.get_params()) == repr(saved)
+    assert list(map(type, loaded.get_params().values())) == list(map(type, saved.values()))
     again = path.with_name("again")
     loaded.save(again)
     assert again.read_bytes() == path.read_bytes()
+
+
+def numbers(estimator):
+    """All of its parameters that are numbers, nested ones with them."""
+    params = estimator.get_params().items()
+    return {name: each for name, each in params if isinstance(each, (bool, int, float))}
+
+
+@pytest.mark.parametrize(("integer", "real"), [(np.uint8, np.float16), (np.int64, np.float64)])
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"network": DenseNetwork((8, 4), n_principal_components=5), "regularizer": Denoising()},
+        {"network": ConvNetwork((8, 8), 2, kernel_size=3), "regularizer": NeighborPreserving()},
+        {"hidden_layer_sizes": 8, "regularizer": Sparse()},
+        {"regularizer": Variational()},
+        {"regularizer": Contractive()},
+        {"regularizer": Supervised(), "batch_size": 7},
+    ],
+    ids=str,
+)
+def test_numpys_numbers_are_plain_ones(X, path, tmp_path, params, integer, real):
+    """In the results, the names of checkpoints and the files of models, and they stay as given."""
+    kept = Checkpoint(tmp_path / "fits", keep=True)
+    params = {"max_epochs": 2, "batch_size": 200, "early_stopping": True, **params}
+    plain_one = clone(quick(**params, checkpoint=kept))
+    given = {
+        name: np.bool_(value)
+        if isinstance(value, bool)
+        else integer(value)
+        if isinstance(value, int)
+        else real(value)
+        for name, value in numbers(plain_one).items()
+    }
+    assert given.keys() >= {"n_components", "tol", "warm_start", "checkpoint__keep"}
+    plain_one.set_params(**{name: value.item() for name, value in given.items()})
+    fitted = clone(plain_one).set_params(**given)
+    y = X[:, 20]
+    plain_one.fit(X, y)
+    fitted.fit(X, y)
+    assert len(list((tmp_path / "fits").iterdir())) == 1
+    for estimator in (plain_one, fitted):
+        estimator.save(path)
+        assert len({*map(type, numbers(AutoencoderTransformer.load(path)).values())}) == 3
+        estimator.saved = path.read_bytes()
+    assert fitted.saved == plain_one.saved
+    np.testing.assert_array_equal(
+        fitted.partial_fit(X, y).transform(X), plain_one.partial_fit(X, y).transform(X)
+    )
+    assert {name: type(fitted.get_params()[name]) for name in given} == {
+        name: type(value) for name, value in given.items()
+    }
+
+
+@pytest.mark.parametrize("sizes", [[2, 3], np.array([2, 3]), (np.int64(2), np.uint8(3))])
+@pytest.mark.parametrize(
+    "make",
+    [lambda sizes: {"network": ConvNetwork((8, 8), sizes)}, lambda s: {"network": DenseNetwork(s)}],
+)
+def test_training_goes_on_whatever_sizes_are_held_in(X, path, make, sizes):
+    quick(**make((2, 3))).fit(X).save(path)
+    loaded = AutoencoderTransformer.load(path).set_params(**make(sizes))
+    assert loaded.partial_fit(X).n_iter_ == 3
+    with pytest.raises(ValueError, match="network changed since the last fit"):
+        loaded.set_params(**make((2, 4))).partial_fit(X)
+    with pytest.raises(ValueError, match="network changed since the last fit"):
+        loaded.set_params(network=None).partial_fit(X)
+
+
+def test_training_goes_on_where_the_network_has_a_new_parameter(X, path, monkeypatch):
+    quick(network=ConvNetwork((8, 8), (2, 3))).fit(X).save(path)
+
+    class Wider(ConvNetwork):
+        def __init__(
+            self,
+            image_shape=None,
+            channels=(32, 64),
+            kernel_size=3,
+            activation="gelu",
+            normalization=None,
+            dilation=1,
+        ):
+            super().__init__(image_shape, channels, kernel_size, activation, normalization)
+            self.dilation = dilation
+
+    monkeypatch.setitem(persistence._OBJECTS, "ConvNetwork", Wider)
+    loaded = AutoencoderTransformer.load(path)
+    assert loaded.network.dilation == 1
+    assert loaded.partial_fit(X).n_iter_ == 3
+    with pytest.raises(ValueError, match="network changed since the last fit"):
+        loaded.set_params(network__dilation=2).partial_fit(X)
 
 
 def test_unlabelled_mark_that_is_nan(X, path):
@@ -872,6 +966,20 @@ def test_networks_that_ask_for_anything(path, forge, value):
 
 
 # Formats
+
+
+@pytest.mark.parametrize(
+    "text", ["{'channels': (np.int64(2), 3), 'kernel_size': 3}", "ConvNetwork(channels=(2, 3))"]
+)
+def test_training_goes_on_from_what_another_version_wrote_down_of_the_network(path, forge, text):
+    (fixture,) = (fixture for fixture in FIXTURES if fixture.stem.endswith("images"))
+    document, arrays = persistence.read_file(fixture)
+    document["built_from"]["network"] = text
+    forge(document, arrays)
+    loaded = AutoencoderTransformer.load(path)
+    assert loaded.partial_fit(make_models.digits("images")).n_iter_ == 4
+    with pytest.raises(ValueError, match="network changed since the last fit"):
+        loaded.set_params(network__kernel_size=5).partial_fit(make_models.digits("images"))
 
 
 @pytest.mark.parametrize("fixture", FIXTURES, ids=lambda path: path.stem)

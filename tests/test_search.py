@@ -11,6 +11,7 @@ import pytest
 from optuna_integration import OptunaSearchCV
 from sklearn.base import clone
 from sklearn.compose import make_column_transformer
+from sklearn.exceptions import FitFailedWarning
 from sklearn.experimental import enable_halving_search_cv  # noqa: F401
 from sklearn.model_selection import GridSearchCV, HalvingRandomSearchCV, cross_val_score
 from sklearn.pipeline import Pipeline
@@ -167,3 +168,64 @@ def test_warm_start_does_nothing_in_a_search(digits):
         for each in (fitted, make())
     ]
     assert scores[0] == scores[1], "a search fits clones, which have no weights to go on from"
+
+
+def interrupting(*at):
+    """A loss that is interrupted in its calls of these numbers."""
+    calls = []
+
+    def loss(reconstruction, target):
+        calls.append(0)
+        if len(calls) in at:
+            raise KeyboardInterrupt
+        return (reconstruction - target).square().mean(dim=1)
+
+    return loss
+
+
+class Shared:
+    """A loss that clones share."""
+
+    def __init__(self, loss):
+        self.loss = loss
+
+    def __call__(self, reconstruction, target):
+        return self.loss(reconstruction, target)
+
+    def __deepcopy__(self, memo):
+        return self
+
+
+def test_an_interrupt_in_a_search_says_how_to_end_it(digits, monkeypatch):
+    monkeypatch.setattr("aefeatures._training._last_interrupt", -np.inf)
+    X = digits[0][:128]
+
+    def search(*interrupts):
+        one = AutoencoderTransformer(
+            hidden_layer_sizes=(8,), max_epochs=4, loss=Shared(interrupting(*interrupts))
+        )
+        return GridSearchCV(one, {"n_components": [2, 3]}, cv=2, refit=False).fit(X)
+
+    with pytest.warns(UserWarning, match="in epoch 3 of 4.* search goes on.* again within 2 sec"):
+        interrupted = search(3)
+    assert np.isfinite(interrupted.cv_results_["mean_test_score"]).all()
+    # Another interrupt at once, in the next fit of the search.
+    monkeypatch.setattr("aefeatures._training._last_interrupt", -np.inf)
+    with pytest.warns(UserWarning, match="in epoch"), pytest.raises(KeyboardInterrupt):
+        search(3, 9)
+    # The guide's recipe.
+    monkeypatch.setattr("aefeatures._training._last_interrupt", -np.inf)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=FitFailedWarning)
+        warnings.filterwarnings("ignore", "One or more of the test scores", UserWarning)
+        warnings.filterwarnings("error", "Training interrupted")
+        scores = search(3).cv_results_["split0_test_score"]
+    assert np.isnan(scores).tolist() == [True, False]
+
+
+def test_an_interrupted_fit_shows_that_it_is_short(digits, monkeypatch):
+    monkeypatch.setattr("aefeatures._training._last_interrupt", -np.inf)
+    one = AutoencoderTransformer(hidden_layer_sizes=(8,), max_epochs=4, loss=interrupting(6))
+    with pytest.warns(UserWarning, match="ranks this fit like the others"):
+        one.fit(digits[0][:128])
+    assert (one.n_iter_, one.max_epochs_) == (2, 4)

@@ -1,6 +1,8 @@
 import pickle
+import re
 import struct
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -246,9 +248,9 @@ def test_images_of_all_sizes_with_a_transform(tmp_path):
     plain = datasets.ImageFolder(tmp_path)
     lazy, y = load_images(plain, lazy=True, n_jobs=2)
     np.testing.assert_array_equal(y, [0, 0, 0, 1, 1, 1])
-    with pytest.raises(ValueError, match=r"image \d has shape .* Give the dataset a transform"):
+    with pytest.raises(ValueError, match=r"image \d \(.*png\) has .* Give the dataset a tran"):
         lazy[:2]
-    with pytest.raises(ValueError, match=r"image \d has shape .* Give the dataset a transform"):
+    with pytest.raises(ValueError, match=r"image \d \(.*png\) has .* Give the dataset a tran"):
         AutoencoderTransformer().fit(lazy)
     for transform in (
         transforms.Resize((8, 8)),
@@ -367,3 +369,136 @@ def test_bad_datasets():
         load_images([image])
     with pytest.raises(TypeError, match=r"a pair \(image, label\), got a tuple of 3\."):
         load_images([(image, image, 1)])
+
+
+@pytest.mark.parametrize("path", ["pictures", Path("pictures"), b"pictures"])
+def test_paths_are_no_datasets(path):
+    line = r"torchvision.datasets.ImageFolder\(b?'pictures', transform=.*Resize\(\(32, 32\)\)\)"
+    with pytest.raises(TypeError, match=f"takes a dataset, got the path b?'pictures'.* by {line}"):
+        load_images(path)
+
+
+def test_what_has_no_items_by_position(make):
+    loader = torch.utils.data.DataLoader(make(image_folder))
+    for dataset, name in ((loader, "DataLoader"), (iter([]), "list_iterator"), (3, "int")):
+        with pytest.raises(TypeError, match=rf"by position, got a {name}\. Of a DataLoader pass"):
+            load_images(dataset)
+
+
+def of_many_sizes(dataset):
+    dataset.transform = lambda image: np.asarray(image)[: 10 + image.getpixel((0, 0))[0] % 20]
+    return dataset
+
+
+def of_high_numbers(dataset):
+    dataset.transform = lambda image: np.asarray(image, np.float32)
+    return dataset
+
+
+@pytest.mark.parametrize("change", [of_many_sizes, of_high_numbers])
+@pytest.mark.parametrize("kind", [image_folder, flowers, gtsrb, dtd])
+def test_errors_name_the_file(kind, change, make):
+    dataset = change(make(kind))
+    paths = [
+        str(entry[0] if isinstance(entry, tuple) else entry)
+        for entry in next(
+            vars(dataset)[name]
+            for name in ("samples", "_image_files", "_samples")
+            if name in vars(dataset)
+        )
+    ]
+    for parts in (
+        dataset,
+        Subset(dataset, [7, 3, 15]),
+        ConcatDataset([Subset(dataset, [5]), dataset]),
+    ):
+        with pytest.raises(ValueError, match=r"image \d \(.*\)") as caught:
+            load_images(parts)
+        found = re.findall(r"image (\d+) \((.*?)\)", str(caught.value))
+        assert found
+        for i, path in found:
+            item = parts[int(i)][0]
+            assert path in paths
+            np.testing.assert_array_equal(item, dataset[paths.index(path)][0])
+
+
+# Labels that a dataset keeps, beside those that indexing gives
+
+
+def relabelled(dataset):
+    """By code of its user's, in one place that a look at a few would not find."""
+
+    class Relabelled(type(dataset)):
+        def __getitem__(self, i):
+            image, label = super().__getitem__(i)
+            return image, label + 1 if i == 7 else label
+
+    dataset.__class__ = Relabelled
+    return dataset
+
+
+def edited(dataset):
+    """In the list that most read, which is not the one that is read here."""
+    dataset.targets = [*dataset.targets[:7], dataset.targets[7] + 1, *dataset.targets[8:]]
+    return dataset
+
+
+class RelabelledPart(Subset):
+    def __getitem__(self, i):
+        image, label = super().__getitem__(i)
+        return image, label + 1 if i == 7 else label
+
+    def __getitems__(self, positions):
+        return [self[i] for i in positions]
+
+
+@pytest.mark.parametrize(
+    ("kind", "change"),
+    [
+        *[
+            (kind, relabelled)
+            for kind in (fashion_mnist, cifar10, svhn, image_folder, flowers, gtsrb)
+        ],
+        (image_folder, edited),
+        (fashion_mnist, lambda dataset: RelabelledPart(dataset, range(20))),
+        (image_folder, lambda dataset: RelabelledPart(dataset, range(20))),
+        (gtsrb, lambda dataset: ConcatDataset([relabelled(dataset)])),
+        (cifar10, lambda dataset: Subset(relabelled(dataset), range(20))),
+    ],
+)
+def test_labels_are_those_of_indexing_or_an_error(kind, change, make):
+    """Never other ones in silence; without `lazy` always the right ones."""
+    dataset = change(make(kind))
+    expected = np.array([label for _, label in dataset])
+    np.testing.assert_array_equal(load_images(dataset)[1], expected)
+    X, y = load_images(dataset, lazy=True)
+    if not np.array_equal(y, expected):
+        wrong = r"image 7 (\(.*\) )?has the label \d, but \d among the labels.*Use lazy=False"
+        with pytest.raises(ValueError, match=wrong):
+            X[:]
+        np.testing.assert_array_equal(X[8:10], load_images(dataset)[0][8:10])
+
+
+def test_images_are_those_of_indexing(make):
+    dataset = make(cifar10)
+
+    class Inverted(type(dataset)):
+        def __getitem__(self, i):
+            image, label = super().__getitem__(i)
+            return 255 - np.asarray(image) if i == 7 else image, label
+
+    plain, _ = load_images(dataset)
+    dataset.__class__ = Inverted
+    for lazy in (False, True):
+        X = np.asarray(load_images(dataset, lazy=lazy)[0])
+        np.testing.assert_array_equal(X[7], 255 - plain[7])
+        np.testing.assert_array_equal(np.delete(X, 7, 0), np.delete(plain, 7, 0))
+
+
+def test_a_fit_on_labels_that_are_wrong_is_an_error(make):
+    X, y = load_images(relabelled(make(image_folder)), lazy=True, n_jobs=2)
+    transformer = AutoencoderTransformer(regularizer="supervised", max_epochs=1)
+    with pytest.raises(
+        ValueError, match=r"image 7 \(.*png\) has the label 2, but 1 among the labels"
+    ):
+        transformer.fit(X, y)
