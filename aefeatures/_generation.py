@@ -146,6 +146,7 @@ class AutoencoderGenerator(BaseEstimator):
     _code_dtype: np.dtype
     _frame: str | None
     _columns: Any
+    _column_levels: list[Any] | None
 
     def __init__(
         self,
@@ -203,7 +204,7 @@ class AutoencoderGenerator(BaseEstimator):
             self.classes_ = classes
             self._fit_densities(codes, labels, rng)
             self._frame = _kind_of_frame(X)
-            self._columns = None if self._frame is None else X.columns
+            self._columns, self._column_levels = _plain_names(X, self._frame)
         return self
 
     def sample(
@@ -455,7 +456,14 @@ class AutoencoderGenerator(BaseEstimator):
             return frame
         import pandas as pd
 
-        return pd.DataFrame(X, columns=self._columns)
+        columns, levels = self._columns, getattr(self, "_column_levels", None)
+        if levels is not None:  # None in a pickle of an earlier version, which holds an Index
+            columns = (
+                pd.MultiIndex.from_tuples(columns, names=levels)
+                if len(levels) > 1
+                else pd.Index(columns, name=levels[0])
+            )
+        return pd.DataFrame(X, columns=columns)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -577,6 +585,25 @@ def _draw(density: Any, n_samples: int, rng: np.random.RandomState) -> np.ndarra
     return np.asarray(drawn[0] if isinstance(drawn, tuple) else drawn)
 
 
+def _library_of(thing: Any) -> str:
+    return type(thing).__module__.partition(".")[0]
+
+
 def _kind_of_frame(X: Any) -> str | None:
-    module = type(X).__module__.partition(".")[0]
+    module = _library_of(X)
     return module if module in ("pandas", "polars") and hasattr(X, "columns") else None
+
+
+def _plain_names(X: Any, frame: str | None) -> tuple[Any, list[Any] | None]:
+    """Names of a frame's columns, and of their levels in pandas, without objects of its library.
+
+    A fitted model that holds none can be kept by skops, and be loaded beside another pandas.
+    """
+    if frame is None:
+        return None, None
+    if frame == "polars":
+        return list(X.columns), None
+    names = np.asarray(X.columns)
+    if names.dtype == object and any(_library_of(each) == "pandas" for each in names):
+        names = names.astype(str).astype(object)  # periods, intervals
+    return names, list(X.columns.names)

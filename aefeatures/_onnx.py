@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import json
 import os
@@ -16,12 +17,22 @@ import sklearn
 import torch
 from scipy import sparse
 from sklearn.base import is_classifier
+from sklearn.compose import ColumnTransformer
+from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline
+from sklearn.preprocessing import (
+    FunctionTransformer,
+    OneHotEncoder,
+    OrdinalEncoder,
+    TargetEncoder,
+)
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from aefeatures._autoencoder import AutoencoderTransformer
 from aefeatures._batches import work_dtype
 from aefeatures._device import PRECISIONS
+from aefeatures._persistence import write_atomically
+from aefeatures._pipelines import flat_steps, unwrap
 from aefeatures._validation import check_rows
 from aefeatures._version import __version__
 
@@ -108,19 +119,25 @@ def to_onnx(
     the format (IR) 8. The metadata hold the versions of the libraries and, in JSON, the names of
     the columns.
 
+    The file is written last, and whole: not if the estimator cannot be converted, or if
+    onnxruntime, where it is installed, cannot open the model.
+
     Parameters
     ----------
     estimator : AutoencoderTransformer, Pipeline or any estimator that skl2onnx converts
-        Fitted.
+        Fitted. Of a search its best estimator is converted, of `sklearn.frozen.FrozenEstimator`
+        the estimator in it. Samplers of imbalanced-learn's pipelines are left out, as in
+        `predict`.
     path : str or path-like
-        Replaced if there is one.
+        The file to write. An existing one is replaced.
     part : {"encoder", "decoder", "reconstruct"}, default="encoder"
         What of a transformer: `transform`, `inverse_transform` or `reconstruct`. A pipeline is
         always converted as a whole.
     X : array-like or DataFrame of shape (n_samples, n_features), default=None
         Some rows, one is enough, of the kind that the model will be given: it takes the types of
         their columns. The model of a pipeline has an input for each column of a frame of pandas
-        or polars. None is a matrix of float32; columns that are chosen by name need a frame.
+        or polars, with the column's name. None is a matrix of float32; columns that are chosen by
+        name need a frame.
 
     Raises
     ------
@@ -129,7 +146,17 @@ def to_onnx(
     sklearn.exceptions.NotFittedError
         If the estimator is not fitted.
     ValueError
-        If `part` is none of the three, or is asked for of a pipeline; if X has other columns.
+        If `part` is none of the three, or is asked for of a pipeline; if X has other columns, or
+        columns whose names cannot be those of inputs: empty ones, and "label" and "probabilities"
+        of a classifier; if skl2onnx cannot convert the estimator, or onnxruntime cannot open the
+        model.
+    OSError
+        If the file cannot be written.
+
+    Notes
+    -----
+    ONNX has no missing text. Where an encoder has seen missing text in `fit`, each of "", "nan",
+    "NaN", "None" and "<NA>" stands for it in the model, except if that is a category of its own.
 
     References
     ----------
@@ -152,9 +179,10 @@ def to_onnx(
     (1797, 3)
     """
     onnx = _import("onnx")
-    check_is_fitted(estimator)
     if part not in _NAMES:
         raise ValueError(f"part must be one of {', '.join(map(repr, _NAMES))}, got {part!r}.")
+    estimator = unwrap(estimator)
+    check_is_fitted(estimator)
     if isinstance(estimator, AutoencoderTransformer):
         dtype = np.float32 if X is None else check_rows(estimator, X, reset=False).dtype
         model = _export(estimator, part, np.dtype(dtype))
@@ -164,16 +192,7 @@ def to_onnx(
             f"{type(estimator).__name__}."
         )
     else:
-        register_onnx_converters()
-        with _exporting, warnings.catch_warnings():
-            # skl2onnx 1.20 reads attributes of SVC that scikit-learn 1.9 deprecates.
-            warnings.filterwarnings("ignore", "Attribute `prob[AB]_`", FutureWarning)
-            model = _import("skl2onnx").to_onnx(
-                estimator,
-                initial_types=_input_types(estimator, X),
-                options={"zipmap": False} if is_classifier(estimator) else None,
-                target_opset={"": _OPSET, "ai.onnx.ml": _OPSET_ML},
-            )
+        model = _convert_whole(estimator, X)
     properties = {
         "estimator": type(estimator).__name__,
         "part": part,
@@ -181,11 +200,14 @@ def to_onnx(
         "scikit-learn": sklearn.__version__,
         "torch": torch.__version__,
     }
-    if hasattr(estimator, "feature_names_in_"):
-        properties["feature_names"] = json.dumps(list(estimator.feature_names_in_))
+    (first, *_) = flat_steps(estimator) or [estimator]
+    if hasattr(first, "feature_names_in_"):
+        properties["feature_names"] = json.dumps(list(first.feature_names_in_))
     onnx.helper.set_model_props(model, properties)
     model.ir_version = _IR_VERSION
-    onnx.save(model, os.fspath(path))
+    content = model.SerializeToString()
+    _check_opens(content)
+    write_atomically(path, [content], "ONNX model")
 
 
 def _import(name: str) -> Any:
@@ -195,26 +217,324 @@ def _import(name: str) -> Any:
         raise ImportError(f"ONNX models need {name}: pip install 'aefeatures[onnx]'.") from error
 
 
-def _input_types(estimator: Any, X: Any) -> list[tuple[str, Any]]:
-    """Names and types of a pipeline's inputs, as skl2onnx takes them."""
-    guess = _import("skl2onnx.common.data_types").guess_data_type
+def _check_opens(content: bytes) -> None:
+    """Open a model with onnxruntime, where that is installed, before a file is written."""
+    try:
+        onnxruntime = importlib.import_module("onnxruntime")
+    except ImportError:
+        return
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # nothing is printed
+    options.intra_op_num_threads = 1
+    try:
+        onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # of classes that onnxruntime does not make public
+        raise ValueError(
+            f"No file was written, as onnxruntime cannot open the model: {error}"
+        ) from error
+
+
+def _convert_whole(estimator: Any, X: Any) -> Any:
+    """Return a pipeline, or another estimator that skl2onnx converts, as an ONNX model."""
+    skl2onnx = _import("skl2onnx")
+    register_onnx_converters()
+    pipeline = _plain(estimator)
+    names, types = _inputs(pipeline, X)
+    last = _with_wide_labels(pipeline.steps[-1][1])
+    pipeline.steps[-1] = ("last", last)
+    with _exporting, warnings.catch_warnings():
+        # skl2onnx 1.20 reads attributes of SVC that scikit-learn 1.9 deprecates.
+        warnings.filterwarnings("ignore", "Attribute `prob[AB]_`", FutureWarning)
+        try:
+            model = skl2onnx.convert_sklearn(
+                pipeline,
+                f"ONNX({type(estimator).__name__})",
+                [(str(name), kind) for name, kind in zip(names, types, strict=True)],
+                options={id(last): {"zipmap": False} if _has_option(last, "zipmap") else {}},
+                target_opset={"": _OPSET, "ai.onnx.ml": _OPSET_ML},
+                custom_parsers={
+                    Pipeline: _parse_pipeline,
+                    ColumnTransformer: _parse_columns,
+                    FeatureUnion: _parse_union,
+                },
+                custom_conversion_functions=dict.fromkeys(
+                    (OneHotEncoder, OrdinalEncoder, TargetEncoder), _convert_categories
+                ),
+            )
+        except Exception as error:  # of any class
+            raise ValueError(
+                f"No file was written, as skl2onnx cannot convert this {type(estimator).__name__} "
+                f"of {', '.join(type(step).__name__ for _, step in pipeline.steps)}: "
+                f"{str(error)[:500]}"
+            ) from error
+    _rename_inputs(model.graph, [str(name) for name in names])
+    return model
+
+
+def _inputs(pipeline: Pipeline, X: Any) -> tuple[list[Any], list[Any]]:
+    """Names and types, as skl2onnx has them, of a pipeline's inputs."""
+    n_columns = getattr(pipeline, "n_features_in_", None)
     if hasattr(X, "columns") and hasattr(X, "dtypes"):
-        inputs = [(name, _values(X[name])[:, None]) for name in X.columns]
+        names = _names_of_inputs(pipeline, list(X.columns))
+        columns = {name: _values(X[name])[:, None] for name in names}
     else:
-        n_columns = estimator.n_features_in_
         if X is None:
+            if n_columns is None:
+                raise ValueError("The number of columns is not known: give some rows as X.")
             X = np.zeros((1, n_columns), np.float32)
         X = X[:1].toarray() if sparse.issparse(X) else np.asarray(X[:1])
-        if X.ndim != 2 or X.shape[1] != n_columns:
+        if X.ndim != 2 or n_columns not in (None, X.shape[1]):
             raise ValueError(
-                f"X has {X.shape[-1]} features, but {type(estimator).__name__} is expecting "
-                f"{n_columns} features as input."
+                f"X has {X.shape[-1]} features, but Pipeline is expecting {n_columns} features as "
+                "input."
             )
-        inputs = [("X", X)]
-    types = [(name, guess(values)[0][1]) for name, values in inputs]
-    for _, each in types:
-        each.shape = [None, *each.shape[1:]]
-    return types
+        names, columns = ["X"], {"X": X}
+    types = []
+    for name, values in columns.items():
+        try:
+            kind = _tensor_type(values)
+        except NotImplementedError as error:
+            raise ValueError(
+                f"The values of {name!r} are {values.dtype}, which ONNX does not have. Make them "
+                "numbers or text in X, before fit."
+            ) from error
+        kind.shape = [None, *values.shape[1:]]
+        types.append(kind)
+    return names, types
+
+
+def _names_of_inputs(pipeline: Pipeline, given: list[Any]) -> list[Any]:
+    """The columns that the pipeline knows, or else those of the frame, in order."""
+    n_columns = getattr(pipeline, "n_features_in_", len(given))
+    names = list(getattr(pipeline, "feature_names_in_", given))
+    missing = [name for name in names if name not in given]
+    if missing or len(names) != n_columns:
+        raise ValueError(
+            f"X must have the {n_columns} columns that fit was given, got {len(given)}"
+            + (f" without {missing}." if missing else ".")
+        )
+    texts = [str(name) for name in names]
+    if "" in texts or len(set(texts)) < len(texts):
+        unusable = sorted({name for name in texts if not name or texts.count(name) > 1})
+        raise ValueError(
+            "Inputs of an ONNX model must have names that are not empty and differ. Rename these "
+            f"columns before fit: {unusable}."
+        )
+    return names
+
+
+def _tensor_type(values: np.ndarray) -> Any:
+    return _import("skl2onnx.common.data_types").guess_data_type(values)[0][1]
+
+
+def _rename_inputs(graph: Any, names: list[str]) -> None:
+    """Give inputs the names of their columns, which skl2onnx has made identifiers of."""
+    outputs = [output.name for output in graph.output]
+    # skl2onnx numbers an output whose name it finds taken.
+    unusable = {name for output in outputs for name in (output, output.rstrip("0123456789"))}
+    if unusable & set(names):
+        raise ValueError(
+            f"Columns and outputs of an ONNX model must differ in their names, which are "
+            f"{outputs}. Rename these columns before fit: {sorted(unusable & set(names))}."
+        )
+    renamed = {value.name: name for value, name in zip(graph.input, names, strict=True)}
+    for value in _values_inside(graph) - set(renamed) - set(outputs):
+        if value in names:
+            renamed[value] = f"{value} inside"
+            while renamed[value] in names:
+                renamed[value] += "_"
+    _rename(graph, renamed)
+
+
+def _values_inside(graph: Any) -> set[str]:
+    values = {initializer.name for initializer in graph.initializer}
+    for node in graph.node:
+        values.update(node.output)
+        for attribute in node.attribute:
+            values |= _values_inside(attribute.g)
+    return values
+
+
+def _rename(graph: Any, renamed: dict[str, str]) -> None:
+    for value in (*graph.input, *graph.output, *graph.initializer, *graph.value_info):
+        value.name = renamed.get(value.name, value.name)
+    for node in graph.node:
+        node.input[:] = [renamed.get(name, name) for name in node.input]
+        node.output[:] = [renamed.get(name, name) for name in node.output]
+        for attribute in node.attribute:
+            _rename(attribute.g, renamed)
+
+
+def _plain(estimator: Any) -> Pipeline:
+    """Return a pipeline of the steps that X passes, without what skl2onnx does not know."""
+    steps = flat_steps(estimator) or [FunctionTransformer()]
+    return Pipeline([(f"step {i}", step) for i, step in enumerate(steps)])
+
+
+def _with_wide_labels(step: Any) -> Any:
+    """Return a classifier with classes in int64, as ONNX has labels."""
+    classes: Any = getattr(step, "classes_", None)
+    several = classes if isinstance(classes, list) else [classes]
+    kinds = {getattr(each, "dtype", np.dtype(object)).kind for each in several}
+    if not is_classifier(step) or not kinds <= {"i", "u"}:
+        return step
+    step = copy.copy(step)
+    wide = [each.astype(np.int64) for each in several]
+    step.classes_ = wide if isinstance(classes, list) else wide[0]
+    return step
+
+
+def _has_option(step: Any, option: str) -> bool:
+    """Whether skl2onnx has an option for a step."""
+    aliases = _import("skl2onnx._supported_operators").sklearn_operator_name_map
+    if type(step) not in aliases:
+        return False
+    converter = _import("skl2onnx.common._registration").get_converter(aliases[type(step)])
+    return option in (converter.get_allowed_options() or ())
+
+
+# What follows stands in for parts of skl2onnx, which takes the first type where several meet.
+
+
+def _parse_pipeline(scope: Any, model: Any, inputs: Any, custom_parsers: Any = None) -> Any:
+    parse = _import("skl2onnx._parse")
+    first = model.steps[0][1]
+    if len(inputs) > 1 and not isinstance(first, (*parse.do_not_merge_columns, FeatureUnion)):
+        inputs = _join(scope, inputs)
+    return parse._parse_sklearn_pipeline(scope, model, inputs, custom_parsers=custom_parsers)
+
+
+def _parse_columns(scope: Any, model: Any, inputs: Any, custom_parsers: Any = None) -> Any:
+    parse = _import("skl2onnx._parse")
+    results = []
+    for name, transformer, columns in model.transformers_:
+        if transformer == "drop":
+            continue
+        transformer, given = _plain(transformer), inputs
+        if not isinstance(transformer.steps[0][1], parse.do_not_merge_columns):
+            places = model._transformer_to_input_indices[name] if len(inputs) > 1 else [0]
+            weighted = name in (model.transformer_weights or ())
+            given = _cast_alike(scope, inputs, places, weighted)
+        part = copy.copy(model)
+        part.transformers_ = [(name, transformer, columns)]
+        results += parse._parse_sklearn_column_transformer(
+            scope, part, given, custom_parsers=custom_parsers
+        )
+    return _join(scope, results)
+
+
+def _parse_union(scope: Any, model: Any, inputs: Any, custom_parsers: Any = None) -> Any:
+    parse = _import("skl2onnx._parse")
+    union = copy.copy(model)
+    union.transformer_list = [
+        (name, _plain(make_pipeline(each)))
+        for name, each in model.transformer_list
+        if each != "drop"
+    ]
+    if model.transformer_weights:
+        inputs = _cast_alike(scope, inputs, weighted=True)
+    outputs = parse._parse_sklearn_feature_union(
+        scope, union, inputs, custom_parsers=custom_parsers
+    )
+    parts = outputs[0].operators_outputs_[0].inputs
+    outputs[0].type = _tensor_type(np.empty((1, 1), np.result_type(*map(_dtype_of, parts))))
+    outputs[0].type.shape = [None, None]
+    return outputs
+
+
+def _join(scope: Any, variables: list[Any]) -> list[Any]:
+    """Concatenate variables, numbers in the type that holds them all."""
+    if len(variables) < 2:
+        return variables
+    variables = _cast_alike(scope, variables)
+    operator = scope.declare_local_operator("SklearnConcat")
+    operator.inputs = variables
+    kind = type(variables[0].type)([None, None])
+    operator.outputs.append(scope.declare_local_variable("joined", kind))
+    return list(operator.outputs)
+
+
+def _cast_alike(
+    scope: Any, variables: list[Any], places: Any = None, weighted: bool = False
+) -> list[Any]:
+    """Cast the variables at `places`, if all are numbers, to the type that holds them all.
+
+    Where they are `weighted` it is a floating one, as skl2onnx rounds the weights of integers.
+    """
+    places = range(len(variables)) if places is None else places
+    dtypes = {i: _dtype_of(variables[i]) for i in places}
+    if not dtypes or not all(dtype.kind in "biuf" for dtype in dtypes.values()):
+        return list(variables)
+    common = np.result_type(*dtypes.values(), *[np.float32] * weighted)
+    cast = list(variables)
+    for i, dtype in dtypes.items():
+        if dtype == common:
+            continue
+        operator = scope.declare_local_operator("SklearnCast")
+        operator.inputs = [variables[i]]
+        kind = _tensor_type(np.empty((1, 1), common))
+        kind.shape = variables[i].type.shape
+        # A ColumnTransformer looks for the same name.
+        cast[i] = scope.declare_local_variable(variables[i].raw_name, kind)
+        operator.outputs.append(cast[i])
+    return cast
+
+
+# Text that stands for a missing value. ONNX has none: onnxruntime makes "None", "nan" and "<NA>"
+# of what is missing in Python, other languages send the empty text or have "NaN".
+_MISSING_TEXTS = ("", "nan", "NaN", "None", "<NA>")
+
+
+def _convert_categories(scope: Any, operator: Any, container: Any) -> None:
+    """Convert an encoder so that each of `_MISSING_TEXTS` is missing, where `fit` has seen that."""
+    onnx = _import("onnx")
+    start = len(container.nodes)
+    _import("skl2onnx.common._registration").get_converter(operator.type)(
+        scope, operator, container
+    )
+    kinds = ("OneHotEncoder", "LabelEncoder")
+    encoders = [node for node in container.nodes[start:] if node.op_type in kinds]
+    known = [categories for categories in operator.raw_operator.categories_ if len(categories)]
+    for node, categories in zip(encoders, known, strict=True):
+        attributes = {each.name: each for each in node.attribute}
+        texts = attributes.get("cats_strings", attributes.get("keys_strings"))
+        missing = [str(each) for each in categories if each is None or each != each]
+        if texts is None or not missing:
+            continue
+        if len(missing) > 1 or missing[0] in [each for each in categories if each is not None]:
+            raise ValueError(
+                f"{missing[0]!r} stands for more than one category of {operator.raw_operator!r}, "
+                "as ONNX has no missing text. Fill in what is missing before fit."
+            )
+        places: dict[str, int] = {}
+        for i, text in enumerate(texts.strings):
+            places.setdefault(text.decode(), i)  # skl2onnx may repeat NaN among the infrequent
+        more = [text for text in _MISSING_TEXTS if text not in places]
+        places.update(dict.fromkeys(more, places[missing[0]]))
+        if node.op_type == "LabelEncoder":
+            texts.strings.extend(text.encode() for text in more)
+            for numbers in (attributes.get("values_int64s"), attributes.get("values_floats")):
+                if numbers is not None:
+                    values = numbers.ints or numbers.floats
+                    values.extend([values[places[missing[0]]]] * len(more))
+            continue
+        # Several texts for one category: as numbers first.
+        number = scope.get_unique_variable_name("category")
+        container.add_node(
+            "LabelEncoder",
+            [node.input[0]],
+            [number],
+            op_domain="ai.onnx.ml",
+            op_version=2,
+            name=scope.get_unique_operator_name("LabelEncoder"),
+            keys_strings=list(places),
+            values_int64s=list(places.values()),
+            default_int64=-1,
+        )
+        node.input[0] = number
+        numbers = list(range(len(texts.strings)))
+        node.attribute.remove(texts)
+        node.attribute.append(onnx.helper.make_attribute("cats_int64s", numbers))
 
 
 def _values(column: Any) -> np.ndarray:
@@ -227,11 +547,11 @@ def _values(column: Any) -> np.ndarray:
     return values
 
 
-def _input_dtypes(operator: Any) -> list[np.dtype]:
-    """The dtypes of what a step of a pipeline is given: a matrix, or columns one by one."""
-    helper = _import("onnx.helper")
-    types = [variable.type.to_onnx_type().tensor_type.elem_type for variable in operator.inputs]
-    return [helper.tensor_dtype_to_np_dtype(each) for each in types]
+def _dtype_of(variable: Any) -> np.dtype:
+    """The dtype of a variable of skl2onnx's, object of text."""
+    elem_type = variable.type.to_onnx_type().tensor_type.elem_type
+    dtype: np.dtype = _import("onnx.helper").tensor_dtype_to_np_dtype(elem_type)
+    return dtype
 
 
 def _set_output_type(operator: Any) -> None:
@@ -252,9 +572,11 @@ def _convert(scope: Any, operator: Any, container: Any) -> None:
             f"AutoencoderTransformer needs target_opset of at least {_OPSET}, got "
             f"{container.target_opset}."
         )
-    dtypes = _input_dtypes(operator)
+    # A matrix, or columns one by one.
+    dtypes = [_dtype_of(variable) for variable in operator.inputs]
     dtype = np.result_type(*dtypes)
-    prefix = scope.get_unique_operator_name("autoencoder") + "_"
+    # "/" is in none of the names that skl2onnx gives.
+    prefix = scope.get_unique_operator_name("autoencoder") + "/"
     graph = _export(operator.raw_operator, "encoder", dtype, prefix).graph
 
     def add(kind: str, inputs: list[str], output: str, **attributes: Any) -> None:

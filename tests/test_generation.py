@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
+import skops.io
 from scipy import sparse
 from sklearn.base import clone
 from sklearn.decomposition import PCA
@@ -239,6 +240,49 @@ def test_columns_without_names_of_their_own(digits):
     table = pd.DataFrame(digits[0][:40, 18:22], columns=[7, 5, 3, 2])
     X_new = AutoencoderGenerator(PCA(2), random_state=0).fit(table).sample(3)
     assert list(X_new.columns) == [7, 5, 3, 2]
+
+
+COLUMNS = {
+    "texts": pd.Index(["a b", "", "c", "d"], name="measured"),
+    "numbers": pd.Index([7, 5, 3, 2]),
+    "range": pd.RangeIndex(4),
+    "fractions": pd.Index([0.5, 1.5, 2.5, 3.5]),
+    "dates": pd.DatetimeIndex(["2020-01-01", "2020-01-03", "2021-01-01", "2019-05-05"]),
+    "levels": pd.MultiIndex.from_product([["left", "right"], [1, 2]], names=["side", None]),
+}
+
+
+@pytest.mark.parametrize("kind", COLUMNS)
+def test_names_come_back_from_a_file_as_they_were_given(digits, kind):
+    table = pd.DataFrame(digits[0][:40, 18:22]).set_axis(COLUMNS[kind], axis=1)
+    generator = AutoencoderGenerator(PCA(2), random_state=0).fit(table)
+    data = skops.io.dumps(generator)
+    loaded = skops.io.loads(data, trusted=skops.io.get_untrusted_types(data=data))
+    for each in (generator, loaded, pickle.loads(pickle.dumps(generator))):
+        drawn = each.sample(3)
+        pd.testing.assert_index_equal(drawn.columns, COLUMNS[kind], exact="equiv")
+        np.testing.assert_array_equal(drawn, generator.sample(3))
+        assert not any("pandas" in type(value).__module__ for value in vars(each).values())
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [pd.period_range("2020", periods=4, freq="Y"), pd.interval_range(0, 4)],
+    ids=["periods", "intervals"],
+)
+def test_names_that_are_objects_of_pandas_come_back_as_text(digits, columns):
+    table = pd.DataFrame(digits[0][:40, 18:22]).set_axis(columns, axis=1)
+    drawn = AutoencoderGenerator(PCA(2), random_state=0).fit(table).sample(3)
+    assert list(drawn.columns) == [str(name) for name in columns]
+
+
+def test_a_pickle_of_an_earlier_version(digits):
+    table = pd.DataFrame(digits[0][:40, 18:22]).set_axis(COLUMNS["levels"], axis=1)
+    generator = AutoencoderGenerator(PCA(2), random_state=0).fit(table)
+    generator._columns = table.columns
+    del generator._column_levels
+    drawn = pickle.loads(pickle.dumps(generator)).sample(3)
+    pd.testing.assert_index_equal(drawn.columns, table.columns)
 
 
 class Resampled:

@@ -16,15 +16,27 @@ import polars as pl
 import pytest
 import skl2onnx
 import torch
+from imblearn.over_sampling import RandomOverSampler
+from imblearn.pipeline import make_pipeline as make_pipeline_with_samplers
 from scipy import sparse
 from sklearn.compose import ColumnTransformer, make_column_transformer
 from sklearn.decomposition import PCA
+from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
 from sklearn.exceptions import NotFittedError
-from sklearn.linear_model import LogisticRegression
+from sklearn.frozen import FrozenEstimator
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.model_selection import GridSearchCV, RandomizedSearchCV
 from sklearn.neighbors import KNeighborsClassifier
-from sklearn.pipeline import make_pipeline, make_union
-from sklearn.preprocessing import OneHotEncoder, StandardScaler
-from sklearn.svm import SVC
+from sklearn.pipeline import FeatureUnion, make_pipeline, make_union
+from sklearn.preprocessing import (
+    FunctionTransformer,
+    OneHotEncoder,
+    OrdinalEncoder,
+    StandardScaler,
+    TargetEncoder,
+)
+from sklearn.svm import SVC, LinearSVC
+from sklearn.tree import DecisionTreeClassifier
 from torch import nn
 
 from aefeatures import (
@@ -67,6 +79,43 @@ NETWORKS = {
     "tanh": {"activation": "tanh", "scaling": "standard"},
 }
 QUICK = [("default", np.float32), ("conv", np.float64), ("of_users", np.float64)]
+
+
+def quick():
+    return AutoencoderTransformer(1, max_epochs=8, random_state=0)
+
+
+@pytest.fixture(scope="module")
+def table():
+    """Columns of all types, and targets: numbers, and two and three classes."""
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(
+        {
+            "i": rng.integers(0, 9, 200),
+            "f": rng.normal(size=200).astype(np.float32),
+            "d": rng.normal(size=200),
+            "t": 1.7e9 + 100 * rng.normal(size=200),  # float32 has steps of 128 there
+            "c": rng.choice(["a", "b", "c"], 200),
+            "b": rng.random(200) > 0.5,
+        }
+    )
+    target = (frame["d"] + frame["f"] + frame["t"] / 100 - 1.7e7).to_numpy()
+    return frame, target, np.digitize(target, [0.0]), np.digitize(target, [-1.0, 1.0])
+
+
+def columns_of(frame):
+    """The columns of a frame as onnxruntime takes them."""
+    return {
+        str(name): frame.iloc[:, [i]].to_numpy(object if dtype.kind not in "biuf" else dtype)
+        for i, (name, dtype) in enumerate(frame.dtypes.items())
+    }
+
+
+def run_by_name(content, frame, output=0):
+    session = session_of(content)
+    columns = columns_of(frame)
+    given = {each.name: columns[each.name] for each in session.get_inputs()}
+    return session.run(None, given)[output]
 
 
 def small(**settings):
@@ -213,6 +262,310 @@ def test_a_frame_of_polars_with_texts(digits, tmp_path):
     session = session_of(written(pipeline, tmp_path, X=frame))
     labels = session.run(["label"], {name: frame[[name]].to_numpy() for name in frame.columns})[0]
     assert (labels == pipeline.predict(frame.to_pandas())).mean() > 0.999
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["a b", "a_b", "a.b", "a_b1"],
+        ["home.dest", "price (EUR)", "1st", "größe/€"],
+        [3, 1, 0, 2],
+        ["X", "variable", "merged_columns", "joined"],
+        ["Ge_Gemm", "scores", "codes", "autoencoder_linear"],
+    ],
+)
+@pytest.mark.parametrize("library", ["pandas", "polars"])
+def test_inputs_have_the_names_of_the_columns(table, tmp_path, names, library):
+    frame, _, _, classes = table
+    frame = frame[["d", "f", "i", "t"]].set_axis(names, axis=1)
+    codes = quick() if library == "pandas" else PCA(2)
+    pipeline = make_pipeline(StandardScaler(), codes, KNeighborsClassifier()).fit(frame, classes)
+    given = frame
+    if library == "polars":
+        given = pl.DataFrame({str(name): frame[name].to_numpy() for name in names})
+        pipeline.fit(given, classes)
+    content = written(pipeline, tmp_path, X=given)
+    assert [each.name for each in session_of(content).get_inputs()] == [str(n) for n in names]
+    np.testing.assert_array_equal(run_by_name(content, frame), pipeline.predict(given))
+
+
+def test_names_of_values_inside_make_room_for_columns(table, tmp_path):
+    frame = table[0][["d", "f", "t"]]
+    pipeline = make_pipeline(StandardScaler(), quick())
+    graph = onnx.load_from_string(written(pipeline.fit(frame), tmp_path, X=frame)).graph
+    inside = [output for node in graph.node for output in node.output]
+    taken = {"first": inside[:3], "last": inside[-4:-1]}
+    for names in taken.values():
+        renamed = frame.set_axis(names, axis=1)
+        content = written(pipeline.fit(renamed), tmp_path, X=renamed)
+        np.testing.assert_allclose(run_by_name(content, renamed), pipeline.transform(renamed))
+
+
+def test_columns_chosen_by_name_from_names_of_any_kind(table, tmp_path):
+    frame, target, *_ = table
+    frame = frame.rename(columns={"c": "a b", "d": "a_b", "f": "price (EUR)", "t": ""})
+    encode = make_column_transformer(
+        (OneHotEncoder(handle_unknown="ignore", sparse_output=False), ["a b"]),
+        (StandardScaler(), ["a_b", "price (EUR)"]),
+    )
+    pipeline = make_pipeline(encode, Ridge()).fit(frame, target)
+    with pytest.raises(ValueError, match=r"names that are not empty and differ.*\[''\]"):
+        to_onnx(pipeline, tmp_path / "model.onnx", X=frame)
+    assert not list(tmp_path.iterdir())
+    frame = frame.drop(columns="")
+    pipeline.fit(frame, target)
+    content = written(pipeline, tmp_path, X=frame[frame.columns[::-1]])  # its order is free
+    labels = run_by_name(content, frame)
+    np.testing.assert_allclose(labels[:, 0], pipeline.predict(frame), rtol=1e-9)
+
+
+def test_columns_that_cannot_be_inputs(table, tmp_path):
+    frame, _, classes, _ = table
+    frame = frame[["d", "f"]]
+
+    def fails(names, message, given=None):
+        named = frame.set_axis(names, axis=1)
+        pipeline = make_pipeline(StandardScaler(), LogisticRegression()).fit(named, classes)
+        with pytest.raises(ValueError, match=message):
+            to_onnx(pipeline, tmp_path / "model.onnx", X=named if given is None else given)
+
+    fails(["label", "f"], r"differ in their names.*Rename these columns before fit: \['label'\]")
+    fails(["d", "probabilities"], r"differ in their names.*\['probabilities'\]")
+    fails(
+        ["a", "b"],
+        r"the 2 columns that fit was given, got 1 without \['b'\]",
+        frame[["d"]].set_axis(["a"], axis=1),
+    )
+    fails([0, 1], "the 2 columns that fit was given, got 3", pd.DataFrame(np.zeros((1, 3))))
+    dates = frame.assign(f=pd.Timestamp("2020-01-01"))
+    fails(["d", "f"], "values of 'f' are datetime64", dates)
+    assert not list(tmp_path.iterdir())
+
+
+PLAIN = ["i", "f", "d", "t"]
+one_hot = functools.partial(OneHotEncoder, sparse_output=False, handle_unknown="ignore")
+
+
+@pytest.mark.parametrize("order", [PLAIN, PLAIN[::-1], ["f", "t", "i", "d"]], ids="".join)
+@pytest.mark.parametrize(
+    "steps",
+    [
+        [StandardScaler()],
+        [quick()],
+        [PCA(3)],
+        [make_union(StandardScaler(), PCA(1))],
+        [FeatureUnion([("a", "passthrough"), ("b", PCA(1))], transformer_weights={"a": 0.25})],
+    ],
+    ids=["scaler", "codes", "components", "union", "weights"],
+)
+def test_columns_of_different_types_meet_in_the_type_that_holds_all(table, tmp_path, steps, order):
+    frame, target, *_ = table
+    frame = frame[order]
+    pipeline = make_pipeline(*steps, StandardScaler(), Ridge()).fit(frame, target)
+    predicted = run_by_name(written(pipeline, tmp_path, X=frame), frame)
+    np.testing.assert_allclose(predicted[:, 0], pipeline.predict(frame), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        [("c", one_hot(), ["c"])],  # of float32 in ONNX, before what is of float64
+        [("c", one_hot(), ["c", "i"]), ("s", StandardScaler(), ["i", "f"])],
+        [("s", StandardScaler(), ["f", "t"]), ("c", OrdinalEncoder(), ["c"])],
+        [("b", "passthrough", ["b", "i", "f"]), ("c", "drop", ["c"]), ("no", PCA(), [])],
+        [
+            ("c", make_pipeline("passthrough", one_hot()), ["c"]),
+            ("u", make_union(PCA(1), "drop"), ["i", "t"]),
+        ],
+        [
+            (
+                "c",
+                make_pipeline(
+                    make_column_transformer((one_hot(), ["c"]), remainder="passthrough"), None
+                ),
+                ["c", "i", "d"],
+            )
+        ],
+    ],
+    ids=["one hot", "twice", "ordinal", "passthrough", "nested", "within itself"],
+)
+def test_results_of_different_types_meet_in_the_type_that_holds_all(table, tmp_path, columns):
+    frame, target, *_ = table
+    weights = {name: 0.25 + i for i, (name, *_) in enumerate(columns)}
+    for each in (None, weights):
+        join = ColumnTransformer(columns, remainder="passthrough", transformer_weights=each)
+        pipeline = make_pipeline(join, StandardScaler(), Ridge()).fit(frame, target)
+        predicted = run_by_name(written(pipeline, tmp_path, X=frame), frame)
+        np.testing.assert_allclose(predicted[:, 0], pipeline.predict(frame), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("missing", [None, np.nan])
+@pytest.mark.parametrize(
+    "encoder",
+    [
+        one_hot(),
+        one_hot(min_frequency=0.2),
+        OneHotEncoder(drop="first", sparse_output=False),
+        OrdinalEncoder(),
+        OrdinalEncoder(
+            handle_unknown="use_encoded_value", unknown_value=-1, encoded_missing_value=-9
+        ),
+        TargetEncoder(cv=2),
+    ],
+    ids=str,
+)
+def test_missing_text(table, tmp_path, missing, encoder):
+    _, _, classes, _ = table
+    text = np.random.default_rng(0).choice([missing, "a", "b", "c"], 200, p=[0.4, 0.3, 0.2, 0.1])
+    frame = pd.DataFrame({"c": text, "k": text[::-1]}, dtype=object)
+    pipeline = make_pipeline(make_column_transformer((encoder, ["c", "k"])), StandardScaler())
+    content = written(pipeline.fit(frame, classes), tmp_path, X=frame)
+    expected = pipeline.transform(frame)
+    for stand_in in ("", "nan", "NaN", "None", "<NA>", None, np.nan, pd.NA):
+        given = frame.apply(lambda column: [stand_in if v != v or v is None else v for v in column])  # noqa: B023
+        np.testing.assert_allclose(run_by_name(content, given.astype(object)), expected, atol=1e-5)
+
+
+def test_text_that_reads_like_missing_text(table, tmp_path):
+    def made(*values):
+        frame = pd.DataFrame({"c": pd.Series(list(values) * 10, dtype=object), "d": 1.0})
+        pipeline = make_pipeline(make_column_transformer((one_hot(), ["c"])))
+        return pipeline.fit(frame), frame
+
+    pipeline, frame = made("None", "", np.nan, "a")  # "None" is a kind of garage, say
+    result = run_by_name(written(pipeline, tmp_path, X=frame), frame)
+    np.testing.assert_array_equal(result, pipeline.transform(frame))
+    pipeline, frame = made("None", "", "a")  # nothing is missing
+    frame.loc[0, "c"] = "nan"
+    result = run_by_name(written(pipeline, tmp_path, X=frame), frame)
+    np.testing.assert_array_equal(result, pipeline.transform(frame))
+    for values in (["nan", np.nan, "a"], ["None", None, "a"], [None, np.nan, "a"]):
+        pipeline, frame = made(*values)
+        with pytest.raises(ValueError, match=r"stands for more than one category.*Fill in"):
+            to_onnx(pipeline, tmp_path / "other.onnx", X=frame)
+    assert not (tmp_path / "other.onnx").exists()
+
+
+def test_the_table_of_the_readme(tmp_path):
+    """A pipeline over text and numbers of float64, which could not be loaded."""
+    frame = pd.DataFrame(
+        {
+            "city": ["Oslo", "Rome", "Oslo", "Rome"] * 30,
+            "rooms": [1.0, 2.0, 3.0, 4.0] * 30,
+            "area": [30.0, 55.0, 80.0, 120.0] * 30,
+        }
+    )
+    dear = [False, False, True, True] * 30
+    columns = make_column_transformer((one_hot(), ["city"]), remainder="passthrough")
+    pipeline = make_pipeline(columns, quick(), LogisticRegression()).fit(frame, dear)
+    new = pd.concat([frame, frame.assign(city="Bergen")])
+    content = written(pipeline, tmp_path, X=frame)
+    np.testing.assert_array_equal(run_by_name(content, new), pipeline.predict(new))
+    probabilities = run_by_name(content, new, output=1)
+    np.testing.assert_allclose(probabilities, pipeline.predict_proba(new), rtol=1e-6)
+
+
+def test_steps_that_do_nothing_in_a_prediction(table, tmp_path):
+    frame, _, classes, _ = table
+    X = frame[["d", "f"]].to_numpy(np.float32)
+    fitted = quick().fit(X)
+    for pipeline in (
+        make_pipeline(None, "passthrough", quick(), None, SVC()),
+        make_pipeline(StandardScaler(), "passthrough"),
+        make_pipeline("passthrough"),
+        make_pipeline_with_samplers(RandomOverSampler(random_state=0), StandardScaler(), SVC()),
+        make_pipeline_with_samplers(StandardScaler(), RandomOverSampler(random_state=0), SVC()),
+        make_pipeline(FrozenEstimator(fitted), SVC()),
+        make_pipeline(make_pipeline(FrozenEstimator(make_pipeline(None, fitted)), None), SVC()),
+        FrozenEstimator(make_pipeline(StandardScaler(), SVC()).fit(X, classes)),
+        make_union(FrozenEstimator(fitted), "passthrough", make_pipeline("passthrough", PCA(1))),
+        GridSearchCV(make_pipeline(StandardScaler(), SVC()), {"svc__C": [1, 2]}, cv=2),
+        RandomizedSearchCV(
+            make_pipeline(StandardScaler(), SVC()), {"svc__C": [1, 2]}, n_iter=1, cv=2
+        ),
+    ):
+        pipeline.fit(X, classes)
+        (result, *_) = run(written(pipeline, tmp_path, X=X), X)
+        if hasattr(pipeline, "predict"):
+            np.testing.assert_array_equal(result, pipeline.predict(X))
+        else:
+            np.testing.assert_allclose(result, pipeline.transform(X), rtol=1e-5, atol=1e-5)
+
+
+def test_parts_of_a_frozen_transformer_and_of_a_search(table, tmp_path):
+    X = table[0][["d", "f", "t"]].to_numpy()
+    search = GridSearchCV(quick(), {"n_components": [1, 2]}, cv=2).fit(X)
+    for estimator in (FrozenEstimator(quick().fit(X)), search, FrozenEstimator(search)):
+        (result,) = run(written(estimator, tmp_path, "reconstruct", X=X), X)
+        expected = getattr(estimator, "best_estimator_", estimator).reconstruct(X)
+        np.testing.assert_allclose(result, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.int16, np.int32, np.uint8, np.uint32, bool, str])
+@pytest.mark.parametrize(
+    "classifier", [KNeighborsClassifier(), SVC(), LinearSVC(), DecisionTreeClassifier()], ids=str
+)
+def test_labels_of_any_type(table, tmp_path, classifier, dtype):
+    frame, _, two, three = table
+    X = frame[["d", "f"]].to_numpy(np.float32)
+    for y in (two.astype(dtype), three.astype(dtype)):
+        pipeline = make_pipeline(StandardScaler(), classifier).fit(X, y)
+        labels = run(written(pipeline, tmp_path), X)[0]
+        np.testing.assert_array_equal(labels, pipeline.predict(X))
+        assert pipeline.classes_.dtype == y.dtype
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+@pytest.mark.parametrize(
+    "classifier",
+    [KNeighborsClassifier(), DecisionTreeClassifier(), RandomForestClassifier(3)],
+    ids=str,
+)
+def test_two_columns_of_labels_work_or_leave_no_file(table, tmp_path, classifier, n_classes):
+    frame, _, two, three = table
+    X = frame[["d", "f"]].to_numpy(np.float32)
+    Y = np.stack([two, two[::-1] if n_classes == 2 else three], axis=1)
+    pipeline = make_pipeline(StandardScaler(), classifier).fit(X, Y)
+    if n_classes == 3 and not isinstance(classifier, RandomForestClassifier):
+        with pytest.raises(ValueError, match=r"^No file was written, as "):
+            to_onnx(pipeline, tmp_path / "model.onnx")
+        assert not list(tmp_path.iterdir())
+    else:
+        np.testing.assert_array_equal(run(written(pipeline, tmp_path), X)[0], pipeline.predict(X))
+
+
+@pytest.mark.parametrize(
+    ("estimator", "message"),
+    [
+        (make_pipeline(quick(), HistGradientBoostingClassifier(max_iter=2)), "HistG"),
+        (
+            make_pipeline(FunctionTransformer(np.abs), SVC()),
+            "skl2onnx cannot convert this Pipeline of FunctionTransformer, SVC: ",
+        ),
+        (make_pipeline(type("Own", (AutoencoderTransformer,), {})(2, max_epochs=8), SVC()), "Own"),
+    ],
+    ids=["trees", "function", "subclass"],
+)
+def test_an_old_file_stays_where_a_model_cannot_be_made(table, tmp_path, estimator, message):
+    X = table[0][["d", "f", "t"]].to_numpy()
+    path = tmp_path / "model.onnx"
+    path.write_text("old")
+    with pytest.raises(ValueError, match=f"^No file was written.*{message}"):
+        to_onnx(estimator.fit(X, table[2]), path)
+    assert [each.read_text() for each in tmp_path.iterdir()] == ["old"]
+
+
+def test_a_model_that_onnxruntime_refuses_is_not_written(table, tmp_path, monkeypatch, capfd):
+    X = table[0][["d", "f", "t"]].to_numpy()
+    forests = make_pipeline(RandomForestClassifier(3)).fit(X, np.stack([table[2]] * 2, axis=1))
+    path = tmp_path / "model.onnx"
+    with pytest.raises(ValueError, match="No file was written, as onnxruntime cannot open"):
+        to_onnx(forests, path, X=X)
+    assert not list(tmp_path.iterdir())
+    assert capfd.readouterr() == ("", "")
+    monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
+    to_onnx(forests, path, X=X)  # it cannot be known
+    assert path.exists()
 
 
 @pytest.mark.parametrize(

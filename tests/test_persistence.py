@@ -17,6 +17,8 @@ from pathlib import Path
 import joblib
 import make_models
 import numpy as np
+import pandas as pd
+import polars as pl
 import pytest
 import safetensors.numpy
 import skops.io
@@ -32,6 +34,8 @@ from torch import nn
 import aefeatures._networks as networks
 import aefeatures._persistence as persistence
 from aefeatures import (
+    AutoencoderGenerator,
+    AutoencoderOversampler,
     AutoencoderTransformer,
     Checkpoint,
     Contractive,
@@ -39,6 +43,7 @@ from aefeatures import (
     Denoising,
     DenseNetwork,
     NeighborPreserving,
+    NextFramePredictor,
     Regularizer,
     Sparse,
     Supervised,
@@ -1101,3 +1106,69 @@ def test_skops_round_trip_of_a_pipeline(digits, params, more):
         loaded.decision_function(X_test), pipeline.decision_function(X_test)
     )
     np.testing.assert_array_equal(loaded[:-1].transform(X_test), pipeline[:-1].transform(X_test))
+
+
+def of_libraries(thing, path="", seen=None):
+    """Where a fitted object holds something of a library of frames."""
+    seen = {} if seen is None else seen
+    if id(thing) in seen:
+        return
+    seen[id(thing)] = thing
+    if type(thing).__module__.partition(".")[0] in ("pandas", "polars", "pyarrow"):
+        yield f"{path}: {type(thing)}"
+    elif isinstance(thing, dict):
+        for key, value in thing.items():
+            yield from of_libraries(key, f"{path}, a key", seen)
+            yield from of_libraries(value, f"{path}.{key}", seen)
+    elif isinstance(thing, list | tuple | set):
+        for i, value in enumerate(thing):
+            yield from of_libraries(value, f"{path}[{i}]", seen)
+    elif isinstance(thing, np.ndarray) and thing.dtype == object:
+        yield from of_libraries(thing.tolist(), path, seen)
+    elif hasattr(thing, "__dict__") and not isinstance(thing, type):
+        yield from of_libraries(vars(thing), path, seen)
+
+
+def test_fitted_state_holds_nothing_of_pandas_or_polars(X):
+    names = [f"pixel {i}" for i in range(6)]
+    X, rare = X[:80, 18:24], np.arange(80) % 4 == 0
+    frames = {
+        "pandas": pd.DataFrame(X, columns=names, index=[f"row {i}" for i in range(80)]),
+        "nullable": pd.DataFrame(X, columns=names).convert_dtypes(),
+        "sparse": pd.DataFrame(X, columns=names).astype(pd.SparseDtype(float, 0.0)),
+        "polars": pl.DataFrame(X, schema=names),
+    }
+    texts = np.where(rare, "rare", "often").astype(object)
+    some = np.where(np.arange(80) % 3 > 0, texts, None)
+    labels = {
+        "pandas": [
+            pd.Series(rare.astype(int)),
+            pd.Series(texts, dtype="category"),
+            pd.Series(some),
+        ],
+        "nullable": [pd.Series(rare, dtype="boolean"), pd.Series(some, dtype="string")],
+        "sparse": [pd.Series(texts, dtype="string")],
+        "polars": [pl.Series(rare), pl.Series(some.tolist())],
+    }
+    found = []
+    for library, frame in frames.items():
+        for y in labels[library]:
+            estimators = [
+                quick(n_components=2, regularizer=Supervised(), early_stopping=True),
+                quick(n_components=2, regularizer=[Supervised(2.0), "denoising"]),
+                quick(n_components=2, regularizer="neighbors").set_output(transform="pandas"),
+                AutoencoderGenerator(quick(n_components=2)),
+                NextFramePredictor(quick(n_components=2), image_shape=(2, 3)),
+            ]
+            if library != "polars" and y.isna().sum() == 0:
+                estimators.append(AutoencoderOversampler(autoencoder=quick(n_components=2)))
+            for estimator in estimators:
+                if isinstance(estimator, AutoencoderOversampler):
+                    estimator.fit_resample(frame, y)
+                else:
+                    estimator.fit(frame, y)
+                found += of_libraries(estimator, f"{type(estimator).__name__} of {library}")
+                data = skops.io.dumps(estimator)
+                trusted = skops.io.get_untrusted_types(data=data)
+                assert set(vars(skops.io.loads(data, trusted=trusted))) == set(vars(estimator))
+    assert found == []
