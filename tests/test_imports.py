@@ -31,6 +31,7 @@ LAYERS = [
     "_vision",
     "_autoencoder",
     "_ray",
+    "_new_rows",
     "_generation",
     "_oversampling",
     "_onnx",
