@@ -188,9 +188,10 @@ class AutoencoderOversampler(BaseOverSampler):
             chosen = members[rng.randint(len(members), size=n_samples)]
             noise = rng.standard_normal((n_samples, codes.shape[1])) @ factor
             some = members[evenly_spaced(len(members), n_told)]
-            some = np.tile(some, -(-min(_LEAST_MOVED, n_told) // len(some)))
-            shaken = rng.standard_normal((len(some), codes.shape[1])) @ factor
-            masses = PointMasses(*self._move(X, codes, some, shaken), told)
+            often = np.tile(some, -(-min(_LEAST_MOVED, n_told) // len(some)))
+            shaken = rng.standard_normal((len(often), codes.shape[1])) @ factor
+            start, moved = self._move(X, codes, often, shaken)
+            masses = PointMasses(start[: len(some)], moved, told)
             for part in iterate_slices(n_samples, X.shape[1]):
                 start, moved = self._move(X, codes, chosen[part], noise[part])
                 rows = keep_to(moved, *described)
