@@ -25,7 +25,7 @@ def describe_columns(X: Rows) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     chunks = [_describe(to_dense(chunk)) for chunk in iterate_chunks(X)]
     low, high, whole = map(np.array, zip(*chunks, strict=True))
     # Of X's dtype: float64 does not hold all integers of 64 bits.
-    return np.fmin.reduce(low), np.fmax.reduce(high), whole.all(axis=0)
+    return np.fmin.reduce(low), np.fmax.reduce(high), np.logical_and.reduce(whole)
 
 
 def _describe(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

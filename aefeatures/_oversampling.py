@@ -91,6 +91,15 @@ class AutoencoderOversampler(BaseOverSampler):
     numbers where all values are, so that columns of integers and of yes and no stay so. A value
     that is missing (NaN) in the row that a new one starts from is missing there too.
 
+    Values that a column of the class repeats, such as zeros, small integers and categories, are as
+    frequent in new rows as in the class, so that sparse X stays sparse. Half of these values stay
+    as they are in the row that a new one starts from; the others move along the order of the
+    column's values. In a class of few rows, all rows count for three of its own.
+
+    With the default autoencoder, new rows do not depend on the units of columns, except that whole
+    numbers are whole in some units only. A given autoencoder with ``scaling="auto"`` does not scale
+    X within [0, 1].
+
     Examples
     --------
     >>> import numpy as np

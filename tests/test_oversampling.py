@@ -276,10 +276,8 @@ def test_sparse_rows_stay_sparse(n_few):
     assert (X_more[: len(y)] != X).nnz == 0
 
 
-@pytest.mark.parametrize("factor", [1e-4, 1e5])
-@pytest.mark.parametrize(
-    "autoencoder", [PCA(3), AutoencoderTransformer(3, max_epochs=2, scaling="feature"), None]
-)
+@pytest.mark.parametrize("factor", [1e-4, 1e-6])
+@pytest.mark.parametrize("autoencoder", [PCA(3), None])
 def test_noise_is_in_units_of_the_columns(table, autoencoder, factor):
     X, y = table
     if autoencoder is None:
@@ -318,12 +316,6 @@ def test_categories_that_are_numbers(kind, alone):
     new = X_more["kind"][len(X) :]
     assert new.isna().any() == X["kind"].isna().any()
     assert set(new.dropna().unique()) == set(X["kind"].dropna().unique())
-
-
-def test_categories_that_are_text_are_refused_by_name():
-    X = pd.DataFrame({"size": np.arange(40.0), "city": pd.Categorical(["a", "b"] * 20)})
-    with pytest.raises(ValueError, match=r"must hold numbers, but .*'city' \(category\)"):
-        quick().fit_resample(X, np.arange(40) < 10)
 
 
 def test_only_rows_to_train_on_are_resampled(table):
@@ -379,6 +371,9 @@ def test_errors(table):
         quick(autoencoder=LogisticRegression()).fit_resample(X, y)
     with pytest.raises(ValueError, match="infinity"):
         quick().fit_resample(np.where(X > 1, np.inf, X), y)
+    text = pd.DataFrame({"size": X[:, 0], "city": pd.Categorical(np.where(X[:, 1] > 18, "a", "b"))})
+    with pytest.raises(ValueError, match=r"must hold numbers, but .*'city' \(category\)"):
+        quick().fit_resample(text, y)
     with pytest.raises(ValueError, match="more than 1 class"):
         quick().fit_resample(X, np.zeros(len(X), int))
     with pytest.raises(TypeError, match=r"frames or series of polars. Pass X.to_numpy\(\)"):
