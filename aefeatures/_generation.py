@@ -19,8 +19,9 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, column_or_1d
 
 from aefeatures._autoencoder import AutoencoderTransformer
-from aefeatures._batches import iterate_slices, physical_memory
+from aefeatures._batches import Rows, iterate_slices, physical_memory
 from aefeatures._labels import split_labels
+from aefeatures._new_rows import describe_columns, describe_dtypes, keep_to, with_dtypes
 from aefeatures._validation import (
     GENERATOR_CONSTRAINTS,
     as_numpy,
@@ -88,6 +89,10 @@ class AutoencoderGenerator(BaseEstimator):
           the other classes.
         - "normal": the standard normal distribution of the codes as they are, which is the
           prior of an autoencoder with `Variational`. It knows no classes.
+    keep_range : bool, default=True
+        Whether samples are what the columns seen in `fit` are: between the smallest and the largest
+        value, whole where all values are whole, and in a frame of the same dtypes. False gives what
+        the decoder gives.
     random_state : int, RandomState instance or None, default=None
         Determines what is drawn in `sample`, where that is not given another, and seeds
         autoencoder and density where their own `random_state` is None.
@@ -118,9 +123,12 @@ class AutoencoderGenerator(BaseEstimator):
     `Supervised`: they teach the autoencoder, and are given the class of most of the 5 labelled
     rows whose codes are nearest. -1 beside a single other number is a class.
 
-    Samples are what the decoder gives: in X's units, in float64 where X is of float64 or 32-
-    or 64-bit integers and in float32 else, not rounded.
-    They come in a frame of pandas or polars where `fit` was given one.
+    Samples are in X's units, in float64 where X is of float64 or 32- or 64-bit integers and in
+    float32 otherwise. They come in a frame of pandas or polars where `fit` was given one.
+
+    The default autoencoder scales columns by their mean and standard deviation, so that samples do
+    not depend on the units of columns. Only the type of 8- and 16-bit integers tells a unit: they
+    are scaled as by ``scaling="auto"``, which suits pictures best.
 
     Examples
     --------
@@ -144,19 +152,24 @@ class AutoencoderGenerator(BaseEstimator):
     _mean: np.ndarray
     _spread: np.ndarray
     _code_dtype: np.dtype
+    # None in a pickle of an earlier version, too.
+    _described: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
     _frame: str | None
     _columns: Any
     _column_levels: list[Any] | None
+    _dtypes: list[Any] | None = None
 
     def __init__(
         self,
         autoencoder: Any = None,
         density: Any = None,
         *,
+        keep_range: bool = True,
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
         self.autoencoder = autoencoder
         self.density = density
+        self.keep_range = keep_range
         self.random_state = random_state
 
     @fit_context(prefer_skip_nested_validation=True)
@@ -194,7 +207,7 @@ class AutoencoderGenerator(BaseEstimator):
                         "density='normal' is one density for all rows, which no class can be asked "
                         "of. Fit without y, or use another density."
                     )
-            self.autoencoder_ = self._make_autoencoder(rows.shape[1], rng)
+            self.autoencoder_ = self._make_autoencoder(rows, rng)
             self.autoencoder_.fit(X, y)
             codes = np.asarray(self.autoencoder_.transform(X))
             self._code_dtype = codes.dtype
@@ -205,6 +218,10 @@ class AutoencoderGenerator(BaseEstimator):
             self._fit_densities(codes, labels, rng)
             self._frame = _kind_of_frame(X)
             self._columns, self._column_levels = _plain_names(X, self._frame)
+            self._described = self._dtypes = None
+            if self.keep_range:
+                self._described = describe_columns(rows)
+                self._dtypes = None if self._frame is None else describe_dtypes(X)
         return self
 
     def sample(
@@ -254,7 +271,7 @@ class AutoencoderGenerator(BaseEstimator):
             if samples is None:
                 samples = np.empty((n_samples, self.n_features_in_), decoded.dtype)
             samples[part] = decoded
-        X = self._as_seen(samples)
+        X = self._as_seen(samples, self._dtypes)
         return X if self.classes_ is None else (X, self.classes_[labels])
 
     def score_samples(self, X: Any) -> np.ndarray:
@@ -313,11 +330,12 @@ class AutoencoderGenerator(BaseEstimator):
         if isinstance(n_steps, bool) or not isinstance(n_steps, Integral) or n_steps < 2:
             raise ValueError(f"n_steps must be an int of at least 2, got {n_steps!r}.")
         ends = [self._encode_one(row, name) for row, name in ((x_from, "x_from"), (x_to, "x_to"))]
-        return self._as_seen(self._decode(np.linspace(*ends, int(n_steps))))
+        steps = self._decode(np.linspace(*ends, int(n_steps)))
+        return self._as_seen(steps, self._dtypes)
 
-    def _make_autoencoder(self, n_features: int, rng: np.random.RandomState) -> Any:
+    def _make_autoencoder(self, rows: Rows, rng: np.random.RandomState) -> Any:
         if self.autoencoder is None:
-            made: Any = default_autoencoder(n_features)
+            made: Any = default_autoencoder(rows)
         else:
             made = clone(self.autoencoder)
         return give_seeds(made, rng)
@@ -327,10 +345,7 @@ class AutoencoderGenerator(BaseEstimator):
         codes = codes.astype(np.float64)
         self._mean, self._spread = np.zeros(codes.shape[1]), np.ones(codes.shape[1])
         if not isinstance(self.density, str):
-            spread = codes.std(axis=0)
-            # Rounding alone makes a constant code vary by about its size times 1e-7.
-            varies = spread > 1e-6 * np.abs(codes).max(axis=0)
-            self._mean, self._spread = codes.mean(axis=0), np.where(varies, spread, 1.0)
+            self._mean, self._spread = scale_of_codes(codes)
         return (codes - self._mean) / self._spread
 
     def _fit_densities(
@@ -416,7 +431,12 @@ class AutoencoderGenerator(BaseEstimator):
     def _decode(self, codes: np.ndarray) -> np.ndarray:
         with config_context(array_api_dispatch=False):
             decoded = self.autoencoder_.inverse_transform(codes.astype(self._code_dtype))
-        return np.asarray(decoded)
+        decoded = np.asarray(decoded)
+        if self._described is None:
+            return decoded
+        kept = keep_to(decoded, *self._described)
+        # In a frame integers stay integers, as float64 does not hold all of them.
+        return kept if self._frame is not None else kept.astype(decoded.dtype, copy=False)
 
     def _encode_one(self, row: Any, name: str) -> np.ndarray:
         row = as_numpy(row)
@@ -444,26 +464,27 @@ class AutoencoderGenerator(BaseEstimator):
             )
         return row.loc[columns]
 
-    def _as_seen(self, X: Any) -> Any:
-        """Rows in a frame, where `fit` was given one."""
+    def _as_seen(self, X: Any, dtypes: list[Any] | None = None) -> Any:
+        """Rows in a frame, where `fit` was given one; of its dtypes if they are given."""
         if self._frame is None:
             return X
         if self._frame == "polars":
             import polars as pl
 
-            frame = pl.DataFrame(X, schema=self._columns)
+            frame: Any = pl.DataFrame(X, schema=self._columns)
             frame.columns = self._columns  # it makes up one for ""
-            return frame
-        import pandas as pd
+        else:
+            import pandas as pd
 
-        columns, levels = self._columns, getattr(self, "_column_levels", None)
-        if levels is not None:  # None in a pickle of an earlier version, which holds an Index
-            columns = (
-                pd.MultiIndex.from_tuples(columns, names=levels)
-                if len(levels) > 1
-                else pd.Index(columns, name=levels[0])
-            )
-        return pd.DataFrame(X, columns=columns)
+            columns, levels = self._columns, getattr(self, "_column_levels", None)
+            if levels is not None:  # None in a pickle of an earlier version, which holds an Index
+                columns = (
+                    pd.MultiIndex.from_tuples(columns, names=levels)
+                    if len(levels) > 1
+                    else pd.Index(columns, name=levels[0])
+                )
+            frame = pd.DataFrame(X, columns=columns)
+        return frame if dtypes is None else with_dtypes(frame, dtypes)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -473,13 +494,23 @@ class AutoencoderGenerator(BaseEstimator):
         return tags
 
 
-def default_autoencoder(n_features: int) -> AutoencoderTransformer:
+def default_scaling(X: Rows) -> str:
+    """How columns are scaled where nobody said it: alike in all units.
+
+    "auto" would not scale data that happens to lie within [0, 1].
+    """
+    return "auto" if X.dtype in (np.uint8, np.uint16) else "standard"
+
+
+def default_autoencoder(X: Rows) -> AutoencoderTransformer:
     """The autoencoder of a generator that was given none."""
+    n_features = X.shape[1]
     return AutoencoderTransformer(
         min(32, max(1, n_features - 1)),
         hidden_layer_sizes=(512, 256, 128) if n_features > 256 else (256, 128),
         activation="gelu",
         normalization="layer",
+        scaling=default_scaling(X),
         batch_size=256,
     )
 
@@ -523,6 +554,14 @@ def _label_by_neighbors(codes: np.ndarray, labels: np.ndarray) -> np.ndarray:
     filled = labels.copy()
     filled[~known] = knn.fit(codes[known], labels[known]).predict(codes[~known])
     return filled
+
+
+def scale_of_codes(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the mean of each code and its standard deviation, 1 where it does not vary."""
+    spread = codes.std(axis=0)
+    # Rounding alone makes a constant code vary by about its size times 1e-7.
+    varies = spread > 1e-6 * np.abs(codes).max(axis=0)
+    return codes.mean(axis=0), np.where(varies, spread, 1.0)
 
 
 def common_covariance(groups: list[np.ndarray]) -> np.ndarray:

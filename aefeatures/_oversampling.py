@@ -9,9 +9,23 @@ from scipy import sparse
 from sklearn.base import clone
 
 from aefeatures._autoencoder import AutoencoderTransformer
-from aefeatures._batches import iterate_chunks, iterate_slices, to_dense
-from aefeatures._generation import common_covariance, give_seeds, leaning_covariance, make_rng
+from aefeatures._batches import evenly_spaced, iterate_slices, to_dense
+from aefeatures._generation import (
+    common_covariance,
+    default_scaling,
+    give_seeds,
+    leaning_covariance,
+    make_rng,
+    scale_of_codes,
+)
 from aefeatures._networks import plain
+from aefeatures._new_rows import (
+    PointMasses,
+    describe_columns,
+    keep_to,
+    numbers_of_categories,
+    to_categories,
+)
 from aefeatures._validation import OVERSAMPLER_CONSTRAINTS, check_rows, get_tags
 
 try:
@@ -22,6 +36,12 @@ except ImportError as error:
         "AutoencoderOversampler needs imbalanced-learn. Install it with "
         "pip install 'aefeatures[imbalance]'."
     ) from error
+
+# Rows that the distribution of a column is learned from, how many numbers they are at most, and how
+# many moved rows at least.
+_ROWS_TOLD = (64, 2_000)
+_NUMBERS_TOLD = 4_000_000
+_LEAST_MOVED = 256
 
 
 class AutoencoderOversampler(BaseOverSampler):
@@ -72,6 +92,15 @@ class AutoencoderOversampler(BaseOverSampler):
     numbers where all values are, so that columns of integers and of yes and no stay so. A value
     that is missing (NaN) in the row that a new one starts from is missing there too.
 
+    Values that a column of the class repeats, such as zeros, small integers and categories, are as
+    frequent in new rows as in the class, so that sparse X stays sparse. Half of these values stay
+    as they are in the row that a new one starts from; the others move along the order of the
+    column's values. In a class of few rows, all rows count for three of its own.
+
+    With the default autoencoder, new rows do not depend on the units of columns, except that whole
+    numbers are whole in some units only. A given autoencoder with ``scaling="auto"`` does not scale
+    X within [0, 1].
+
     Examples
     --------
     >>> import numpy as np
@@ -110,34 +139,85 @@ class AutoencoderOversampler(BaseOverSampler):
         y, one_of_each = check_target_type(y, indicate_one_vs_all=True)
         return check_rows(self, X, reset=True), y, one_of_each
 
+    def fit_resample(self, X: Any, y: Any, **params: Any) -> tuple[Any, Any]:
+        """Return X and y with new rows behind them.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix, pandas frame} of shape (n_samples, n_features)
+            Numbers. Categories of a pandas frame have to be numbers, too.
+        y : array-like of shape (n_samples,)
+            Classes.
+
+        Returns
+        -------
+        X : {ndarray, sparse matrix, pandas frame} of shape (n_samples_new, n_features)
+            The given rows as they were, then the new ones in the same dtypes. New values of a
+            column of categories are among the categories.
+        y : array-like of shape (n_samples_new,)
+            Their classes.
+
+        Raises
+        ------
+        ValueError
+            If X holds text or infinity, or y has a single class.
+        TypeError
+            If X or y is of polars.
+        """
+        X_more, y_more = super().fit_resample(numbers_of_categories(X), y, **params)
+        if not hasattr(X, "iloc"):
+            return X_more, y_more
+        import pandas as pd
+
+        new = X_more.iloc[len(X) :].copy(deep=False)
+        for i, dtype in enumerate(X.dtypes):
+            if isinstance(dtype, pd.CategoricalDtype):
+                new.isetitem(i, to_categories(new.iloc[:, i], dtype))
+        return pd.concat([X, new], ignore_index=True), y_more
+
     def _fit_resample(self, X: Any, y: np.ndarray, **_: Any) -> tuple[Any, np.ndarray]:
         wanted = {label: n for label, n in self.sampling_strategy_.items() if n > 0}
         if not wanted:
             return X.copy(), y.copy()
         rng = make_rng(self.random_state)
-        autoencoder = (
-            _default_autoencoder(*X.shape) if self.autoencoder is None else clone(self.autoencoder)
-        )
+        made = _default_autoencoder(X) if self.autoencoder is None else clone(self.autoencoder)
         named = self._name_columns(X)
-        self.autoencoder_ = give_seeds(autoencoder, rng).fit(named, y)
+        self.autoencoder_ = give_seeds(made, rng).fit(named, y)
         codes = np.asarray(self.autoencoder_.transform(named), dtype=np.float64)
-        common = common_covariance([codes[y == label] for label in np.unique(y)])
-        columns = _Columns(X)
+        # Codes are in whatever units the autoencoder gives them.
+        scale = scale_of_codes(codes)[1]
+        common = common_covariance([codes[y == label] / scale for label in np.unique(y)])
+        described = describe_columns(X)
+        n_told = int(np.clip(_NUMBERS_TOLD // X.shape[1], *_ROWS_TOLD))
+        told = to_dense(X[evenly_spaced(X.shape[0], n_told)])
         parts = [X]
         for label, n_samples in wanted.items():
             members = np.flatnonzero(y == label)
-            factor = np.linalg.cholesky(leaning_covariance(codes[members], common))
+            factor = np.linalg.cholesky(leaning_covariance(codes[members] / scale, common))
+            factor = plain(self.spread) * factor.T * scale
             chosen = members[rng.randint(len(members), size=n_samples)]
-            noise = rng.standard_normal((n_samples, codes.shape[1])) @ factor.T
+            noise = rng.standard_normal((n_samples, codes.shape[1])) @ factor
+            some = members[evenly_spaced(len(members), n_told)]
+            often = np.tile(some, -(-min(_LEAST_MOVED, n_told) // len(some)))
+            shaken = rng.standard_normal((len(often), codes.shape[1])) @ factor
+            start, moved = self._move(X, codes, often, shaken)
+            masses = PointMasses(start[: len(some)], moved, told)
             for part in iterate_slices(n_samples, X.shape[1]):
-                start = chosen[part]
-                # The row and the way from its reconstruction to that of the moved code.
-                moved = self._decode(codes[start] + plain(self.spread) * noise[part])
-                rows = columns.keep_to(to_dense(X[start]) + (moved - self._decode(codes[start])))
+                start, moved = self._move(X, codes, chosen[part], noise[part])
+                rows = keep_to(moved, *described)
+                masses.put(moved, rows, start, rng)
                 parts.append(sparse.csr_matrix(rows) if sparse.issparse(X) else rows)
         labels = [np.full(n, label, dtype=y.dtype) for label, n in wanted.items()]
         stacked = sparse.vstack(parts, format="csr") if sparse.issparse(X) else np.vstack(parts)
         return stacked, np.concatenate([y, *labels])
+
+    def _move(
+        self, X: Any, codes: np.ndarray, index: np.ndarray, noise: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the rows at the positions `index`, and the same moved by noise in their codes."""
+        rows, decoded = to_dense(X[index]), self._decode(codes[index])
+        # A row goes the way from its reconstruction to that of the moved code.
+        return rows, rows + (self._decode(codes[index] + noise) - decoded)
 
     def _name_columns(self, X: Any) -> Any:
         """The rows in the frame that imbalanced-learn took them out of."""
@@ -161,39 +241,14 @@ class AutoencoderOversampler(BaseOverSampler):
         return tags
 
 
-class _Columns:
-    """What the values of each column are: their range, and whether they are whole numbers."""
-
-    def __init__(self, X: Any) -> None:
-        chunks = [_describe(to_dense(chunk)) for chunk in iterate_chunks(X)]
-        low, high, whole = map(np.array, zip(*chunks, strict=True))
-        # Of X's dtype: float64 does not hold all integers of 64 bits.
-        self.low, self.high = np.fmin.reduce(low), np.fmax.reduce(high)
-        self.whole = whole.all(axis=0)
-
-    def keep_to(self, rows: np.ndarray) -> np.ndarray:
-        """Return the rows as what X holds."""
-        rows[:, self.whole] = np.round(rows[:, self.whole])
-        low, high = rows <= self.low, rows >= self.high
-        # Only what lies between is converted: the largest integer's float64 is above it.
-        between = np.where(low | high, 0, rows).astype(self.low.dtype)
-        return np.where(low, self.low, np.where(high, self.high, between))
-
-
-def _describe(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The smallest and the largest value of each column, and whether all are whole numbers."""
-    low, high = np.fmin.reduce(rows), np.fmax.reduce(rows)  # which pass over NaN
-    if rows.dtype.kind != "f":
-        return low, high, np.ones(rows.shape[1], dtype=bool)
-    return low, high, (np.isnan(rows) | (rows == np.round(rows))).all(axis=0)
-
-
-def _default_autoencoder(n_rows: int, n_features: int) -> AutoencoderTransformer:
+def _default_autoencoder(X: Any) -> AutoencoderTransformer:
+    n_rows, n_features = X.shape
     return AutoencoderTransformer(
         min(16, max(1, n_features - 1)),
         hidden_layer_sizes=(128, 64),
         activation="gelu",
         normalization="layer",
+        scaling=default_scaling(X),
         batch_size=128,
         # What it misses of a row is put back, so that a short training does.
         max_epochs=int(np.clip(128_000 // n_rows, 5, 100)),

@@ -118,6 +118,7 @@ _CODES_AND_BACK = HasMethods(["fit", "transform", "inverse_transform"])
 GENERATOR_CONSTRAINTS: dict[str, list[Any]] = {
     "autoencoder": [None, _CODES_AND_BACK],
     "density": [None, StrOptions({"normal"}), HasMethods(["fit", "sample"])],
+    "keep_range": ["boolean"],
     "random_state": ["random_state"],
 }
 

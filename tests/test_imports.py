@@ -34,6 +34,7 @@ LAYERS = [
     "_autoencoder",
     "_pipelines",
     "_ray",
+    "_new_rows",
     "_generation",
     "_oversampling",
     "_onnx",

@@ -17,6 +17,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_score
 from sklearn.preprocessing import StandardScaler
+from sklearn.tree import DecisionTreeClassifier
 
 import aefeatures
 from aefeatures import AutoencoderOversampler, AutoencoderTransformer
@@ -167,7 +168,9 @@ def test_rows_are_made_in_parts(table, monkeypatch):
         lambda self, codes: (sizes.append(len(codes)), decode(self, codes))[1],
     )
     in_parts, _ = quick(autoencoder=PCA(3)).fit_resample(X, y)
-    assert set(sizes) == {50, 27}
+    # 30 rows, moved nine times each, tell where the values of the class lie.
+    assert sizes[:2] == [270, 270]
+    assert set(sizes[2:]) == {50, 27}
     np.testing.assert_allclose(in_parts, at_once, rtol=1e-10)
 
 
@@ -203,6 +206,116 @@ def test_sparse_and_missing_values(table):
     assert 0 < np.isnan(new[:, 4]).mean() < 1
     assert np.isnan(new[:, 5]).all()
     assert np.isfinite(np.delete(new, [4, 5], axis=1)).all()
+
+
+def skewed(n_rows=1_000, n_few=150):
+    """A table of two classes whose columns repeat values, each in another way."""
+    rng = np.random.default_rng(0)
+    few = np.arange(n_rows) < n_few
+    size = rng.normal(size=n_rows) + few
+    columns = {
+        "gain": np.where(rng.random(n_rows) < 0.85, 0.0, rng.lognormal(8, 1, n_rows)),
+        "hours": np.where(rng.random(n_rows) < 0.6, 40.0, rng.normal(40 + size, 12)),
+        "full": np.minimum(rng.normal(size=n_rows) + 0.5, 1.0),
+        "code": rng.choice([0.0, 3.0, 9.0, 41.0], n_rows, p=[0.5, 0.3, 0.15, 0.05]),
+        "constant of a class": np.where(few, 5.0, rng.normal(5, 1, n_rows)),
+        "size": size,
+    }
+    return pd.DataFrame(columns), few.astype(int)
+
+
+@pytest.mark.parametrize("autoencoder", [None, AutoencoderTransformer(3, max_epochs=2), PCA(3)])
+@pytest.mark.parametrize("column", ["gain", "hours", "full", "code", "constant of a class"])
+def test_repeated_values_keep_their_share(autoencoder, column):
+    X, y = skewed()
+    if autoencoder is None:
+        autoencoder = AutoencoderTransformer(5, max_epochs=20, scaling="standard")
+    X_more, _ = quick(autoencoder=autoencoder).fit_resample(X, y)
+    new, values = X_more[len(X) :], X[y == 1]
+    shares = values[column].value_counts(normalize=True)
+    for value, share in shares[shares > 0.02].items():
+        assert abs((new[column] == value).mean() - share) < 0.1
+    assert new["size"].nunique() > 0.9 * len(new)
+
+
+def test_a_class_of_few_rows_leans_on_all():
+    X, y = skewed(n_few=3)
+    X_more, _ = quick(autoencoder=PCA(3)).fit_resample(X, y)
+    new = X_more[len(X) :]
+    assert (new["gain"] == 0).mean() > 0.5
+    assert new["hours"].nunique() > 3
+    assert 0 < (new["constant of a class"] != 5).mean() < 0.5
+
+
+def test_new_rows_look_like_real_ones_to_a_tree():
+    """Otherwise it learns what is new and forgets what the class is."""
+    X, y = skewed(2_000, 300)
+    X_test, y_test = X[::2], y[::2]
+    X, y = X[1::2], y[1::2]
+    X_more, _ = quick().fit_resample(X, y)
+    new, real = X_more[len(X) :], X_test[y_test == 1]
+    rows = np.vstack([new[: len(real)], real])
+    told = cross_val_score(
+        DecisionTreeClassifier(max_depth=6, random_state=0),
+        rows,
+        np.arange(len(rows)) < len(real),
+        cv=StratifiedKFold(4, shuffle=True, random_state=0),
+    )
+    assert told.mean() < 0.7
+
+
+@pytest.mark.parametrize("n_few", [40, 1])
+def test_sparse_rows_stay_sparse(n_few):
+    rng = np.random.default_rng(0)
+    X = sparse.random(200 + n_few, 300, 0.03, "csr", rng=rng, data_rvs=rng.random)
+    y = np.arange(X.shape[0]) >= 200
+    X_more, _ = quick().fit_resample(X, y)
+    assert X_more.format == "csr"
+    new, members = X_more[len(y) :], X[200:]
+    assert 0.5 < new.nnz / new.shape[0] / (members.nnz / n_few) < 2
+    assert (X_more[: len(y)] != X).nnz == 0
+
+
+@pytest.mark.parametrize("factor", [1e-4, 1e-6])
+@pytest.mark.parametrize("autoencoder", [PCA(3), None])
+def test_noise_is_in_units_of_the_columns(table, autoencoder, factor):
+    X, y = table
+    if autoencoder is None:
+        X = X[:, :4]  # of which X times 1e-4 is within [0, 1]
+    X_more, _ = quick(autoencoder=autoencoder).fit_resample(X, y)
+    scaled, _ = quick(autoencoder=autoencoder).fit_resample(X * factor, y)
+    off = np.abs(scaled / factor - X_more) / X.std(axis=0)
+    assert np.mean(off > 0.01) < 0.02
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pd.Categorical([1, 2, 7] * 40),
+        pd.Categorical([0.0, 0.5, 2.25] * 40),
+        pd.Categorical([True, False, True] * 40),
+        pd.Categorical([3, 1, 2] * 40, categories=[3, 1, 2, 99], ordered=True),
+        pd.Categorical([1, None, 2] * 40),
+        pd.Categorical(pd.array([1, 2, 7] * 40, "Int8")),
+        pd.Categorical(np.array([1, 2.5, 7] * 40, dtype=object)),
+    ],
+    ids=lambda kind: str(kind.dtype)[:60],
+)
+@pytest.mark.parametrize("alone", [False, True])
+def test_categories_that_are_numbers(kind, alone):
+    rng = np.random.default_rng(0)
+    X = pd.DataFrame({"kind": kind, "beside": kind} if alone else {"kind": kind})
+    if not alone:
+        X["size"] = rng.normal(size=len(X))
+        X["large"] = np.arange(len(X)) + 2**62  # which float64 does not hold
+    X.index = X.index + 5
+    autoencoder = AutoencoderTransformer(1, max_epochs=2)
+    X_more, _ = quick(autoencoder=autoencoder).fit_resample(X, np.arange(len(X)) < 30)
+    assert X_more.dtypes.equals(X.dtypes)
+    pd.testing.assert_frame_equal(X_more[: len(X)], X.reset_index(drop=True))
+    new = X_more["kind"][len(X) :]
+    assert new.isna().any() == X["kind"].isna().any()
+    assert set(new.dropna().unique()) == set(X["kind"].dropna().unique())
 
 
 def test_only_rows_to_train_on_are_resampled(table):
@@ -258,6 +371,9 @@ def test_errors(table):
         quick(autoencoder=LogisticRegression()).fit_resample(X, y)
     with pytest.raises(ValueError, match="infinity"):
         quick().fit_resample(np.where(X > 1, np.inf, X), y)
+    text = pd.DataFrame({"size": X[:, 0], "city": pd.Categorical(np.where(X[:, 1] > 18, "a", "b"))})
+    with pytest.raises(ValueError, match=r"must hold numbers, but .*'city' \(category\)"):
+        quick().fit_resample(text, y)
     with pytest.raises(ValueError, match="more than 1 class"):
         quick().fit_resample(X, np.zeros(len(X), int))
     with pytest.raises(TypeError, match=r"frames or series of polars. Pass X.to_numpy\(\)"):

@@ -6,6 +6,7 @@ What is drawn is small, so that an example takes milliseconds. `AEFEATURES_HYPOT
 
 import os
 import warnings
+from unittest import mock
 
 import numpy as np
 import pandas as pd
@@ -18,6 +19,8 @@ from scipy import sparse
 from sklearn.exceptions import NotFittedError
 
 from aefeatures import (
+    AutoencoderGenerator,
+    AutoencoderOversampler,
     AutoencoderTransformer,
     Contractive,
     ConvNetwork,
@@ -27,6 +30,8 @@ from aefeatures import (
     Sparse,
     Supervised,
     Variational,
+    _generation,
+    _oversampling,
 )
 from aefeatures._batches import to_dense
 from aefeatures._validation import check_rows
@@ -223,6 +228,59 @@ def test_codes_of_any_size(fitted, Z, dtype):
         assert rows.shape == (len(Z), 64)
         alone = fitted.inverse_transform(Z[-1:])
         np.testing.assert_allclose(rows[-1:], alone, rtol=1e-4, atol=1e-4 * np.abs(alone).max())
+
+
+# Units
+
+# Between which values the columns are, and what is repeated among them.
+COLUMNS = {
+    "unit": lambda rng, n: rng.random(n),
+    "normal": lambda rng, n: rng.normal(size=n),
+    "skewed": lambda rng, n: rng.lognormal(0, 1, n),
+    "zeros": lambda rng, n: np.where(rng.random(n) < 0.6, 0.0, rng.random(n)),
+    "steps": lambda rng, n: rng.choice([0.15, 0.4, 0.85], n),
+    "two": lambda rng, n: np.arange(n) % 2 - 0.25,
+}
+
+
+@pytest.mark.parametrize("kind", ["generator", "oversampler"])
+@of_all(0.03)
+@given(
+    st.integers(0, 9),
+    st.lists(
+        st.tuples(st.sampled_from(sorted(COLUMNS)), st.floats(-6, 6), st.floats(-3, 3)),
+        min_size=2,
+        max_size=4,
+    ),
+    st.booleans(),
+)
+def test_units_do_not_matter(kind, seed, columns, alike):
+    """New rows of X in other units are the new rows of X in other units."""
+    rng = np.random.default_rng(seed)
+    X = np.stack([COLUMNS[name](rng, 40) for name, _, _ in columns], axis=1)
+    factors = np.array([10**power for _, power, _ in columns])
+    offsets = factors * [offset for _, _, offset in columns]
+    if alike:
+        factors[:], offsets[:] = factors[0], 0.0
+    y = np.arange(40) < 12
+    module = {"generator": _generation, "oversampler": _oversampling}[kind]
+    make = {"generator": "default_autoencoder", "oversampler": "_default_autoencoder"}[kind]
+    default = getattr(module, make)
+
+    def new_rows(X):
+        if kind == "generator":
+            return AutoencoderGenerator(random_state=0).fit(X, y).sample(50)[0]
+        return AutoencoderOversampler(random_state=0).fit_resample(X, y)[0]
+
+    def quickly(*args):
+        return default(*args).set_params(max_epochs=1, hidden_layer_sizes=(8,))
+
+    with mock.patch.object(module, make, quickly):
+        rows = new_rows(X)
+        others = (new_rows(X * factors + offsets) - offsets) / factors
+    off = np.abs(others - rows) / X.std(axis=0)
+    # A number at the border of a repeated value may be rounded to its other side.
+    assert np.mean(off > 0.01) < 0.03
 
 
 # Containers
