@@ -6,9 +6,7 @@ import copy
 import ctypes
 import functools
 import multiprocessing
-import operator
 import os
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -37,13 +35,10 @@ PRECISIONS = {"float32": torch.float32, "float64": torch.float64, "bfloat16": to
 _MULTI_THREAD_WORK = 50_000_000
 
 # Copies that `place` made, for as long as the module they were made of lives.
-_placed: WeakKeyDictionary[nn.Module, _Placed] = WeakKeyDictionary()
+_placed: WeakKeyDictionary[nn.Module, tuple[Any, nn.Module]] = WeakKeyDictionary()
 
 # Modules that were given out, for as long as they live.
 _public: WeakSet[nn.Module] = WeakSet()
-
-_memcmp = (ctypes.cdll.msvcrt if sys.platform == "win32" else ctypes.CDLL(None)).memcmp
-_memcmp.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t]
 
 # The process that `settle_after_fork` was last called in; not yet, in a child of `multiprocessing`
 # that is the first to import this, whose parent may have computed with PyTorch.
@@ -152,11 +147,11 @@ def place(module: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Mod
     """Return `module` with its tensors on `device` in `dtype`; `module` stays as it is.
 
     For modules that this library has built. The module itself is returned where nothing has to
-    change. Otherwise the last copy is kept as long as the module lives and stays the same: to
-    convert the weights takes longer than to encode a row.
+    change. Otherwise the last copy is kept as long as the module lives and its tensors are the
+    same: to convert the weights takes longer than to encode a row. It is not kept of modules that
+    were given out, because a change through `data` or NumPy leaves no trace.
     """
     settle_after_fork()
-
     layers = layers_of(module)
     tensors = [
         tensor
@@ -165,26 +160,30 @@ def place(module: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Mod
         for tensor in group.values()
         if tensor is not None
     ]
-    kept = _placed.get(module)
-    if kept is not None and kept.is_of(device, dtype, layers, tensors):
-        return kept.module
 
     def target(tensor: torch.Tensor) -> torch.dtype:
         return dtype if tensor.is_floating_point() else tensor.dtype
 
     if all(t.device == device and t.dtype == target(t) for t in tensors):
         return module
+    # A model loaded in inference mode has tensors without a version, and none will change.
+    versions = [(t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors]
+    key = (device, dtype, versions)
+    kept = None if module in _public else _placed.get(module)
+    if kept is not None and kept[0] == key:
+        return kept[1]
     memo: dict[int, Any] = {id(t): t.detach().to(device, target(t)) for t in tensors}
-    placed = _Placed(copy.deepcopy(module, memo), device, dtype, layers, tensors)
-    _placed[module] = placed
-    return placed.module
+    placed = copy.deepcopy(module, memo)
+    if module not in _public:
+        _placed[module] = (key, placed)
+    return placed
 
 
 class PublicModule:
-    """A module as an attribute of an estimator. It notes who reads or sets it from outside.
+    """A module as an attribute of an estimator, which notes when it is read or set from outside.
 
-    They may change its weights unseen, so that from then on `place` has to compare them, which
-    for large networks takes as long as to encode a row. The estimator reads its `__dict__` instead.
+    The caller may change its weights unseen from then on, so `place` keeps no copy of it. The
+    estimator itself reads its `__dict__` instead.
     """
 
     def __set_name__(self, owner: type, name: str) -> None:
@@ -204,62 +203,9 @@ class PublicModule:
 
 
 def placed_before(module: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module | None:
-    """Return the copy that `place` made, if nobody has had hold of the module."""
+    """Return the copy that `place` made, if the module was never given out."""
     kept = None if module in _public else _placed.get(module)
-    return None if kept is None or kept.made_for != (device, dtype) else kept.module
-
-
-class _Placed:
-    """A copy that `place` made, and what the module was then."""
-
-    def __init__(
-        self,
-        module: nn.Module,
-        device: torch.device,
-        dtype: torch.dtype,
-        layers: list[nn.Module],
-        tensors: list[torch.Tensor],
-    ) -> None:
-        self.module = module
-        self.made_for = device, dtype
-        self._settings = _settings(layers)
-        self._values = [tensor.detach().clone() for tensor in tensors]
-        self._memory = [(t.shape, t.dtype, t.data_ptr(), t.nbytes) for t in self._values]
-
-    def is_of(
-        self,
-        device: torch.device,
-        dtype: torch.dtype,
-        layers: list[nn.Module],
-        tensors: list[torch.Tensor],
-    ) -> bool:
-        """Whether it is the copy of a module of these layers and tensors.
-
-        Tensors are compared by their values: a change through `data` leaves nothing else behind.
-        `torch.equal` would take six times as long.
-        """
-        settings = _settings(layers)
-        if (
-            self.made_for != (device, dtype)
-            or len(settings) != len(self._settings)
-            or not all(map(operator.is_, settings, self._settings))
-            or len(tensors) != len(self._memory)
-        ):
-            return False
-        for tensor, (shape, its_dtype, start, n_bytes) in zip(tensors, self._memory, strict=True):
-            if (
-                tensor.shape != shape
-                or tensor.dtype is not its_dtype
-                or not (tensor.is_cpu and tensor.is_contiguous())
-                or _memcmp(start, tensor.data_ptr(), n_bytes)
-            ):
-                return False
-        return True
-
-
-def _settings(layers: list[nn.Module]) -> list[Any]:
-    """The attributes of modules, including the dictionaries that hold modules and tensors."""
-    return [value for layer in layers for value in layer.__dict__.values()]
+    return None if kept is None or kept[0][:2] != (device, dtype) else kept[1]
 
 
 def place_guest(module: nn.Module, device: torch.device) -> Callable[[torch.Tensor], torch.Tensor]:
