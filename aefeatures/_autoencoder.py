@@ -46,9 +46,11 @@ from aefeatures._device import (
 from aefeatures._distributed import ALONE, Ranks, current_ranks
 from aefeatures._global_state import (
     RandomState,
+    global_seed,
     is_ours,
     random_state_for,
     seed_beside,
+    unaffected,
     without_autocast,
 )
 from aefeatures._losses import RowLoss, leave_out_missing, resolve_loss
@@ -836,8 +838,7 @@ class AutoencoderTransformer(
         self, function: Callable[[Rows], torch.Tensor], X: Rows, n_columns: int | None
     ) -> np.ndarray:
         """Do as `map_chunks` with code that may be the caller's own: each call draws the same."""
-        draws = random_state_for([self._network, self._fitted_loss], self._seed, self.device_)
-        with draws.borrowed():
+        with unaffected(self._seed, self._network, self._fitted_loss):
             return map_chunks(function, X, n_columns, width=self._cost.width)
 
     def _scaled(self, rows: Rows) -> torch.Tensor:
@@ -981,7 +982,7 @@ class AutoencoderTransformer(
         self.encoder_, self.decoder_ = build_network(
             self._network, X.shape[1], self._n_features_out, spec=spec
         )
-        with random_state_for([self._network], seed).borrowed():
+        with global_seed(seed, self._network):
             self._cost = cost_per_row(nn.Sequential(self.encoder_, self.decoder_), X.shape[1])
 
     def _open_checkpoint(self, X: Rows, y: np.ndarray | None, resume: bool) -> FitFile:
