@@ -150,7 +150,7 @@ def train(
     ranks : Ranks
         All train the same network, each on batches of its own.
     draws : RandomState, optional
-        What modules, losses and regularizers of the caller's own draw from.
+        Random state that modules, losses and regularizers of the caller's own draw from.
 
     Raises
     ------
@@ -409,7 +409,7 @@ class TrainingState:
     generator : torch.Generator
         The objective's.
     draws : RandomState
-        What code of the caller's own draws from.
+        Random state that code of the caller's own draws from.
     waited : int
         Epochs without improvement that early stopping has counted.
     stopped : bool
