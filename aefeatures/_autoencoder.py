@@ -51,9 +51,11 @@ from aefeatures._device import (
 from aefeatures._distributed import ALONE, Ranks, current_ranks
 from aefeatures._global_state import (
     RandomState,
+    global_seed,
     is_ours,
     random_state_for,
     seed_beside,
+    unaffected,
     without_autocast,
 )
 from aefeatures._labels import keep_groups
@@ -205,7 +207,8 @@ class AutoencoderTransformer(
     loss : {"mse", "bce", "mae", "huber"} or callable, default="mse"
         Reconstruction loss, a mean over columns, in the network's range. A callable takes
         `(reconstruction, target)`, two tensors of shape (n, n_features), and returns a
-        tensor of shape (n,). "bce" needs a range of [0, 1].
+        tensor of shape (n,); it may be negative. "bce" needs a range of [0, 1]. The notes say how
+        missing values are left out of a callable.
     regularizer : str, Regularizer, list of these, or None, default=None
         What shapes the codes beside the reconstruction: "denoising", "sparse", "contractive",
         "variational", "neighbors", "supervised", the objects of these (`Denoising`, `Sparse`,
@@ -217,7 +220,8 @@ class AutoencoderTransformer(
         "one_cycle" rises from a 25th of the peak over the first 30% of the steps, then falls
         to nearly zero [3]_; "cosine" falls from the start.
     weight_decay : float, default=0.0
-        Decoupled weight decay [4]_.
+        Decoupled weight decay [4]_. Weights that require no gradient, and the values that stand
+        for missing ones, do not decay.
     batch_size : int, default=64
         Rows in a step. The last batch of an epoch holds the rows left over.
     max_epochs : int or "auto", default="auto"
@@ -234,7 +238,7 @@ class AutoencoderTransformer(
         Epochs without improvement after which `early_stopping` stops. They are counted from
         where the learning rate has its peak.
     tol : float, default=1e-4
-        Improvement that counts, relative to the best validation loss.
+        Improvement that counts, relative to the size of the best validation loss.
     warm_start : bool, default=False
         Whether a further `fit` goes on from the weights and the scaling of the last one.
     device : str or torch.device, default="auto"
@@ -244,8 +248,9 @@ class AutoencoderTransformer(
         Precision of the weights and of the training. "bfloat16" keeps the weights in float32
         and multiplies matrices in bfloat16: for large networks on a GPU.
     random_state : int, RandomState instance or None, default=None
-        Determines the first weights, the order of rows and the validation rows. The
-        same int gives the same codes on the same machine and number of threads.
+        Determines the first weights, the order of rows, the validation rows and what code of your
+        own draws (see the notes). The same int gives the same codes on the same machine and
+        number of threads.
     checkpoint : str, path-like or Checkpoint, default=None
         A folder to keep a fit in while it runs, so that it survives the death of its process:
         `fit` with the same parameters and data goes on from there, and comes to bitwise the same
@@ -310,6 +315,17 @@ class AutoencoderTransformer(
     where a constant column is a pixel like others); in `score_samples` it counts in units of the
     constant's size. A column with no known value in `fit` has no effect at all and comes back as
     NaN. `partial_fit` and a warm start take such a column in when it varies for the first time.
+
+    A `loss` of your own is that of the known entries of a row. If it is a sum or a mean over
+    columns of one function of an entry and its target, it is computed for these entries alone. If
+    columns have weights, it is a mean over the known columns. Any other loss has to leave out the
+    entries by itself whose target is NaN, otherwise `fit` and `score_samples` refuse X.
+
+    A `network`, `loss` or regularizer of your own may draw from PyTorch's global random state, as
+    dropout does. For each step it is replaced by a state that follows from `random_state`, and then
+    put back. Until then other fits of this kind wait, and other threads of your own should not draw
+    from it. Where such code draws in `transform` and the like, too, each call draws the same
+    numbers. The random states of NumPy and Python are not replaced: draw from PyTorch's.
 
     With scikit-learn's array API dispatch (``config_context(array_api_dispatch=True)``), tensors
     give tensors and other libraries' arrays give theirs, on the same device, which need not be
@@ -939,8 +955,7 @@ class AutoencoderTransformer(
         self, function: Callable[[Rows], torch.Tensor], X: Rows, n_columns: int | None
     ) -> np.ndarray:
         """Do as `map_chunks` with code that may be the caller's own: each call draws the same."""
-        draws = random_state_for([self._network, self._fitted_loss], self._seed, self.device_)
-        with draws.borrowed():
+        with unaffected(self._seed, self._network, self._fitted_loss):
             return map_chunks(function, X, n_columns, width=self._cost.width)
 
     def _scaled(self, rows: Rows) -> torch.Tensor:
@@ -1123,7 +1138,7 @@ class AutoencoderTransformer(
         )
         modules = build_network(self._network, X.shape[1], self._n_features_out, spec=spec)
         self.__dict__.update(zip(("encoder_", "decoder_"), modules, strict=True))
-        with random_state_for([self._network], seed).borrowed():
+        with global_seed(seed, self._network):
             self._cost = cost_per_row(nn.Sequential(*modules), X.shape[1])
 
     def _open_checkpoint(self, X: Rows, y: np.ndarray | None, resume: bool) -> FitFile:

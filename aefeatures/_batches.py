@@ -15,8 +15,6 @@ import numpy as np
 import torch
 from scipy import sparse
 
-from aefeatures._global_state import without_autocast
-
 # What X may be once it is checked: an array, also a memory map; a CSR matrix; a `RowView`; or
 # anything with `shape`, `dtype` and slices of rows that become arrays, as of h5py and zarr.
 Rows = Any
@@ -570,7 +568,7 @@ def map_chunks(
     shape = (X.shape[0],) if n_columns is None else (X.shape[0], n_columns)
     result = np.empty(shape, dtype=code_dtype(X.dtype))
     start = 0
-    with torch.inference_mode(), without_autocast():
+    with torch.inference_mode():
         for chunk in iterate_chunks(X, width):
             stop = start + chunk.shape[0]
             values = function(chunk)

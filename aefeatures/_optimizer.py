@@ -41,7 +41,7 @@ class Adam:
     vector and their gradients of another, so that a step is one call instead of one for each
     parameter (and PyTorch's optimizer classes, whose import takes a second, are not needed).
     `release` gives each parameter its own memory again. The gradient is the front of `buffer`,
-    which has `room` for so many numbers more. Frozen parameters are left alone.
+    which has `room` for other numbers behind it. Frozen parameters are left alone.
 
     Parameters
     ----------

@@ -867,8 +867,8 @@ class Objective:
     mixed : bool
         Whether the network's products of matrices are computed in bfloat16.
     draws : RandomState, optional
-        What modules, losses and regularizers of the caller's own draw from, for who computes a
-        gradient to borrow.
+        Random state that modules, losses and regularizers of the caller's own draw from. It is
+        borrowed where a gradient is computed.
     """
 
     def __init__(

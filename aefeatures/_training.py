@@ -156,7 +156,7 @@ def train(
     written_gradient : bool
         Whether `DenseGradient` is the gradient of the network, as whoever built it knows.
     draws : RandomState, optional
-        What modules, losses and regularizers of the caller's own draw from.
+        Random state that modules, losses and regularizers of the caller's own draw from.
 
     Raises
     ------
@@ -420,7 +420,7 @@ class TrainingState:
     generator : torch.Generator
         The objective's.
     draws : RandomState
-        What code of the caller's own draws from.
+        Random state that code of the caller's own draws from.
     waited : int
         Epochs without improvement that early stopping has counted.
     stopped : bool

@@ -13,6 +13,7 @@ from aefeatures._global_state import (
     is_ours,
     random_state_for,
     seed_beside,
+    unaffected,
     without_autocast,
 )
 
@@ -35,6 +36,9 @@ class OwnSparse(Sparse):
 def test_what_is_ours_borrows_nothing(part, expected):
     assert is_ours(part) is expected
     assert (random_state_for(["bce", part], 0, CPU).states == []) is expected
+    before = torch.get_rng_state()
+    with global_seed(3, "bce", part):
+        assert torch.equal(torch.get_rng_state(), before) is expected
 
 
 def test_a_state_goes_on_from_use_to_use_and_puts_the_callers_back():
@@ -51,7 +55,7 @@ def test_a_state_goes_on_from_use_to_use_and_puts_the_callers_back():
 
 
 @pytest.mark.parametrize(
-    "make", [global_seed, lambda seed: random_state_for([own], seed).borrowed()]
+    "make", [global_seed, lambda seed: random_state_for([own], seed, CPU).borrowed()]
 )
 def test_an_error_leaves_the_callers_state(make):
     before = torch.get_rng_state()
@@ -121,6 +125,7 @@ def test_a_state_can_be_seeded_again():
 def test_autocast_of_the_caller_is_off_within_and_on_after():
     a = torch.rand(3, 3)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        with without_autocast():
-            assert (a @ a).dtype == torch.float32
+        for off in (without_autocast(), unaffected(0), unaffected(0, own)):
+            with off:
+                assert (a @ a).dtype == torch.float32
         assert (a @ a).dtype == torch.bfloat16
