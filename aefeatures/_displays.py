@@ -110,7 +110,7 @@ class LatentSpaceDisplay:
 
         Parameters
         ----------
-        estimator : AutoencoderTransformer, Pipeline or search
+        estimator : AutoencoderTransformer, Pipeline, search or FrozenEstimator
             Fitted. Of a pipeline the first autoencoder, and the steps before it, are used.
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
         y : array-like of shape (n_samples,), default=None
@@ -531,7 +531,7 @@ class LossCurveDisplay:
 
         Parameters
         ----------
-        estimator : AutoencoderTransformer, Pipeline or search
+        estimator : AutoencoderTransformer, Pipeline, search or FrozenEstimator
             Fitted. Any estimator with a `loss_curve_` will do.
         ax : matplotlib.axes.Axes, default=None
             Where to draw; by default in a new figure.

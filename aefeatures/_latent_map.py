@@ -68,7 +68,7 @@ def write_latent_map(
 
     Parameters
     ----------
-    estimator : AutoencoderTransformer, Pipeline or search
+    estimator : AutoencoderTransformer, Pipeline, search or FrozenEstimator
         Fitted. In a pipeline the steps before the autoencoder transform X, and the page shows
         rows as the autoencoder sees them; the steps after it are not used.
     X : {array-like, sparse matrix} of shape (n_samples, n_features)

@@ -488,35 +488,45 @@ _MISSING_TEXTS = ("", "nan", "NaN", "None", "<NA>")
 def _convert_categories(scope: Any, operator: Any, container: Any) -> None:
     """Convert an encoder so that each of `_MISSING_TEXTS` is missing, where `fit` has seen that."""
     onnx = _import("onnx")
-    start = len(container.nodes)
+    encoder, start = operator.raw_operator, len(container.nodes)
+    if any(each.dtype.kind == "f" and np.isnan(each).any() for each in encoder.categories_):
+        raise ValueError(
+            f"Missing numbers are a category of {encoder!r}, which onnxruntime does not find. "
+            "Fill in what is missing before fit."
+        )
     _import("skl2onnx.common._registration").get_converter(operator.type)(
         scope, operator, container
     )
     kinds = ("OneHotEncoder", "LabelEncoder")
     encoders = [node for node in container.nodes[start:] if node.op_type in kinds]
-    known = [categories for categories in operator.raw_operator.categories_ if len(categories)]
+    known = [categories for categories in encoder.categories_ if len(categories)]
+    if isinstance(encoder, OrdinalEncoder) and np.isnan(encoder.encoded_missing_value):
+        missing = [[each != each for each in categories] for categories in known]
+        if any(map(any, missing)):
+            for node, nowhere in zip(encoders, missing, strict=True):
+                _encode_as_nan(node, nowhere)
     for node, categories in zip(encoders, known, strict=True):
         attributes = {each.name: each for each in node.attribute}
         texts = attributes.get("cats_strings", attributes.get("keys_strings"))
-        missing = [str(each) for each in categories if each is None or each != each]
-        if texts is None or not missing:
+        absent = [str(each) for each in categories if each is None or each != each]
+        if texts is None or not absent:
             continue
-        if len(missing) > 1 or missing[0] in [each for each in categories if each is not None]:
+        if len(absent) > 1 or absent[0] in [each for each in categories if each is not None]:
             raise ValueError(
-                f"{missing[0]!r} stands for more than one category of {operator.raw_operator!r}, "
+                f"{absent[0]!r} stands for more than one category of {encoder!r}, "
                 "as ONNX has no missing text. Fill in what is missing before fit."
             )
         places: dict[str, int] = {}
         for i, text in enumerate(texts.strings):
             places.setdefault(text.decode(), i)  # skl2onnx may repeat NaN among the infrequent
         more = [text for text in _MISSING_TEXTS if text not in places]
-        places.update(dict.fromkeys(more, places[missing[0]]))
+        places.update(dict.fromkeys(more, places[absent[0]]))
         if node.op_type == "LabelEncoder":
             texts.strings.extend(text.encode() for text in more)
             for numbers in (attributes.get("values_int64s"), attributes.get("values_floats")):
                 if numbers is not None:
                     values = numbers.ints or numbers.floats
-                    values.extend([values[places[missing[0]]]] * len(more))
+                    values.extend([values[places[absent[0]]]] * len(more))
             continue
         # Several texts for one category: as numbers first.
         number = scope.get_unique_variable_name("category")
@@ -535,6 +545,20 @@ def _convert_categories(scope: Any, operator: Any, container: Any) -> None:
         numbers = list(range(len(texts.strings)))
         node.attribute.remove(texts)
         node.attribute.append(onnx.helper.make_attribute("cats_int64s", numbers))
+
+
+def _encode_as_nan(node: Any, missing: list[bool]) -> None:
+    """Make the numbers of an ordinal encoder's node floating ones, NaN where it is `missing`."""
+    onnx = _import("onnx")
+    attributes = {each.name: onnx.helper.get_attribute_value(each) for each in node.attribute}
+    numbers = attributes.pop("values_int64s", None) or attributes.pop("values_floats")
+    attributes["values_floats"] = [
+        np.nan if absent else float(number) for number, absent in zip(numbers, missing, strict=True)
+    ]
+    default = attributes.pop("default_int64", -1)
+    attributes.setdefault("default_float", float(default))
+    del node.attribute[:]
+    node.attribute.extend(onnx.helper.make_attribute(*each) for each in attributes.items())
 
 
 def _values(column: Any) -> np.ndarray:

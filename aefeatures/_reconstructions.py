@@ -106,7 +106,7 @@ class ReconstructionDisplay:
 
         Parameters
         ----------
-        estimator : AutoencoderTransformer, Pipeline or search
+        estimator : AutoencoderTransformer, Pipeline, search or FrozenEstimator
             Fitted. In a pipeline the first autoencoder is taken, and the rows are drawn as
             the steps before it return them.
         X : {array-like, sparse matrix} of shape (n_samples, n_features)

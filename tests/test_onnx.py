@@ -416,7 +416,8 @@ def test_results_of_different_types_meet_in_the_type_that_holds_all(table, tmp_p
 )
 def test_missing_text(table, tmp_path, missing, encoder):
     _, _, classes, _ = table
-    text = np.random.default_rng(0).choice([missing, "a", "b", "c"], 200, p=[0.4, 0.3, 0.2, 0.1])
+    kinds = np.array([missing, "a", "b", "c"], dtype=object)  # not the text "nan"
+    text = np.random.default_rng(0).choice(kinds, 200, p=[0.4, 0.3, 0.2, 0.1])
     frame = pd.DataFrame({"c": text, "k": text[::-1]}, dtype=object)
     pipeline = make_pipeline(make_column_transformer((encoder, ["c", "k"])), StandardScaler())
     content = written(pipeline.fit(frame, classes), tmp_path, X=frame)
@@ -444,6 +445,24 @@ def test_text_that_reads_like_missing_text(table, tmp_path):
         with pytest.raises(ValueError, match=r"stands for more than one category.*Fill in"):
             to_onnx(pipeline, tmp_path / "other.onnx", X=frame)
     assert not (tmp_path / "other.onnx").exists()
+
+
+@pytest.mark.parametrize(
+    "encoder",
+    [
+        one_hot(),
+        OrdinalEncoder(),
+        OrdinalEncoder(encoded_missing_value=-1),
+        TargetEncoder(cv=2),
+    ],
+    ids=str,
+)
+def test_missing_numbers_as_categories_leave_no_file(table, tmp_path, encoder):
+    frame = pd.DataFrame({"i": table[0]["i"].where(table[0]["b"])}, dtype=np.float32)
+    pipeline = make_pipeline(make_column_transformer((encoder, ["i"]))).fit(frame, table[2])
+    with pytest.raises(ValueError, match=r"^No file was written.*Missing numbers.*Fill in"):
+        to_onnx(pipeline, tmp_path / "model.onnx", X=frame)
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_table_of_the_readme(tmp_path):
