@@ -151,7 +151,7 @@ class AutoencoderGenerator(BaseEstimator):
     n_features_in_: int
     _mean: np.ndarray
     _spread: np.ndarray
-    _code_dtype: np.dtype
+    _code_dtype: str
     # None in a pickle of an earlier version, too.
     _described: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
     _frame: str | None
@@ -210,7 +210,7 @@ class AutoencoderGenerator(BaseEstimator):
             self.autoencoder_ = self._make_autoencoder(rows, rng)
             self.autoencoder_.fit(X, y)
             codes = np.asarray(self.autoencoder_.transform(X))
-            self._code_dtype = codes.dtype
+            self._code_dtype = codes.dtype.name  # a dtype skops would ask for
             codes = self._learn_scale(codes)
             if labels is not None and (labels < 0).any():
                 labels = _label_by_neighbors(codes, labels)
@@ -376,7 +376,7 @@ class AutoencoderGenerator(BaseEstimator):
             self.densities_.append(density)
 
     def _check_size(self, n_samples: int) -> None:
-        size = n_samples * self.n_features_in_ * self._code_dtype.itemsize
+        size = n_samples * self.n_features_in_ * np.dtype(self._code_dtype).itemsize
         if size > physical_memory():
             raise MemoryError(
                 f"n_samples={n_samples} rows of {self.n_features_in_} columns take "

@@ -408,11 +408,12 @@ def _parse_columns(scope: Any, model: Any, inputs: Any, custom_parsers: Any = No
     parse = _import("skl2onnx._parse")
     results = []
     for name, transformer, columns in model.transformers_:
-        if transformer == "drop":
+        places = model._transformer_to_input_indices[name]
+        if transformer == "drop" or not len(places):
             continue
         transformer, given = _plain(transformer), inputs
         if not isinstance(transformer.steps[0][1], parse.do_not_merge_columns):
-            places = model._transformer_to_input_indices[name] if len(inputs) > 1 else [0]
+            places = places if len(inputs) > 1 else [0]
             weighted = name in (model.transformer_weights or ())
             given = _cast_alike(scope, inputs, places, weighted)
         part = copy.copy(model)

@@ -365,7 +365,7 @@ def test_names_that_are_objects_of_pandas_come_back_as_text(digits, columns):
 def test_a_pickle_of_an_earlier_version(digits):
     table = pd.DataFrame(digits[0][:40, 18:22]).set_axis(COLUMNS["levels"], axis=1)
     generator = AutoencoderGenerator(PCA(2), random_state=0).fit(table)
-    generator._columns = table.columns
+    generator._columns, generator._code_dtype = table.columns, np.dtype(generator._code_dtype)
     del generator._column_levels
     drawn = pickle.loads(pickle.dumps(generator)).sample(3)
     pd.testing.assert_index_equal(drawn.columns, table.columns)

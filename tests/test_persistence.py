@@ -1170,5 +1170,8 @@ def test_fitted_state_holds_nothing_of_pandas_or_polars(X):
                 found += of_libraries(estimator, f"{type(estimator).__name__} of {library}")
                 data = skops.io.dumps(estimator)
                 trusted = skops.io.get_untrusted_types(data=data)
+                assert all(
+                    each.startswith(("aefeatures.", "torch.nn.modules.")) for each in trusted
+                )
                 assert set(vars(skops.io.loads(data, trusted=trusted))) == set(vars(estimator))
     assert found == []
