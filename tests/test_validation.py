@@ -344,18 +344,20 @@ def test_labels_may_be_such_tensors():
     np.testing.assert_array_equal(transformer.transform(X), same.transform(X))
 
 
+@pytest.mark.filterwarnings("ignore:.*nested tensors is in prototype")
 @pytest.mark.parametrize(
-    ("tensor", "advice"),
+    ("make", "advice"),
     [
-        (torch.eye(3).to_sparse(), r"layout torch.sparse_coo. Pass X.to_dense\(\)"),
-        (torch.empty(3, 3, device="meta"), "on the device 'meta', where it has no values"),
+        (lambda: torch.eye(3).to_sparse(), r"layout torch.sparse_coo. Pass X.to_dense\(\)"),
+        (lambda: torch.empty(3, 3, device="meta"), "on the device 'meta', where it has no values"),
         (
-            torch.nested.nested_tensor([torch.ones(2), torch.ones(3)], layout=torch.jagged),
+            lambda: torch.nested.nested_tensor([torch.ones(2), torch.ones(3)], layout=torch.jagged),
             r"different lengths. Pass X.to_padded_tensor\(torch.nan\)",
         ),
     ],
 )
-def test_tensors_that_hold_no_rows_say_what_to_pass(tensor, advice):
+def test_tensors_that_hold_no_rows_say_what_to_pass(make, advice):
+    tensor = make()
     with pytest.raises(TypeError, match=advice):
         quick().fit(tensor)
 
