@@ -416,6 +416,7 @@ def test_sparse_and_missing_values(digits, frozen):
     generator = AutoencoderGenerator(small(max_epochs=1), random_state=0).fit(X)
     drawn, known = generator.sample(200)[:, 20], X[:, 20][~np.isnan(X[:, 20])]
     assert abs(drawn.mean() - known.mean()) < known.std()
+    assert drawn.std() > 0.1 * known.std()
 
 
 @pytest.mark.filterwarnings("ignore:.*learned nothing")
