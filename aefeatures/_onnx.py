@@ -31,6 +31,7 @@ from torch import nn
 from aefeatures._autoencoder import AutoencoderTransformer
 from aefeatures._batches import work_dtype
 from aefeatures._device import PRECISIONS
+from aefeatures._global_state import unaffected
 from aefeatures._persistence import write_atomically
 from aefeatures._pipelines import flat_steps, unwrap
 from aefeatures._validation import check_rows
@@ -650,7 +651,8 @@ def _export(
         "output_names": [result],
         "opset_version": _OPSET,
     }
-    with _exporting, warnings.catch_warnings():
+    apart = unaffected(transformer._seed, transformer._network)
+    with _exporting, warnings.catch_warnings(), apart:
         warnings.simplefilter("ignore")
         if "dynamic_shapes" in signature(torch.onnx.export).parameters:
             settings["dynamic_shapes"] = ({0: torch.export.Dim("n")},)

@@ -19,7 +19,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from aefeatures._batches import Batches
 from aefeatures._device import TrainingThread
 from aefeatures._distributed import ALONE, Ranks
-from aefeatures._global_state import RandomState, global_seed
+from aefeatures._global_state import RandomState, global_seed, without_autocast
 from aefeatures._gradients import N_TOLD, gradient_step, joint_steps, own_steps
 from aefeatures._losses import RowLoss
 from aefeatures._networks import FillMissing
@@ -341,7 +341,7 @@ def diagnose(
 
 
 def _diagnose(autoencoder: nn.Sequential, batches: Batches, loss: RowLoss) -> str | None:
-    with torch.inference_mode(), global_seed(0):
+    with torch.inference_mode(), global_seed(0), without_autocast():
         rows = batches.sample(_SAMPLE_ROWS)
         codes = autoencoder[0](rows)
         reached = float(loss(autoencoder[1](codes.clone()), rows).mean())

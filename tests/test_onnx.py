@@ -635,6 +635,14 @@ def test_what_a_model_says_of_itself(fitted, digits, tmp_path):
     assert probabilities.shape[0] == 450
 
 
+def test_a_model_does_not_depend_on_the_callers_autocast(fitted, tmp_path):
+    paths = [tmp_path / "plain.onnx", tmp_path / "autocast.onnx"]
+    to_onnx(fitted, paths[0])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        to_onnx(fitted, paths[1])
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+
+
 def test_side_by_side_in_threads(fitted, tmp_path):
     filters = list(warnings.filters)
     pipeline = make_pipeline(fitted)
