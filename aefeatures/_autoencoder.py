@@ -188,7 +188,8 @@ class AutoencoderTransformer(
         are not used otherwise (with `NeighborPreserving` it reads principal components where rows
         and columns are many). A callable `(n_features, n_components) -> (encoder, decoder)`
         returns two modules that turn rows of the one width into rows of the other, in the
-        network's range (see `scaling`); copies of them are trained.
+        network's range (see `scaling`). Copies of them are trained, by autograd. They may share and
+        freeze weights, and work in place.
     scaling : {"auto", "standard", "feature", "global"} or None, default="auto"
         The affine map from X to the network's range, learned in `fit` and undone in
         `inverse_transform`.
@@ -223,7 +224,9 @@ class AutoencoderTransformer(
         Decoupled weight decay [4]_. Weights that require no gradient, and the values that stand
         for missing ones, do not decay.
     batch_size : int, default=64
-        Rows in a step. The last batch of an epoch holds the rows left over.
+        Rows in a step. The last batch of an epoch holds the rows left over. With a callable
+        `network` a single row left over shares the rows of the batch before it, as batch
+        normalization needs two.
     max_epochs : int or "auto", default="auto"
         Passes over the rows. "auto" means ``max(10, ceil(192_000 / n_rows))``, where fewer rows
         than 64 or `batch_size` count as so many: 10 on data of 60,000 rows, and on small data
@@ -302,7 +305,8 @@ class AutoencoderTransformer(
     -----
     float64 and 32- or 64-bit integer X is encoded and returned in float64, all else in
     float32. A nullable column of a frame counts as NumPy's type of the same name, objects count as
-    float64.
+    float64. A network of your own computes in the precision it was trained in, and the result is
+    cast.
 
     A missing value (NaN) is left out of the loss and of the scaling's statistics. What enters
     the network in its place is a number per column: the column's mean or, where the training
@@ -517,7 +521,8 @@ class AutoencoderTransformer(
         Raises
         ------
         ValueError, TypeError
-            If X or a parameter cannot be used; the message says what was expected.
+            If X or a parameter cannot be used; the message says what was expected. Also if no
+            weight of the network can be trained, or it needs more rows in a batch than one.
         FloatingPointError
             If the training diverges. The estimator is left as it was before.
         MemoryError
@@ -666,7 +671,7 @@ class AutoencoderTransformer(
         Returns
         -------
         Z : array of shape (n_samples, n_components)
-            In float64 for float64 and 32- or 64-bit integer X, else in float32.
+            In float64 for float64 and 32- or 64-bit integer X, otherwise in float32.
         """
         rows = self._check_fitted_rows(X, "transform")
         encoder = self._placed("encoder_", rows.dtype)

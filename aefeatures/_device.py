@@ -16,7 +16,6 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 from weakref import WeakKeyDictionary, WeakSet
 
-import numpy as np
 import torch
 from torch import nn
 from torch.nn.utils import parametrize
@@ -263,6 +262,7 @@ def to_arrays(modules: T) -> T:
     for layer in layers_in(arrays):
         if parametrize.is_parametrized(layer):  # by a class of its own, which no pickle holds
             layer.__class__ = parametrize.type_before_parametrizations(layer)
+            layer._load_state_dict_pre_hooks.clear()  # local functions, for weights of PyTorch 1
     return arrays
 
 
@@ -280,7 +280,8 @@ def from_arrays(modules: T) -> T:
                 else:
                     array, is_parameter = held.array, held.is_parameter
                     requires_grad = held.requires_grad
-                tensor = torch.from_numpy(np.require(array, requirements=["C", "W"]))
+                # In memory that PyTorch aligned: products may round by where a matrix starts.
+                tensor = torch.tensor(array)
                 memo[id(held)] = nn.Parameter(tensor, requires_grad) if is_parameter else tensor
     tensors = copy.deepcopy(modules, memo)
     for layer in layers_in(tensors):

@@ -239,7 +239,10 @@ def identity_of(fitted):
     ]
 
 
-@pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
+@pytest.mark.filterwarnings(
+    "ignore:.*weight_norm.*:FutureWarning",
+    "ignore:The .grad attribute",  # by the compiler
+)
 @pytest.mark.parametrize("kind", sorted(KINDS))
 def test_copies_of_networks_of_ones_own_are_the_same(kind):
     X = np.random.default_rng(0).random((60, 5))

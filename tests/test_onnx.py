@@ -717,3 +717,41 @@ def test_the_same_labels_in_a_browser(browser, digits, tmp_path, dtype):
         server.shutdown()
         server.server_close()
     np.testing.assert_array_equal(labels, pipeline.predict(X_test))
+
+
+class Recurrent(nn.Module):
+    def __init__(self, n_out):
+        super().__init__()
+        self.cells = nn.LSTM(1, 4, batch_first=True)
+        self.head = nn.Linear(4, n_out)
+
+    def forward(self, X):
+        return self.head(self.cells(X[..., None])[0][:, -1])
+
+
+class Constant(nn.Module):
+    """Holds a number that `to` does not convert."""
+
+    def __init__(self, n_in, n_out):
+        super().__init__()
+        self.constant = torch.eye(n_in)
+        self.layer = nn.Linear(n_in, n_out)
+
+    def forward(self, X):
+        return self.layer(X @ self.constant)
+
+
+@pytest.mark.filterwarnings("ignore:.*learned nothing")
+@pytest.mark.parametrize("encoder", [lambda n, k: Recurrent(k), Constant])
+@pytest.mark.parametrize("part", ["encoder", "reconstruct"])
+def test_networks_of_ones_own_keep_their_precision(tmp_path, encoder, part):
+    X = np.random.default_rng(0).random((40, 5))
+    X[0, 0] = np.nan
+    network = lambda n, k: (encoder(n, k), nn.Linear(k, n))  # noqa: E731
+    transformer = AutoencoderTransformer(2, network=network, max_epochs=2, random_state=0).fit(X)
+    to_onnx(transformer, tmp_path / "model.onnx", part=part, X=X)
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    (result,) = session.run(None, {session.get_inputs()[0].name: X})
+    expected = transformer.transform(X) if part == "encoder" else transformer.reconstruct(X)
+    assert result.dtype == expected.dtype == np.float64
+    np.testing.assert_allclose(result, expected, rtol=1e-4, atol=1e-5)
