@@ -38,6 +38,7 @@ from aefeatures._device import (
     resolve_saved_device,
     settle_after_fork,
 )
+from aefeatures._labels import TASKS
 from aefeatures._losses import LOSSES
 from aefeatures._networks import (
     BuildSpec,
@@ -264,8 +265,9 @@ def _rebuild(cls: type[E], document: dict[str, Any], arrays: dict[str, np.ndarra
     estimator._rng = _generator(_typed(document, "rng", list))
     if document["max_epochs_"] is not None:
         estimator.max_epochs_ = _count(document, "max_epochs_")
-    # Files of earlier versions say nothing of it.
-    estimator.task_ = document.get("task_") and _typed(document, "task_", str)
+    estimator.task_ = document.get("task_")  # files of earlier versions have none
+    if estimator.task_ not in (None, *TASKS[1:]):
+        raise ValueError(f"unknown task {_short(estimator.task_)}.")
     estimator.loss_curve_ = _curve(arrays.pop("loss_curve"))
     validation = arrays.pop("validation_loss_curve", None)
     estimator.validation_loss_curve_ = None if validation is None else _curve(validation)
