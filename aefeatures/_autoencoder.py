@@ -675,8 +675,9 @@ class AutoencoderTransformer(
         """
         rows = self._check_fitted_rows(X, "transform")
         encoder = self._placed("encoder_", rows.dtype)
+        inputs = self._scaling.inputs
         codes = self._map_chunks(
-            lambda chunk: encoder(self._inputs(self._scaled(chunk), chunk)),
+            lambda chunk: encoder(self._filled(inputs(to_tensor(chunk, self.device_)), chunk)),
             rows,
             self._n_features_out,
         )
@@ -950,8 +951,10 @@ class AutoencoderTransformer(
         decoder = self._placed("decoder_", X.dtype)
 
         def on_chunk(rows: Rows) -> Any:
-            scaled = self._scaled(rows)
-            reconstruction = decoder(encoder(self._inputs(scaled, rows)))
+            unscaled = to_tensor(rows, self.device_)
+            scaled = self._scaling(unscaled)
+            inputs = self._scaling.inputs(unscaled) if self._scaling.has_hidden else scaled
+            reconstruction = decoder(encoder(self._filled(inputs, rows)))
             return function(self._scaling.targets(scaled), self._scaling.outputs(reconstruction))
 
         return self._map_chunks(on_chunk, X, n_columns)
@@ -963,12 +966,7 @@ class AutoencoderTransformer(
         with unaffected(self._seed, self._network, self._fitted_loss):
             return map_chunks(function, X, n_columns, width=self._cost.width)
 
-    def _scaled(self, rows: Rows) -> torch.Tensor:
-        return self._scaling(to_tensor(rows, self.device_))
-
-    def _inputs(self, scaled: torch.Tensor, rows: Rows) -> torch.Tensor:
-        """What the encoder gets of rows in the network's range."""
-        inputs = self._scaling.inputs(scaled)
+    def _filled(self, inputs: torch.Tensor, rows: Rows) -> torch.Tensor:
         if not (self._scaling.has_unknown or has_missing(rows)):
             return inputs
         fill = place(self._fill, self.device_, work_dtype(rows.dtype, self.device_))

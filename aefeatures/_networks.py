@@ -708,7 +708,7 @@ class Encoder(nn.Module):
         """Encode X, of shape (n, n_features) and any dtype; scaled in its own precision."""
         if not X.is_floating_point() or X.element_size() < 4:
             X = X.to(torch.float64 if X.element_size() >= 4 else torch.float32)
-        inputs = self.scaling.inputs(self.scaling(X))
+        inputs = self.scaling.inputs(X)
         return self.network(self.fill(inputs.to(_dtype(self.network))))
 
 

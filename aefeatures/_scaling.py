@@ -61,6 +61,7 @@ class Scaling(nn.Module):
     _unknown: torch.Tensor
     _constant: torch.Tensor
     _hidden: torch.Tensor
+    _input_scale: torch.Tensor | None  # where 0 is what all hidden columns get
 
     def __init__(
         self,
@@ -99,19 +100,32 @@ class Scaling(nn.Module):
         for name, columns in masks.items():
             self.register_buffer(f"_{name}", columns, persistent=False)
             setattr(self, f"has_{name}", bool(columns.any()))
+        # To divide by infinity is to get 0, without a pass of its own over the data.
+        zero = self.center is not None and bool((hidden <= (self.center == self.offset)).all())
+        input_scale = torch.where(hidden, torch.inf, self.scale) if zero else None
+        self.register_buffer("_input_scale", input_scale, persistent=False)
 
     def forward(self, X: torch.Tensor) -> torch.Tensor:
         """Map X, of shape (n, n_features), into the network's range."""
+        return self._map(X, self.scale if self.scales else None)
+
+    def inputs(self, X: torch.Tensor) -> torch.Tensor:
+        """Map X into the network's range as the encoder gets it; missing values stay so."""
+        if not self.has_hidden:
+            return self(X)
+        if self._input_scale is not None:
+            return self._map(X, self._input_scale)
+        scaled = self(X)
+        known = scaled.isnan().logical_not()
+        return self._settle(scaled, self._hidden.to(X.device).logical_and(known))
+
+    def _map(self, X: torch.Tensor, scale: torch.Tensor | None) -> torch.Tensor:
         dtype = X.dtype
         if self.wide:
             X = X.double()
         if self.shifts:
             X = X - self.offset.to(X)
-        return (X / self.scale.to(X) if self.scales else X).to(dtype)
-
-    def inputs(self, X: torch.Tensor) -> torch.Tensor:
-        """Return what the encoder gets of rows in the network's range."""
-        return self._settle(X, self._hidden) if self.has_hidden else X
+        return (X if scale is None else X / scale.to(X)).to(dtype)
 
     def targets(self, X: torch.Tensor) -> torch.Tensor:
         """Return what a loss compares of rows in the network's range."""

@@ -201,7 +201,8 @@ def test_sparse_and_missing_values(table):
     X = X.copy()
     X[::3, 4] = np.nan
     X[:, 5] = np.nan
-    X_more, _ = quick().fit_resample(X, y)
+    with pytest.warns(UserWarning, match="no known value in column 5"):
+        X_more, _ = quick().fit_resample(X, y)
     new = X_more[len(X) :]
     assert 0 < np.isnan(new[:, 4]).mean() < 1
     assert np.isnan(new[:, 5]).all()
