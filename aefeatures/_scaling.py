@@ -61,7 +61,7 @@ class Scaling(nn.Module):
     _unknown: torch.Tensor
     _constant: torch.Tensor
     _hidden: torch.Tensor
-    _input_scale: torch.Tensor | None  # where 0 is what all hidden columns get
+    _input_scale: torch.Tensor
 
     def __init__(
         self,
@@ -101,9 +101,9 @@ class Scaling(nn.Module):
             self.register_buffer(f"_{name}", columns, persistent=False)
             setattr(self, f"has_{name}", bool(columns.any()))
         # To divide by infinity is to get 0, without a pass of its own over the data.
-        zero = self.center is not None and bool((hidden <= (self.center == self.offset)).all())
-        input_scale = torch.where(hidden, torch.inf, self.scale) if zero else None
+        input_scale = torch.where(hidden, torch.inf, self.scale)
         self.register_buffer("_input_scale", input_scale, persistent=False)
+        self.lifts = self.has_hidden and bool((hidden & (self.center != self.offset)).any())
 
     def forward(self, X: torch.Tensor) -> torch.Tensor:
         """Map X, of shape (n, n_features), into the network's range."""
@@ -113,11 +113,10 @@ class Scaling(nn.Module):
         """Map X into the network's range as the encoder gets it; missing values stay so."""
         if not self.has_hidden:
             return self(X)
-        if self._input_scale is not None:
-            return self._map(X, self._input_scale)
-        scaled = self(X)
-        known = scaled.isnan().logical_not()
-        return self._settle(scaled, self._hidden.to(X.device).logical_and(known))
+        scaled = self._map(X, self._input_scale)
+        if not self.lifts:
+            return scaled
+        return scaled + self._settle(scaled.new_zeros(scaled.shape[1]), self._hidden)
 
     def _map(self, X: torch.Tensor, scale: torch.Tensor | None) -> torch.Tensor:
         dtype = X.dtype
