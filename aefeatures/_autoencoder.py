@@ -588,7 +588,8 @@ class AutoencoderTransformer(
                 schedule=self.learning_rate_schedule,
                 early_stopping=early_stopping,
             )
-            nothing_learned = diagnose(autoencoder, batches, loss, ranks)
+            with global_seed(self._seed, self._network, self.loss):
+                nothing_learned = diagnose(autoencoder, batches, loss, ranks)
             self._store(autoencoder, result)
             task.end()
         if nothing_learned:

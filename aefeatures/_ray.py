@@ -35,7 +35,7 @@ from aefeatures._batches import (
 )
 from aefeatures._device import PRECISIONS, resolve_device
 from aefeatures._distributed import Ranks, current_ranks, distributed
-from aefeatures._global_state import seed_beside
+from aefeatures._global_state import seed_beside, unaffected
 from aefeatures._losses import leave_out_missing, resolve_loss
 from aefeatures._networks import plain
 from aefeatures._persistence import read_file, write_file
@@ -777,7 +777,8 @@ def _warn_if_nothing_learned(fitted: AutoencoderTransformer, rows: np.ndarray) -
         rows, fitted._scaling, batch_size=len(rows), device=torch.device("cpu"), dtype=dtype
     )
     encoder = nn.Sequential(fitted._fill, fitted.encoder_)
-    nothing_learned = diagnose(nn.Sequential(encoder, fitted.decoder_), batches, loss)
+    with unaffected(fitted._seed, fitted._network, fitted.loss):
+        nothing_learned = diagnose(nn.Sequential(encoder, fitted.decoder_), batches, loss)
     if nothing_learned:
         warnings.warn(
             f"fit_on_ray learned nothing: {nothing_learned}. Change max_epochs, learning_rate or "

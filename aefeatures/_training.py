@@ -6,7 +6,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -19,7 +19,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from aefeatures._batches import Batches
 from aefeatures._device import TrainingThread
 from aefeatures._distributed import ALONE, Ranks
-from aefeatures._global_state import RandomState, global_seed, without_autocast
+from aefeatures._global_state import RandomState, global_seed
 from aefeatures._gradients import N_TOLD, gradient_step, joint_steps, own_steps
 from aefeatures._losses import RowLoss
 from aefeatures._networks import FillMissing
@@ -204,7 +204,7 @@ def train(
         """The learning rate of a step, counted from 0."""
         return learning_rate * rate.factor(step / total_steps)
 
-    divergence = _Divergence(batches, loss, learning_rate, rate_of, n_steps, ranks)
+    divergence = _Divergence(batches, loss, learning_rate, rate_of, n_steps, ranks, draws)
 
     def run_epoch() -> tuple[float, float | None]:
         """Losses on training and validation rows; called in the training thread."""
@@ -341,7 +341,7 @@ def diagnose(
 
 
 def _diagnose(autoencoder: nn.Sequential, batches: Batches, loss: RowLoss) -> str | None:
-    with torch.inference_mode(), global_seed(0), without_autocast():
+    with torch.inference_mode():
         rows = batches.sample(_SAMPLE_ROWS)
         codes = autoencoder[0](rows)
         reached = float(loss(autoencoder[1](codes.clone()), rows).mean())
@@ -533,8 +533,10 @@ class _Divergence:
         rate_of: Callable[[int], float],
         n_steps: int,
         ranks: Ranks,
+        draws: RandomState,
     ) -> None:
         self._batches, self._loss, self._n_steps, self._ranks = batches, loss, n_steps, ranks
+        self._draws = draws
         self._learning_rate, self._rate_of = learning_rate, rate_of
 
     def check(self, train_loss: float, watched: float, lowest: float, step: int) -> None:
@@ -553,7 +555,9 @@ class _Divergence:
 
         A network that learned nothing stays below.
         """
-        with torch.inference_mode(), global_seed(0):
+        # Not from the training's own state: a fit that goes on from a file may compute it again.
+        apart = global_seed(0) if self._draws.states else nullcontext()
+        with torch.inference_mode(), apart:
             summed = sum(
                 float(self._loss(torch.zeros_like(rows), rows).abs().sum(dtype=torch.float64))
                 for rows in self._batches.epoch()

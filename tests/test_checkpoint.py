@@ -138,7 +138,7 @@ PARAMS = pytest.mark.parametrize(
         {"early_stopping": True, "n_iter_no_change": 3, "tol": 0.9, "batch_size": 16},
         {"network": own_network, "precision": "bfloat16"},
         {"network": drawing_network, "early_stopping": True, "batch_size": 32},
-        {"loss": drawing_loss, "regularizer": [DrawingPenalty(), "variational"]},
+        {"loss": drawing_loss, "regularizer": [DrawingPenalty(), "sparse"], "batch_size": 16},
         {"scaling": "feature", "verbose": 1, "batch_size": 16, "weight_decay": 0.1},
     ],
 )

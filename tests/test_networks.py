@@ -1,5 +1,6 @@
 import itertools
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -228,6 +229,24 @@ def test_a_callable_may_train_a_network_of_its_own(digits):
 
     state = torch.get_rng_state()
     AutoencoderTransformer(network=pretrained, max_epochs=1).fit(X)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_callable_may_fit_in_threads(digits):
+    """Only what is of our own, which waits for nobody."""
+    X = digits[0][:50]
+
+    def searched(n_features, n_components):
+        with ThreadPoolExecutor(2) as pool:
+            fits = [
+                pool.submit(AutoencoderTransformer(n_components, max_epochs=1).fit, X)
+                for _ in range(2)
+            ]
+        best = max((fit.result(60) for fit in fits), key=lambda fitted: fitted.score(X))
+        return best.encoder_, nn.LazyLinear(n_features)  # draws when all is done
+
+    state = torch.get_rng_state()
+    assert AutoencoderTransformer(network=searched, max_epochs=1).fit(X).n_iter_ == 1
     assert torch.equal(torch.get_rng_state(), state)
 
 
