@@ -528,6 +528,10 @@ class BuildSpec:
     principal_axes: Callable[[int], tuple[torch.Tensor, torch.Tensor]] | None = None
 
 
+# What `plain` need not look into.
+_PLAIN = (type(None), bool, int, float, str)
+
+
 def plain(value: Any) -> Any:
     """Return the value of a parameter with Python's numbers in place of NumPy's.
 
@@ -541,11 +545,14 @@ def plain(value: Any) -> Any:
         unchanged = all(item is given for item, given in zip(items, value, strict=True))
         return value if unchanged else type(value)(items)
     if isinstance(value, BaseEstimator):
-        parameters = {
-            name: each for name, each in vars(value).items() if "_" not in (name[0], name[-1])
+        changed = {
+            name: settled
+            for name, each in vars(value).items()
+            if type(each) not in _PLAIN
+            and "_" not in (name[0], name[-1])  # as of parameters
+            and (settled := plain(each)) is not each
         }
-        changed = {name: plain(each) for name, each in parameters.items()}
-        if any(changed[name] is not each for name, each in parameters.items()):
+        if changed:
             copied = object.__new__(type(value))
             copied.__dict__.update({**vars(value), **changed})
             return copied

@@ -239,7 +239,9 @@ def _as_numbers(X: Any) -> Any:
     """
     if isinstance(X, np.ma.MaskedArray):
         X = _fill_masked(X)
-    elif isinstance(X, (list, tuple)) and any(isinstance(row, torch.Tensor) for row in X):
+    elif isinstance(X, (list, tuple)) and any(
+        issubclass(kind, torch.Tensor) for kind in set(map(type, X))
+    ):
         X = [as_numpy(row) for row in X]
     else:
         X = as_numpy(X)
