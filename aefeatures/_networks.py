@@ -369,12 +369,13 @@ def build_network(network: Any, n_features: int, n_components: int, *, spec: Bui
     return encoder, decoder
 
 
-# What this library's networks consist of. None of it changes what it is given in place.
+# What this library's modules consist of. None of it changes what it is given in place.
 OWN_LAYERS = {
     *ACTIVATIONS.values(),
     BatchNorm,
     FillMissing,
     Projection,
+    Scaling,
     nn.Conv2d,
     nn.ConvTranspose2d,
     nn.Flatten,
