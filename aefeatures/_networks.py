@@ -396,12 +396,13 @@ def _check_callable(network: Any) -> None:
         )
 
 
-# What this library's networks consist of. None of it changes what it is given in place.
+# What this library's modules consist of. None of it changes what it is given in place.
 OWN_LAYERS = {
     *ACTIVATIONS.values(),
     BatchNorm,
     FillMissing,
     Projection,
+    Scaling,
     nn.Conv2d,
     nn.ConvTranspose2d,
     nn.Flatten,

@@ -304,14 +304,10 @@ EDITS = {
     "swapped": lambda t: swap_codes(t.encoder_[-1].weight),
     "numpy": lambda t: through_numpy(t.encoder_[0].weight),
     "decoder": lambda t: t.decoder_[0].weight.data.neg_(),
-    "data of another": lambda t: setattr(t.encoder_[0].weight, "data", torch.ones(128, 5)),
-    "strides": lambda t: setattr(t.encoder_[-1], "bias", nn.Parameter(torch.ones(4)[::2])),
     "activation": lambda t: t.encoder_.__setitem__(1, nn.Tanh()),
     "its setting": lambda t: setattr(t.encoder_[1], "negative_slope", 3.0),
-    "hook": lambda t: t.encoder_[-1].register_forward_hook(lambda m, i, out: out * 2),
     "forward": lambda t: setattr(t.encoder_[1], "forward", torch.zeros_like),
     "parametrization": lambda t: parametrizations.weight_norm(t.encoder_[0]),
-    "whole": lambda t: setattr(t, "encoder_", nn.Linear(5, 2)),
 }
 
 
