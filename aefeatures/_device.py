@@ -203,6 +203,7 @@ class PublicModule:
 
 def placed_before(module: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module | None:
     """Return the copy that `place` made, if the module was never given out."""
+    settle_after_fork()
     kept = None if module in _public else _placed.get(module)
     return None if kept is None or kept[0][:2] != (device, dtype) else kept[1]
 

@@ -21,6 +21,7 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted, c
 from aefeatures._autoencoder import AutoencoderTransformer
 from aefeatures._batches import Rows, iterate_slices, physical_memory
 from aefeatures._labels import split_labels
+from aefeatures._networks import plain
 from aefeatures._new_rows import describe_columns, describe_dtypes, keep_to, with_dtypes
 from aefeatures._validation import (
     GENERATOR_CONSTRAINTS,
@@ -451,7 +452,8 @@ class AutoencoderGenerator(BaseEstimator):
         """A row with its values in the order of the columns, where both have names."""
         if self._frame is None or not hasattr(row, "index") or not hasattr(row, "loc"):
             return row
-        names, columns = list(row.index), list(self._columns)
+        names = row.index.tolist()
+        columns = [plain(each) for each in self._columns]
         if names == columns:
             return row
         lacking = [column for column in columns if column not in names]

@@ -108,7 +108,7 @@ def keep_groups(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Exchange rows so that training has one of each group at least; -1 is no group."""
     order = np.concatenate([training, validation])
-    needed = np.zeros(len(order), dtype=bool)
+    needed = np.zeros(len(several[0]), dtype=bool)  # of all rows, some of which are in neither
     for groups in several:
         found, first = np.unique(groups[order], return_index=True)
         needed[order[first[found >= 0]]] = True

@@ -118,7 +118,7 @@ def _describe(estimator: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     network = estimator._network
     own = [
         each
-        for each in (network, estimator.network)
+        for each in (network, estimator.network, estimator._built_from["network"])
         if each is not None and type(each) not in _OBJECTS.values()
     ]
     parameters = {

@@ -177,7 +177,7 @@ class Scaling(nn.Module):
             factor = self.scale
         elif self.center is not None and self.spread is not None:
             unit = _divisor(self.spread.numpy(), self.center.numpy())
-            factor = self.scale / torch.from_numpy(unit)
+            factor = (self.scale / torch.from_numpy(unit)).nan_to_num()  # 0 times infinity is NaN
         elif self.scale.dim() == 1:
             return difference
         else:
@@ -185,7 +185,7 @@ class Scaling(nn.Module):
                 "per_feature=True needs the columns' standard deviations, which this model, saved "
                 "by an earlier version, does not have. Use per_feature='raw', or fit it again."
             )
-        if self.wide:
+        if self.wide or bool((factor > _IN_FLOAT32[1]).any()):
             difference = difference.double()
         return (difference * factor.to(difference)).to(X.dtype)
 
@@ -240,8 +240,9 @@ def make_scaling(
     kind = _resolve(how, low, high, full)
     mean, spread = columns.mean, columns.standard_deviation
     if how == "auto" and kind == "unit" and not bounded and (spread > 0).any():
-        variance = float(np.square(spread[spread > 0]).mean())
-        kind = "together" if variance < _LEAST_VARIANCE else "unit"
+        largest = spread.max()  # the squares of small spreads vanish
+        together = largest * np.sqrt(np.square(spread[spread > 0] / largest).mean())
+        kind = "together" if together**2 < _LEAST_VARIANCE else "unit"
     center = np.where(columns.count > 0, mean, np.nan)
     offset: Any = 0.0
     scale: Any = 1.0
@@ -255,7 +256,7 @@ def make_scaling(
         offset, scale = low, _divisor(extent, high)
         mean = np.clip(mean, low, high)  # 0, the mean of unknown columns, may lie anywhere
     elif kind == "together":
-        offset, scale = mean, variance**0.5
+        offset, scale = mean, together
     elif kind == "bytes":
         scale = full
     scaling = Scaling(

@@ -118,7 +118,7 @@ def test_rows_are_what_the_steps_before_return(pipeline, digits):
 
 
 def test_search_shows_its_best_estimator(digits):
-    search = GridSearchCV(AutoencoderTransformer(random_state=0), {"max_epochs": [1, 2]}, cv=2)
+    search = GridSearchCV(AutoencoderTransformer(random_state=0), {"max_epochs": [5, 10]}, cv=2)
     search.fit(digits[0][:300])
     display = LossCurveDisplay.from_estimator(search)
     assert display.loss_curve == search.best_estimator_.loss_curve_

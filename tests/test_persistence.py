@@ -265,17 +265,17 @@ def test_numpys_numbers_are_plain_ones(X, path, tmp_path, params, integer, real)
     }
 
 
-@pytest.mark.parametrize("sizes", [[2, 3], np.array([2, 3]), (np.int64(2), np.uint8(3))])
+@pytest.mark.parametrize("sizes", [[4, 5], np.array([4, 5]), (np.int64(4), np.uint8(5))])
 @pytest.mark.parametrize(
     "make",
     [lambda sizes: {"network": ConvNetwork((8, 8), sizes)}, lambda s: {"network": DenseNetwork(s)}],
 )
 def test_training_goes_on_whatever_sizes_are_held_in(X, path, make, sizes):
-    quick(**make((2, 3))).fit(X).save(path)
+    quick(**make((4, 5))).fit(X).save(path)
     loaded = AutoencoderTransformer.load(path).set_params(**make(sizes))
     assert loaded.partial_fit(X).n_iter_ == 3
     with pytest.raises(ValueError, match="network changed since the last fit"):
-        loaded.set_params(**make((2, 4))).partial_fit(X)
+        loaded.set_params(**make((4, 6))).partial_fit(X)
     with pytest.raises(ValueError, match="network changed since the last fit"):
         loaded.set_params(network=None).partial_fit(X)
 

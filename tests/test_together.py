@@ -2,6 +2,7 @@
 
 import logging
 import os
+import pickle
 import subprocess
 import sys
 import threading
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-import aefeatures._device
+import aefeatures._autoencoder
 from aefeatures import AutoencoderTransformer
 from aefeatures._device import resolve_device
 
@@ -44,17 +45,19 @@ def in_threads(functions):
 def test_eight_threads_transform_with_one_estimator(fitted, digits, monkeypatch):
     """Half of them in float32, so that they take turns at the copy of the weights that is kept."""
     inputs = [digits[1].astype(dtype) for dtype in (np.float32, np.float64)]
+    fitted = pickle.loads(pickle.dumps(fitted))  # nobody has had hold of its modules
 
     def all_of(X):
         return [fitted.transform(X), fitted.reconstruct(X), fitted.score_samples(X)]
 
     expected = [all_of(X) for X in inputs]
-    converted, convert = [], aefeatures._device._map_tensors
-    monkeypatch.setattr(
-        aefeatures._device,
-        "_map_tensors",
-        lambda module, *how: (converted.append(module), convert(module, *how))[1],
-    )
+    converted, place = [], aefeatures._autoencoder.place
+
+    def placed(module, device, dtype):
+        converted.extend([module] if dtype == torch.float64 else [])
+        return place(module, device, dtype)
+
+    monkeypatch.setattr(aefeatures._autoencoder, "place", placed)
     repeated = in_threads(
         [lambda i=i: [all_of(inputs[i % 2]) for _ in range(20)] for i in range(8)]
     )

@@ -33,6 +33,10 @@ class Stored:
         return self._X[key]
 
 
+# One epoch of a few steps explains next to nothing.
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+
+
 def quick(**params):
     return AutoencoderTransformer(**{"max_epochs": 1, "random_state": 0, **params})
 
