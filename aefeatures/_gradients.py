@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 import torch
 from torch import nn
-from torch.nn.modules.module import _has_any_global_hook
+from torch.nn.modules import module as torch_module
 
 from aefeatures._distributed import Ranks
 from aefeatures._losses import LOSSES
@@ -24,6 +24,14 @@ GradientStep = Callable[[torch.Tensor, np.ndarray], torch.Tensor]
 
 # What ranks tell each other in a step behind the gradient: summed loss, rows, ranks in trouble.
 N_TOLD = 3
+
+# Where PyTorch keeps the hooks of all modules.
+_GLOBAL_HOOKS = (
+    "_global_backward_hooks",
+    "_global_backward_pre_hooks",
+    "_global_forward_hooks",
+    "_global_forward_pre_hooks",
+)
 
 aten = torch.ops.aten
 
@@ -184,7 +192,7 @@ class DenseGradient:
         if not all(type(part) is nn.Sequential for part in autoencoder):
             return False
         parameters = list(autoencoder.parameters())
-        if not all(map(_is_plain, parameters)) or _has_any_global_hook():
+        if not all(map(_is_plain, parameters)) or any(map(vars(torch_module).get, _GLOBAL_HOOKS)):
             return False
         modules = [module for part in autoencoder for module in part]  # type: ignore[attr-defined]
         if type(modules[-1]) is nn.Sigmoid:
