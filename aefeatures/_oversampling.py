@@ -148,6 +148,8 @@ class AutoencoderOversampler(BaseOverSampler):
             Numbers. Categories of a pandas frame have to be numbers, too.
         y : array-like of shape (n_samples,)
             Classes.
+        **params : dict
+            Passed on to imbalanced-learn's `fit_resample`, which takes none so far.
 
         Returns
         -------

@@ -242,6 +242,7 @@ def identity_of(fitted):
 @pytest.mark.filterwarnings(
     "ignore:.*weight_norm.*:FutureWarning",
     "ignore:The .grad attribute",  # by the compiler
+    "ignore:You are using `torch.load`:FutureWarning",
 )
 @pytest.mark.parametrize("kind", sorted(KINDS))
 def test_copies_of_networks_of_ones_own_are_the_same(kind):

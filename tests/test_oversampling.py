@@ -268,7 +268,7 @@ def test_new_rows_look_like_real_ones_to_a_tree():
 @pytest.mark.parametrize("n_few", [40, 1])
 def test_sparse_rows_stay_sparse(n_few):
     rng = np.random.default_rng(0)
-    X = sparse.random(200 + n_few, 300, 0.03, "csr", rng=rng, data_rvs=rng.random)
+    X = sparse.random(200 + n_few, 300, 0.03, "csr", random_state=0, data_rvs=rng.random)
     y = np.arange(X.shape[0]) >= 200
     X_more, _ = quick().fit_resample(X, y)
     assert X_more.format == "csr"

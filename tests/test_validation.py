@@ -292,7 +292,7 @@ def test_frames_of_booleans_and_of_nothing(frame):
     ],
 )
 def test_decimals_are_numbers(make):
-    decimals = [Decimal("1.5"), None, Decimal("-2.25"), Decimal("7.125")] * 5
+    decimals = [Decimal("1.500"), None, Decimal("-2.250"), Decimal("7.125")] * 5
     expected = np.array([[1.5], [np.nan], [-2.25], [7.125]] * 5)
     assert_the_same(make(decimals), expected)
 
