@@ -377,7 +377,7 @@ def test_what_transform_refuses(ray, files):
 def test_an_actor_gives_numbers_whatever_the_output_of_transform_is():
     pytest.importorskip("ray", reason="needs Ray")
     pa = pytest.importorskip("pyarrow")
-    fitted = small(max_epochs=1).fit(X[:100]).set_output(transform="pandas")
+    fitted = small(max_epochs=5).fit(X[:100]).set_output(transform="pandas")
     table = pa.table({name: X[:20, i] for i, name in enumerate(PIXELS)})
     encoded = _Encoder(pickle.dumps(fitted), PIXELS, ["p0"], CODES)(table)
     expected = fitted.set_output(transform="default").transform(X[:20])
