@@ -39,9 +39,10 @@ def save_picture(transformer, X, y, path):
     )
     top.suptitle("Test digits over their reconstructions from three numbers")
     # A few far codes would shrink the rest.
-    LatentSpaceDisplay.from_estimator(
+    display = LatentSpaceDisplay.from_estimator(
         transformer, X, y, target_name="digit", ax=bottom.add_subplot(projection="3d"), trim=0.01
     )
+    display.ax_.get_legend().set_bbox_to_anchor((1.1, 0.5))  # beside the label of the third axis
     bottom.suptitle("The three numbers of all test digits (without the outermost)")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
