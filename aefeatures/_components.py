@@ -367,7 +367,8 @@ def _make_fold(
     checking = clone(transformer)  # learns the names of columns
     dense = to_dense(check_rows(checking, rows, reset=True))
     dense_test = to_dense(check_rows(checking, rows_test, reset=False))
-    scaling, _ = learn_scaling(dense, transformer.scaling, bounded=transformer.loss == "bce")
+    # That of the loss "bce" may differ by a factor of all columns, which changes no R2.
+    scaling, _ = learn_scaling(dense, transformer.scaling)
     return _Fold(
         rows,
         rows_test,
@@ -381,6 +382,7 @@ def _make_fold(
 
 
 def _scaled(scaling: Scaling, rows: np.ndarray) -> np.ndarray:
+    rows = rows.astype(np.float64)
     scaled: np.ndarray = (rows - scaling.offset.numpy()) / scaling.scale.numpy()
     return scaled
 

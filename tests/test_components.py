@@ -11,6 +11,7 @@ from scipy import sparse
 from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.datasets import load_diabetes, load_wine
 from sklearn.decomposition import PCA
+from sklearn.feature_selection import SelectKBest
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import r2_score
 from sklearn.model_selection import (
@@ -256,6 +257,17 @@ def test_steps_in_front_are_fitted_once_a_fold_and_set_the_columns(wine):
     assert not np.array_equal(seen.pca_scores, whole.pca_scores)
 
 
+def test_steps_in_front_get_the_labels_of_the_training_rows(wine):
+    X, y = wine
+    noise = np.random.default_rng(0).normal(size=(len(y), 40))
+    wide = np.hstack([noise, X])
+    estimator = make_pipeline(SelectKBest(k=5), small())
+    display = show(estimator, wide, y, n_components=[3])
+    assert display.pca_predictor_scores.min() > 0.8  # from five columns of noise: a third
+    with pytest.raises(ValueError, match="requires y to be passed"):
+        show(estimator, wide)
+
+
 @pytest.mark.parametrize(
     ("last", "name", "score"),
     [
@@ -401,6 +413,24 @@ def test_random_state_settles_everything(wine):
     assert not np.array_equal(a, b)
     a, b = (show(small(), X, cv=cv, random_state=seed).scores for seed in (0, 1))
     np.testing.assert_array_equal(a, b)  # the autoencoder's own counts
+
+
+def test_folds_share_out_the_few_labelled_rows(wine):
+    X, y = wine
+    some = np.full(len(y), -1)
+    for label in range(3):
+        some[np.flatnonzero(y == label)[[0, 1]]] = label
+    classes = []
+    show(
+        small(),
+        X,
+        some,
+        n_components=[2],
+        predictor=KNeighborsClassifier(1),
+        scoring=lambda knn, Z, y: classes.append((knn.classes_.tolist(), sorted(y))) or 0.0,
+        random_state=3,
+    )
+    assert classes == [([0, 1, 2], [0, 1, 2])] * 4
 
 
 @pytest.mark.slow
