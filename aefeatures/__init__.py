@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from aefeatures._autoencoder import AutoencoderTransformer
 from aefeatures._batches import RowView
 from aefeatures._checkpoint import Checkpoint
+from aefeatures._components import ComponentsDisplay
 from aefeatures._displays import LatentSpaceDisplay, LossCurveDisplay
 from aefeatures._distributed import distributed
 from aefeatures._frames import NextFramePredictor
@@ -31,6 +32,7 @@ __all__ = [
     "AutoencoderGenerator",
     "AutoencoderTransformer",
     "Checkpoint",
+    "ComponentsDisplay",
     "ConvNetwork",
     "Contractive",
     "DenseNetwork",

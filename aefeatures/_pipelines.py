@@ -23,11 +23,17 @@ def find_transformer(estimator: Any, X: Any = None) -> tuple[AutoencoderTransfor
 
 def find_steps(estimator: Any) -> tuple[AutoencoderTransformer, list[Any]]:
     """Return the fitted transformer in `estimator`, and the steps in front of it."""
+    before, transformer, _ = split_steps(estimator)
+    check_is_fitted(transformer)
+    return transformer, before
+
+
+def split_steps(estimator: Any) -> tuple[list[Any], AutoencoderTransformer, list[Any]]:
+    """Return the steps in front of the first transformer in `estimator`, it, and those behind."""
     steps = flat_steps(estimator)
     for i, step in enumerate(steps):
         if isinstance(step, AutoencoderTransformer):
-            check_is_fitted(step)
-            return step, steps[:i]
+            return steps[:i], step, steps[i + 1 :]
     raise TypeError(
         "estimator must be an AutoencoderTransformer or a Pipeline that has one as a step, "
         f"got {estimator!r}."

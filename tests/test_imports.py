@@ -40,6 +40,7 @@ LAYERS = [
     "_onnx",
     "_targets",
     "_displays",
+    "_components",
     "_reconstructions",
     "_latent_map",
     "_frames",
