@@ -58,7 +58,7 @@ from aefeatures._global_state import (
     unaffected,
     without_autocast,
 )
-from aefeatures._labels import keep_groups
+from aefeatures._labels import is_auto, keep_groups
 from aefeatures._losses import RowLoss, leave_out_missing, resolve_loss
 from aefeatures._neighbors import principal_axes
 from aefeatures._networks import (
@@ -73,6 +73,7 @@ from aefeatures._networks import (
     Guest,
     Network,
     build_network,
+    can_start_as_pca,
     copied,
     cost_per_row,
     is_as_built,
@@ -85,6 +86,7 @@ from aefeatures._optimizer import AdamState
 from aefeatures._persistence import load_model, save_model
 from aefeatures._progress import Progress
 from aefeatures._regularizers import (
+    Denoising,
     NeighborPreserving,
     Regularizer,
     Supervised,
@@ -117,6 +119,9 @@ _OF_RUNNING_FIT = ("_callback_fit_ctx", "_skl_callbacks_to_teardown")
 # Parameters that do not change what a fit comes to, or that count by what they came to.
 _NOT_TOLD_APART = ("checkpoint", "device", "random_state", "verbose", "warm_start")
 
+# Deviation of the noise that the default adds to standardized columns.
+_AUTO_NOISE = 0.3
+
 # Characters of a value in an error about ranks.
 _SHOWN = 100
 
@@ -134,11 +139,19 @@ _NEIGHBORS: dict[str, Any] = {
 PRESETS: dict[str, dict[str, Any]] = {
     "lecture": {
         "hidden_layer_sizes": [128, 64, 12],  # a list: these for any number of codes
+        "init": "random",
+        "regularizer": None,
         "learning_rate_schedule": "constant",
         "max_epochs": 10,
     },
     "neighbors": {**_NEIGHBORS, "hidden_layer_sizes": (320, 256, 64)},
     "tabular": {**_NEIGHBORS, "hidden_layer_sizes": (256, 128, 64), "scaling": "standard"},
+    "classes": {
+        "hidden_layer_sizes": (256, 128, 64),
+        "regularizer": [Supervised(weight=5.0, mixup=0.5), Denoising("gaussian", 0.5)],
+        "learning_rate": 7e-3,
+        "batch_size": 256,
+    },
     "images": {"network": ConvNetwork(), "learning_rate": 7e-3, "batch_size": 128},
 }
 
@@ -210,11 +223,16 @@ class AutoencoderTransformer(
         `(reconstruction, target)`, two tensors of shape (n, n_features), and returns a
         tensor of shape (n,); it may be negative. "bce" needs a range of [0, 1]. The notes say how
         missing values are left out of a callable.
-    regularizer : str, Regularizer, list of these, or None, default=None
+    init : {"auto", "pca", "random"}, default="auto"
+        How the weights start, without `network`; see `DenseNetwork`. "auto" is "pca" where that
+        can be had, i.e. with an activation that is linear above 0, no `normalization`, and a range
+        that is not [0, 1] (but not in `fit_on_ray`), otherwise "random".
+    regularizer : str, Regularizer, list of these, or None, default="auto"
         What shapes the codes beside the reconstruction: "denoising", "sparse", "contractive",
         "variational", "neighbors", "supervised", the objects of these (`Denoising`, `Sparse`,
         `Contractive`, `Variational`, `NeighborPreserving`, `Supervised`), or a `Regularizer` of
-        your own.
+        your own. "auto" is ``Denoising("gaussian", 0.3)`` where the columns are standardized, so
+        that small tables are not learned by heart, otherwise None.
     learning_rate : float, default=5e-3
         Peak learning rate of Adam.
     learning_rate_schedule : {"one_cycle", "constant", "cosine"}, default="one_cycle"
@@ -416,7 +434,8 @@ class AutoencoderTransformer(
         network: Any = None,
         scaling: str | None = "auto",
         loss: str | Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = "mse",
-        regularizer: Any = None,
+        init: str = "auto",
+        regularizer: Any = "auto",
         learning_rate: float = 5e-3,
         learning_rate_schedule: str = "one_cycle",
         weight_decay: float = 0.0,
@@ -440,6 +459,7 @@ class AutoencoderTransformer(
         self.network = network
         self.scaling = scaling
         self.loss = loss
+        self.init = init
         self.regularizer = regularizer
         self.learning_rate = learning_rate
         self.learning_rate_schedule = learning_rate_schedule
@@ -1098,6 +1118,7 @@ class AutoencoderTransformer(
                     (sum(ranks.gather(X.shape[0])), X.shape[1]),
                     resolve_regularizers(self.regularizer),
                 ),
+                self._resolve_init(has_rows=learned is None),
             )
         self._network = clone(network) if isinstance(network, Network) else network
         self.__dict__.pop("hidden_layer_sizes_", None)
@@ -1114,6 +1135,13 @@ class AutoencoderTransformer(
         self.loss_curve_ = []
         self.validation_loss_curve_ = None
 
+    def _resolve_init(self, *, has_rows: bool) -> str:
+        """How the weights start; "auto" is PCA where it can be had."""
+        if self.init != "auto":
+            return self.init
+        able = can_start_as_pca(self.activation, self.normalization)
+        return "pca" if able and has_rows and not self._scaling.bounded else "random"
+
     def _names_of_unknown(self) -> str:
         """The columns that were never known, as a message names them."""
         columns = self._scaling.unknown_columns()
@@ -1128,11 +1156,12 @@ class AutoencoderTransformer(
         # Ranks draw orders and noise of their own.
         self._rng = np.random.default_rng([seed, ranks.rank] if ranks.rank else seed)
 
-        def axes(n_axes: int) -> tuple[torch.Tensor, torch.Tensor]:
+        def axes(n_axes: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
             means = self._fill.values.detach().to(self.device_)
             rng = np.random.default_rng(seed)
-            batches = self._make_batches(X)
-            return principal_axes(batches, means, n_axes, rng, ranks).cpu(), means.cpu()
+            found = principal_axes(self._make_batches(X), means, n_axes, rng, ranks)
+            axes, deviations = (tensor.cpu() for tensor in found)
+            return axes, means.cpu(), deviations
 
         spec = BuildSpec(
             self._scaling.bounded,
@@ -1308,6 +1337,8 @@ class AutoencoderTransformer(
         draws: RandomState | None = None,
     ) -> list[Regularizer]:
         regularizers = resolve_regularizers(self.regularizer)
+        if is_auto(self.regularizer) and self._is_standardized:
+            regularizers = [Denoising("gaussian", _AUTO_NOISE)]
         means = self._fill.values.detach().to(self.device_, copy=True)
         # Training goes on with the heads of the last call, where it asked for the same.
         heads: list[nn.Module | None] = [None] * len(regularizers)
@@ -1322,6 +1353,12 @@ class AutoencoderTransformer(
             with nullcontext() if draws is None or is_ours(regularizer) else draws.borrowed():
                 prepared.append(regularizer.prepare(replace(data, head=head)))
         return prepared
+
+    @property
+    def _is_standardized(self) -> bool:
+        """Whether all columns have unit variance in the network's range."""
+        scaling = self._scaling
+        return self.scaling in ("auto", "standard") and not (scaling.bounded or scaling.common)
 
     def _store(self, autoencoder: nn.Sequential, result: TrainingResult) -> None:
         encoder, decoder = autoencoder.cpu()

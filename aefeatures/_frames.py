@@ -22,7 +22,7 @@ from sklearn.utils.validation import (
 from aefeatures._autoencoder import AutoencoderTransformer
 from aefeatures._batches import code_dtype, has_missing, iterate_slices, to_dense
 from aefeatures._networks import plain, resolve_image_shape
-from aefeatures._regularizers import Batch, Regularizer, TrainingData
+from aefeatures._regularizers import Batch, Regularizer, TrainingData, resolve_regularizers
 from aefeatures._validation import Interval, check_rows, fit_context, unchanged_on_error
 
 # Pixels around each by which its motion is found, and how much worse, in mean squared
@@ -188,6 +188,7 @@ class NextFramePredictor(BaseEstimator):
                 hidden_layer_sizes=(512,),
                 activation="gelu",
                 scaling=None,
+                init="random",
                 learning_rate=2e-3,
                 weight_decay=0.1,
                 batch_size=256,
@@ -196,8 +197,7 @@ class NextFramePredictor(BaseEstimator):
         autoencoder = clone(autoencoder)
         if autoencoder.random_state is None:
             autoencoder.random_state = self.random_state
-        others = autoencoder.regularizer
-        others = others if isinstance(others, list | tuple) else [others] * (others is not None)
+        others = resolve_regularizers(autoencoder.regularizer)
         autoencoder.regularizer = [_HideLast(n_hidden), *others]
         self.autoencoder_ = autoencoder.fit(rows)
 

@@ -513,6 +513,7 @@ def default_autoencoder(X: Rows) -> AutoencoderTransformer:
         activation="gelu",
         normalization="layer",
         scaling=default_scaling(X),
+        regularizer=None,
         batch_size=256,
     )
 

@@ -16,7 +16,7 @@ from torch.nn.modules import module as torch_module
 
 from aefeatures._distributed import Ranks
 from aefeatures._losses import LOSSES
-from aefeatures._regularizers import Objective
+from aefeatures._regularizers import Denoising, Objective
 
 # Writes the gradient of the mean loss over rows, given with their positions, into the
 # parameters' `grad`, and returns the sum of the rows' reconstruction losses.
@@ -114,11 +114,13 @@ def gradient_step(
     if (
         written
         and not objective.mixed
-        and not objective.regularizers
+        and {type(each) for each in objective.regularizers} <= {Denoising}
         and objective.loss is LOSSES["mse"]
         and DenseGradient.covers(objective.autoencoder)
     ):
-        return DenseGradient(objective.autoencoder)
+        return DenseGradient(
+            objective.autoencoder, objective.corrupted if objective.regularizers else None
+        )
 
     def by_autograd(rows: torch.Tensor, index: np.ndarray) -> torch.Tensor:
         gradient.zero_()
@@ -157,6 +159,12 @@ class DenseGradient:
     products of a batch of 64 rows. Here every result goes into a buffer that is allocated
     once per size of batch, so that little but the products is left.
 
+    Parameters
+    ----------
+    autoencoder : nn.Sequential
+    corrupted : callable, optional
+        ``corrupted(rows, index)`` gives what the encoder gets in place of the rows.
+
     Notes
     -----
     With activations ``h[0] = x``, ``a[i] = h[i] W[i].T + b[i]`` and ``h[i+1] = f(a[i])``,
@@ -164,7 +172,12 @@ class DenseGradient:
     rows``, and ``dL/dh[i] = d[i] W[i]``.
     """
 
-    def __init__(self, autoencoder: nn.Sequential) -> None:
+    def __init__(
+        self,
+        autoencoder: nn.Sequential,
+        corrupted: Callable[[torch.Tensor, np.ndarray], torch.Tensor] | None = None,
+    ) -> None:
+        self._corrupted = corrupted
         modules = [module for part in autoencoder for module in part]  # type: ignore[attr-defined]
         layers = [module for module in modules if isinstance(module, nn.Linear)]
         following = [*modules[1:], None]
@@ -212,7 +225,8 @@ class DenseGradient:
     def __call__(self, rows: torch.Tensor, index: np.ndarray) -> torch.Tensor:
         """Write the gradient for a batch and return the sum of its rows' losses."""
         outputs, deltas = self._buffers_for(rows)
-        inputs = [rows, *outputs[:-1]]
+        encoded = rows if self._corrupted is None else self._corrupted(rows, index)
+        inputs = [encoded, *outputs[:-1]]
         for i, output in enumerate(outputs):
             torch.addmm(self._biases[i], inputs[i], self._transposed[i], out=output)
             if self._rectified[i]:

@@ -87,7 +87,7 @@ def _principal_components(
     """The rows' leading principal components, of shape (n_rows, at most 50)."""
     if batches.n_features <= _N_COMPONENTS:
         return torch.cat(list(_centred(batches, means)))
-    axes = principal_axes(batches, means, _N_COMPONENTS, rng)
+    axes, _ = principal_axes(batches, means, _N_COMPONENTS, rng)
     return torch.cat([rows @ axes for rows in _centred(batches, means)])
 
 
@@ -97,12 +97,12 @@ def principal_axes(
     n_axes: int,
     rng: np.random.Generator,
     ranks: Ranks = ALONE,
-) -> torch.Tensor:
-    """The leading principal axes of the rows of all ranks, of shape (n_features, n_axes).
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The leading principal axes of the rows of all ranks, and the deviations along them.
 
-    By subspace iteration (Halko, Martinsson and Tropp 2011) in passes over chunks of
-    rows, so that no scaled copy of X is needed. Axes beyond the number of rows are zero. `rng` has
-    to be in the same state on all ranks.
+    Of shape (n_features, n_axes) and (n_axes,). By subspace iteration (Halko, Martinsson and Tropp
+    2011) in passes over chunks of rows, so that no scaled copy of X is needed. Both are zero beyond
+    the number of rows. `rng` has to be in the same state on all ranks.
     """
     n_rows = sum(ranks.gather(batches.n_rows))
     n_found = min(n_axes, n_rows)
@@ -116,9 +116,11 @@ def principal_axes(
         if i < _N_PASSES - 1:
             basis = torch.linalg.qr(product.cpu()).Q.to(basis)  # MPS has no such decomposition
     # Within the space that is found, by falling variance.
-    vectors = torch.linalg.eigh((basis.t() @ product).cpu()).eigenvectors.flip(1)
-    basis = basis @ vectors.to(basis)
-    return F.pad(basis[:, :n_found], (0, n_axes - n_found))
+    values, vectors = torch.linalg.eigh((basis.t() @ product).cpu())
+    basis = basis @ vectors.flip(1).to(basis)
+    deviations = (values.flip(0).clamp(min=0) / max(n_rows, 1)).sqrt().to(basis)
+    axes, deviations = basis[:, :n_found], deviations[:n_found]
+    return F.pad(axes, (0, n_axes - n_found)), F.pad(deviations, (0, n_axes - len(deviations)))
 
 
 def _centred(batches: Batches, means: torch.Tensor) -> Iterator[torch.Tensor]:

@@ -55,6 +55,15 @@ class BatchNorm(nn.BatchNorm1d):
 
 DEFAULT_WIDTHS = (128, 64, 12)
 
+# Activations that pass on numbers above zero as they are.
+_LINEAR_ABOVE_ZERO = ("relu", "leaky_relu", "elu")
+
+# By how many deviations principal components are lifted above zero, for such an activation.
+_LIFT = 3.0
+
+# A component with less of the first one's deviation is none.
+_LEAST_DEVIATION = 1e-3
+
 NORMALIZATIONS: dict[str, type[nn.Module]] = {"layer": nn.LayerNorm, "batch": BatchNorm}
 
 
@@ -84,6 +93,17 @@ class DenseNetwork(Network):
         How many of the rows' principal components, learned before the training, the encoder reads
         in place of the columns; None, or as many as there are columns, is the columns. The decoder
         gives all columns.
+    init : {"random", "pca"}, default="random"
+        How the weights start. "random": orthogonal [1]_. "pca": as far as the layers are wide
+        enough, some of their units carry the principal components to the code and back, so that
+        codes and reconstructions start as those of PCA; the other units are random, and start
+        without effect. For activations that are linear above 0, without `normalization`, and a
+        range that is not [0, 1].
+
+    References
+    ----------
+    .. [1] A. M. Saxe, J. L. McClelland and S. Ganguli. Exact solutions to the nonlinear dynamics
+       of learning in deep linear neural networks. ICLR 2014.
 
     Examples
     --------
@@ -101,15 +121,18 @@ class DenseNetwork(Network):
         activation: str = "relu",
         normalization: str | None = None,
         n_principal_components: int | None = None,
+        init: str = "random",
     ) -> None:
         self.hidden_layer_sizes = hidden_layer_sizes
         self.activation = activation
         self.normalization = normalization
         self.n_principal_components = n_principal_components
+        self.init = init
 
     def build(self, n_features: int, n_components: int, *, spec: BuildSpec) -> Pair:
         """Return encoder and decoder."""
         _check_layers(self.activation, self.normalization)
+        _check_init(self.init, self.activation, self.normalization, bounded=spec.bounded)
         hidden = layer_widths("hidden_layer_sizes", self.hidden_layer_sizes)
         n_inputs = n_features
         if self.n_principal_components is not None:
@@ -138,6 +161,8 @@ class DenseNetwork(Network):
         encoder = nn.Sequential(*projection, *layers(reading))
         writing = [n_components, *hidden[::-1], n_features]
         decoder = nn.Sequential(*layers(writing), *([nn.Sigmoid()] if spec.bounded else []))
+        if self.init == "pca" and not projection and spec.device != "meta":
+            _start_as_pca(encoder, decoder, min(n_components, *hidden, n_features), spec)
         return encoder, decoder
 
     @property
@@ -159,7 +184,7 @@ class Projection(nn.Module):
             means = torch.empty(n_features, dtype=spec.dtype, device="meta")
         else:
             assert spec.principal_axes is not None
-            axes, means = spec.principal_axes(n_axes)
+            axes, means, _ = spec.principal_axes(n_axes)
         self.register_buffer("weight", axes.t().to(spec.dtype).contiguous())
         self.register_buffer("bias", -(means @ axes).to(spec.dtype))
 
@@ -519,14 +544,14 @@ class BuildSpec:
         "cpu", or "meta" for a network of shapes alone, which takes no memory. Not for callables.
     principal_axes : callable or None
         ``principal_axes(n)`` gives the leading principal axes of the rows, of shape
-        (n_features, n), and the means of the columns.
+        (n_features, n), the means of the columns, and the deviations of the components.
     """
 
     bounded: bool
     dtype: torch.dtype
     generator: torch.Generator
     device: str = "cpu"
-    principal_axes: Callable[[int], tuple[torch.Tensor, torch.Tensor]] | None = None
+    principal_axes: Callable[[int], tuple[torch.Tensor, torch.Tensor, torch.Tensor]] | None = None
 
 
 # What `plain` need not look into.
@@ -619,6 +644,66 @@ def _check_layers(activation: str, normalization: str | None) -> None:
         if not (name is None or isinstance(name, str)) or name not in legal:
             names = ", ".join(map(str, legal))
             raise ValueError(f"{parameter} must be one of {names}, got {name!r}.")
+
+
+def _check_init(init: str, activation: str, normalization: str | None, *, bounded: bool) -> None:
+    if not isinstance(init, str) or init not in ("random", "pca"):
+        raise ValueError(f"init of a network must be 'random' or 'pca', got {init!r}.")
+    if init == "pca" and (bounded or not can_start_as_pca(activation, normalization)):
+        raise ValueError(
+            f"init='pca' needs an activation of {', '.join(_LINEAR_ABOVE_ZERO)}, no normalization "
+            "and a scaling whose range is not [0, 1]. Use init='random'."
+        )
+
+
+def can_start_as_pca(activation: str, normalization: str | None) -> bool:
+    """Whether layers of these pass on numbers above zero as they are."""
+    return activation in _LINEAR_ABOVE_ZERO and normalization is None
+
+
+@torch.no_grad()
+def _start_as_pca(encoder: nn.Module, decoder: nn.Module, n_axes: int, spec: BuildSpec) -> None:
+    """Let the first units of all layers carry `n_axes` principal components."""
+    assert spec.principal_axes is not None
+    axes, means, deviations = (tensor.to(spec.dtype) for tensor in spec.principal_axes(n_axes))
+    n = int((deviations > _LEAST_DEVIATION * deviations[:1]).sum())  # fewer of few rows
+    if n == 0:
+        return
+    axes, deviations = axes[:, :n], deviations[:n]
+    decoder[0].weight[:, :n] /= deviations  # type: ignore[index]
+    _carry(encoder, axes.t() / deviations[:, None], torch.diag(deviations))
+    _carry(decoder, torch.diag(1 / deviations), axes * deviations)
+    first, last = encoder[0], decoder[-1]  # type: ignore[index]
+    first.bias -= first.weight @ means
+    last.bias += means
+
+
+def _carry(part: nn.Module, into: torch.Tensor, out: torch.Tensor) -> None:
+    """Set linear layers to pass ``into @ x`` on as it is, and to give ``out`` times that.
+
+    A rectifier passes on what is above zero, so that the numbers, of deviation 1, are lifted at the
+    start and lowered at the end. Layers behind a random unit do not read it at first.
+    """
+    layers = [layer for layer in part.modules() if isinstance(layer, nn.Linear)]
+    n, n_in = into.shape
+    if len(layers) == 1:
+        layers[0].weight[: len(out), :n_in] = out @ into
+        return
+    for i, layer in enumerate(layers):
+        weight, bias = layer.weight, layer.bias
+        if i == 0:
+            weight[:n] = 0
+            weight[:n, :n_in] = into
+            bias[:n] = _LIFT
+        elif i < len(layers) - 1:
+            weight[:n] = 0
+            weight[:, :n] = 0
+            weight[:n, :n] = torch.eye(n, dtype=weight.dtype)
+        else:
+            weight[: len(out)] = 0
+            weight[:, :n] = 0
+            weight[: len(out), :n] = out
+            bias[: len(out)] = -_LIFT * out.sum(dim=1)
 
 
 def _gain(activation: str | None) -> float:

@@ -251,6 +251,7 @@ def _default_autoencoder(X: Any) -> AutoencoderTransformer:
         activation="gelu",
         normalization="layer",
         scaling=default_scaling(X),
+        regularizer=None,
         batch_size=128,
         # What it misses of a row is put back, so that a short training does.
         max_epochs=int(np.clip(128_000 // n_rows, 5, 100)),

@@ -668,6 +668,16 @@ class Supervised(Regularizer):
         Whether labels are classes or numbers. "auto" is "regression" if y holds floats and any of
         them is not a whole number, otherwise "classification": targets such as 151.0 and 75.0 are
         classes unless `task` is set. The choice is left as `task_` on the fitted transformer.
+    mixup : float, default=0.0
+        If above 0, labels are learned from mixtures of two labelled rows, ``share * row +
+        (1 - share) * other``, and of their labels, in place of the rows themselves, with the share
+        from a beta distribution of which both parameters are this number [1]_. 0.5 suits most
+        tables. Of rows that were trained on, codes are then hardly better than of new ones, which
+        would mislead the classifier behind. Takes a second pass through the encoder.
+    class_weight : {"balanced"} or None, default=None
+        What the loss of a row counts: the same in all classes, or, with "balanced",
+        ``n_labelled / (n_classes * n_labelled_in_class)``, so that rare classes are told apart as
+        well as others. Not for numbers.
 
     Notes
     -----
@@ -686,6 +696,14 @@ class Supervised(Regularizer):
     are those of the first call: a later y may have no labels at all, but no new class. They are
     forgotten, with the linear model, by pickle and `save`.
 
+    A y of several columns is an error. In a single class there is nothing to tell apart: its labels
+    add nothing.
+
+    References
+    ----------
+    .. [1] H. Zhang, M. Cisse, Y. N. Dauphin and D. Lopez-Paz. mixup: beyond empirical risk
+       minimization. ICLR 2018.
+
     Examples
     --------
     >>> from sklearn.datasets import load_digits
@@ -700,15 +718,29 @@ class Supervised(Regularizer):
     """
 
     requires_y = True
+    max_epochs = 60  # labels of a few rows are learned by heart after
 
-    def __init__(self, weight: float = 1.0, unlabeled: Any = "auto", task: str = "auto") -> None:
+    def __init__(
+        self,
+        weight: float = 1.0,
+        unlabeled: Any = "auto",
+        task: str = "auto",
+        mixup: float = 0.0,
+        class_weight: str | None = None,
+    ) -> None:
         self.weight = weight
         self.unlabeled = unlabeled
         self.task = task
+        self.mixup = mixup
+        self.class_weight = class_weight
 
     def prepare(self, data: TrainingData) -> Regularizer:
         """Check y, and make the linear model that predicts it."""
         _check_number(self, "weight")
+        _check_number(self, "mixup")
+        balanced = isinstance(self.class_weight, str) and self.class_weight == "balanced"
+        if not (balanced or self.class_weight is None):
+            raise ValueError(f"class_weight must be 'balanced' or None, got {self.class_weight!r}.")
         head: Any = data.head
         y = np.asarray(data.y if data.y_all is None else data.y_all)
         labels = self._judge(y, head, data.ranks)
@@ -729,27 +761,46 @@ class Supervised(Regularizer):
             head = make(data, labels.known if classification else known)
         prepared = copy.copy(self)
         prepared.head, prepared.task = head, task
+        weights = labelled.astype(np.float64)
         targets = np.zeros(len(labelled), dtype=np.int64 if classification else np.float64)
         if classification:
             targets[labelled] = np.searchsorted(head.classes, known)
+            if balanced:
+                counts = np.bincount(targets[labelled], minlength=len(head.classes))
+                counts = np.sum(data.ranks.gather(counts), axis=0).clip(1)
+                weights *= (counts.sum() / len(counts) / counts)[targets]
         else:
             targets[labelled] = (known - head.mean) / head.spread
         prepared._scale = self.weight * data.variance()
-        device = data.means.device
-        prepared._labelled = torch.from_numpy(labelled).to(device)
-        prepared._targets = torch.from_numpy(targets).to(device)
+        prepared._weights = torch.from_numpy(weights).to(data.means)
+        prepared._targets = torch.from_numpy(targets).to(data.means.device)
         return prepared
 
     def penalty(self, batch: Batch) -> torch.Tensor:
         """Return the weighted loss of the labelled rows, per row of the batch."""
-        head: Any = self.head
         index = torch.from_numpy(batch.index).to(self._targets.device)
-        predicted, targets = head(batch.codes), self._targets[index]
-        if head.classes is None:
-            rows = (predicted[:, 0] - targets.to(predicted)).square()
+        weights, targets = self._weights[index], self._targets[index]
+        if not self.mixup:
+            losses = weights * self._losses(batch.codes, targets)
+        elif bool((labelled := weights.nonzero()[:, 0]).numel()):
+            order = torch.randperm(len(labelled), generator=batch.generator, device=labelled.device)
+            rows, weights, targets = batch.rows[labelled], weights[labelled], targets[labelled]
+            share = float(batch.rng.beta(self.mixup, self.mixup))
+            mixed = share * rows + (1 - share) * rows[order]
+            codes = batch.encoder(mixed).to(mixed.dtype)
+            losses = share * weights * self._losses(codes, targets)
+            losses = losses + (1 - share) * weights[order] * self._losses(codes, targets[order])
         else:
-            rows = F.cross_entropy(predicted, targets, reduction="none")
-        return self._scale * (rows * self._labelled[index]).mean()
+            losses = weights
+        return self._scale * losses.sum() / len(batch.index)
+
+    def _losses(self, codes: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """The loss of each row."""
+        head: Any = self.head
+        predicted = head(codes)
+        if head.classes is None:
+            return (predicted[:, 0] - targets.to(predicted)).square()
+        return F.cross_entropy(predicted, targets, reduction="none")
 
     def _judge(self, y: np.ndarray, head: Any, ranks: Ranks) -> Labels:
         """What y says of the rows; its task and classes are those of `head` where there is one."""
@@ -815,7 +866,7 @@ REGULARIZERS: dict[str, type[Regularizer]] = {
 
 
 def resolve_regularizers(regularizer: Any) -> list[Regularizer]:
-    """Return the regularizers that the parameter names or holds.
+    """Return the regularizers that the parameter names or holds; none for "auto".
 
     Raises
     ------
@@ -824,7 +875,7 @@ def resolve_regularizers(regularizer: Any) -> list[Regularizer]:
     TypeError
         If anything is neither a name nor a `Regularizer`.
     """
-    if regularizer is None:
+    if regularizer is None or is_auto(regularizer):
         return []
     several = regularizer if isinstance(regularizer, (list, tuple)) else [regularizer]
     return [_resolve(one) for one in plain(several)]
@@ -844,9 +895,10 @@ def _resolve(regularizer: Any) -> Regularizer:
         return regularizer
     if isinstance(regularizer, str) and regularizer in REGULARIZERS:
         return REGULARIZERS[regularizer]()
+    names = ", ".join(map(repr, REGULARIZERS))
     message = (
-        f"regularizer must be a Regularizer, one of {', '.join(map(repr, REGULARIZERS))}, or a "
-        f"list of these, got {regularizer!r}."
+        f"regularizer must be 'auto', a Regularizer, one of {names}, or a list of these, got "
+        f"{regularizer!r}."
     )
     raise ValueError(message) if isinstance(regularizer, str) else TypeError(message)
 
@@ -920,6 +972,10 @@ class Objective:
             own = None if partner is None else partner_codes.pop(0)
             total = total + regularizer.penalty(replace(batch, partner_codes=own))
         return summed.detach(), total
+
+    def corrupted(self, rows: torch.Tensor, index: np.ndarray) -> torch.Tensor:
+        """Return what is encoded in place of the rows."""
+        return self._corrupted(self._lent(rows), index).inputs
 
     def _products(self, rows: torch.Tensor) -> AbstractContextManager[object]:
         mixed = self.mixed

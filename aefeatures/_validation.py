@@ -94,6 +94,7 @@ PARAMETER_CONSTRAINTS: dict[str, list[Any]] = {
     "network": [None, Network, callable, Hidden(tuple), Hidden(list)],
     "scaling": [None, StrOptions(set(SCALINGS))],
     "loss": [StrOptions(set(LOSSES)), callable],
+    "init": [StrOptions({"auto", "pca", "random"})],
     "regularizer": [None, str, Regularizer, list, tuple],
     "learning_rate": [Interval(Real, 0, None, closed="neither")],
     "learning_rate_schedule": [StrOptions(set(SCHEDULES))],

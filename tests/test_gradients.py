@@ -12,7 +12,7 @@ from aefeatures._gradients import DenseGradient, gradient_step
 from aefeatures._losses import LOSSES, resolve_loss
 from aefeatures._networks import BuildSpec, DenseNetwork
 from aefeatures._optimizer import Adam
-from aefeatures._regularizers import Objective
+from aefeatures._regularizers import Denoising, Objective
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*learned nothing")
 
@@ -52,6 +52,29 @@ def test_gradient_by_hand_equals_autograd(hidden, bounded, dtype):
         torch.testing.assert_close(optimizer.gradient, expected)
         assert expected.abs().max() > 0
         optimizer.step(1e-2)
+
+
+@pytest.mark.parametrize("noise", ["gaussian", "masking"])
+def test_gradient_by_hand_of_corrupted_rows(noise):
+    model = autoencoder()
+    optimizer = Adam(model)
+    steps = []
+    for loss in (LOSSES["mse"], lambda r, t: LOSSES["mse"](r, t)):
+        batches = SimpleNamespace(device=torch.device("cpu"), take=None, n_features=14)
+        noises = [Denoising(noise).prepare(SimpleNamespace(batches=batches))]
+        objective = Objective(model, loss, noises, batches, np.random.default_rng(0))
+        steps.append(gradient_step(objective, optimizer.gradient, written=True))
+    by_hand, by_autograd = steps
+    assert isinstance(by_hand, DenseGradient)
+    assert not isinstance(by_autograd, DenseGradient)
+    rows = torch.rand(7, 14, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    clean = rows.clone()
+    for _ in range(2):  # each draws anew
+        expected_loss = by_autograd(rows, NO_INDEX)
+        expected = optimizer.gradient.clone()
+        torch.testing.assert_close(by_hand(rows, NO_INDEX), expected_loss)
+        torch.testing.assert_close(optimizer.gradient, expected)
+    assert torch.equal(rows, clean)
 
 
 @pytest.mark.parametrize(

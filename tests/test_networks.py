@@ -1,11 +1,13 @@
 import itertools
 import pickle
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
 from sklearn.base import clone
+from sklearn.datasets import load_wine
 from sklearn.decomposition import PCA
 from sklearn.model_selection import cross_val_score
 from sklearn.preprocessing import StandardScaler
@@ -99,6 +101,79 @@ def test_principal_components_of_few_rows_and_few_columns(digits):
         ValueError, match="n_principal_components must be None or an integer of at least 1"
     ):
         AutoencoderTransformer(network=network).fit(digits[0])
+
+
+def untrained(X, **params):
+    return AutoencoderTransformer(
+        init="pca", learning_rate=1e-9, max_epochs=1, regularizer=None, random_state=0, **params
+    ).fit(X)
+
+
+@pytest.mark.parametrize("hidden", [(), (7,), (128, 64, 12)])
+@pytest.mark.parametrize("activation", ["relu", "leaky_relu", "elu"])
+def test_the_first_weights_give_pca(hidden, activation):
+    X, _ = load_wine(return_X_y=True)
+    scaled = StandardScaler().fit_transform(X)
+    pca = PCA(3).fit(scaled)
+    expected = pca.transform(scaled)
+    transformer = untrained(X, hidden_layer_sizes=hidden, activation=activation)
+    codes = transformer.transform(X)
+    signs = np.sign((codes * expected).sum(axis=0))
+    # What lies three deviations below the mean is bent.
+    usual = (expected > -2 * expected.std(axis=0)).all(axis=1)
+    np.testing.assert_allclose((signs * codes)[usual], expected[usual], atol=1e-4)
+    of_pca = ((scaled - pca.inverse_transform(expected)) ** 2).mean()
+    assert -transformer.score(X) == pytest.approx(of_pca, rel=0.1)
+
+
+def test_training_adds_to_pca(digits):
+    X, X_test = (rows[:, 10:40] for rows in digits[:2])
+    scaler = StandardScaler().fit(X)
+    pca = PCA(3).fit(scaler.transform(X))
+    rows = scaler.transform(X_test)
+    of_pca = ((rows - pca.inverse_transform(pca.transform(rows))) ** 2).mean()
+    assert -AutoencoderTransformer(random_state=0).fit(X).score(X_test) < 0.9 * of_pca
+
+
+@pytest.mark.parametrize("n_rows", [1, 2, 4])
+def test_pca_of_few_rows_leaves_the_other_units_random(digits, n_rows):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        transformer = untrained(digits[0][:n_rows], n_components=5)
+    weights = [p for p in transformer.encoder_.parameters() if p.dim() == 2]
+    assert all(bool((weight.abs().sum(dim=1) > 0).all()) for weight in weights)
+    assert np.isfinite(transformer.reconstruct(digits[1])).all()
+
+
+def test_layers_narrower_than_the_code_carry_what_they_can(digits):
+    X = digits[0]
+    with pytest.warns(UserWarning, match="caps the rank of the code at 2"):
+        transformer = untrained(X, n_components=4, hidden_layer_sizes=(32, 2))
+    varying = StandardScaler().fit_transform(X)[:, X.std(axis=0) > 0]
+    pca = PCA(2).fit(varying)
+    of_pca = ((varying - pca.inverse_transform(pca.transform(varying))) ** 2).sum() / X.size
+    assert -transformer.score(X) == pytest.approx(of_pca, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    "params",
+    [{"activation": "gelu"}, {"normalization": "layer"}, {"scaling": "feature"}],
+)
+def test_what_cannot_start_as_pca_says_so(digits, params):
+    with pytest.raises(ValueError, match=r"init='pca' needs an activation of relu, .* no normal"):
+        AutoencoderTransformer(init="pca", **params).fit(digits[0])
+    automatic = AutoencoderTransformer(max_epochs=1, random_state=0, **params).fit(digits[0])
+    random = AutoencoderTransformer(max_epochs=1, random_state=0, init="random", **params)
+    np.testing.assert_array_equal(
+        automatic.transform(digits[1]), random.fit(digits[0]).transform(digits[1])
+    )
+
+
+def test_names_of_inits(digits):
+    with pytest.raises(ValueError, match="init of a network must be 'random' or 'pca', got 'auto'"):
+        AutoencoderTransformer(network=DenseNetwork(init="auto")).fit(digits[0])
+    with pytest.raises(ValueError, match="The 'init' parameter of AutoencoderTransformer must be"):
+        AutoencoderTransformer(init="spectral").fit(digits[0])
 
 
 @pytest.mark.parametrize(
@@ -200,7 +275,8 @@ def test_a_dense_network_is_the_default(digits):
     X = digits[0]
     params = {"max_epochs": 1, "random_state": 0}
     default = AutoencoderTransformer(**params).fit_transform(X)
-    explicit = AutoencoderTransformer(network=DenseNetwork(), **params).fit_transform(X)
+    network = DenseNetwork(init="pca")
+    explicit = AutoencoderTransformer(network=network, **params).fit_transform(X)
     np.testing.assert_array_equal(default, explicit)
 
 

@@ -8,9 +8,11 @@ import pytest
 import torch
 from scipy import sparse
 from sklearn.base import clone
-from sklearn.model_selection import GridSearchCV
+from sklearn.datasets import load_breast_cancer, load_diabetes, load_wine
+from sklearn.model_selection import GridSearchCV, train_test_split
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 import aefeatures._regularizers
 from aefeatures import (
@@ -103,12 +105,39 @@ def test_every_regularizer_goes_on_in_partial_fit(digits, name):
 
 def test_regularizers_may_change_between_calls(digits):
     X, _, y, _ = digits
-    transformer, losses = quick(None), []
+    transformer, losses = quick(None, init="random"), []
     for regularizer in (None, "variational", "supervised", ["sparse", "supervised"], "sparse"):
         transformer.set_params(regularizer=regularizer).partial_fit(X[:200], y[:200])
         losses.append(-transformer.score(X[:200]))
     assert transformer.n_iter_ == 5
     assert (np.diff(losses) < 0).all(), "the network goes on learning"
+
+
+def test_noise_by_default_only_where_columns_are_standardized(digits):
+    X, images = digits[0][:300], digits[0][:300].astype(np.uint8) * 15
+
+    def codes(rows, regularizer, **params):
+        return quick(regularizer, **params).fit_transform(rows)
+
+    noise = Denoising("gaussian", 0.3)
+    np.testing.assert_array_equal(codes(X, "auto"), codes(X, noise))
+    assert not np.array_equal(codes(X, "auto"), codes(X, None))
+    for rows, scaling in ((X, None), (X, "global"), (X, "feature"), (images, "auto")):
+        params = {"scaling": scaling, "max_epochs": 1}
+        np.testing.assert_array_equal(codes(rows, "auto", **params), codes(rows, None, **params))
+
+
+def test_small_tables_are_not_learned_by_heart():
+    gains = []
+    for load in (load_wine, load_breast_cancer, load_diabetes):
+        X, _ = load(return_X_y=True)
+        X, X_new = train_test_split(X, random_state=0)
+        by_default, bare = (
+            AutoencoderTransformer(random_state=0, **params).fit(X).score(X_new)
+            for params in ({}, {"regularizer": None, "init": "random"})
+        )
+        gains.append(bare / by_default)
+    assert min(gains) > 1.1, gains
 
 
 def test_names_stand_for_defaults():
@@ -129,7 +158,7 @@ def test_lists_combine(digits):
 @pytest.mark.parametrize(
     ("regularizer", "error", "message"),
     [
-        ("neighbours", ValueError, "regularizer must be a Regularizer, one of 'denoising'"),
+        ("neighbours", ValueError, "regularizer must be 'auto', a Regularizer, one of 'denoising'"),
         ([3], TypeError, "list of these, got 3"),
         (Sparse, ValueError, "'regularizer' parameter"),
         (Sparse(weight=-1), ValueError, r"weight of Sparse must be a number in \[0, inf\)"),
@@ -576,6 +605,65 @@ def test_a_first_fit_needs_a_label(digits):
     for method in ("fit", "partial_fit"):
         with pytest.raises(ValueError, match=r"No row of y is labelled\. The first fit needs"):
             getattr(quick("supervised"), method)(digits[0][:9], np.full(9, -1))
+
+
+@pytest.mark.parametrize("mixup", [0.0, 0.5])
+@pytest.mark.parametrize("class_weight", [None, "balanced"])
+def test_the_loss_of_labels_is_that_of_mixed_rows(mixup, class_weight):
+    y = np.array([0, 0, 0, 1, -1, 2])
+    regularizer = Supervised(mixup=mixup, class_weight=class_weight).prepare(data(y))
+    regularizer.head.weight.data.normal_(generator=torch.Generator().manual_seed(1))
+    rows = torch.rand(6, 6, generator=torch.Generator().manual_seed(2))
+    encoder = torch.nn.Linear(6, 2)
+    given = batch(rows=rows, index=np.arange(6), encoder=encoder)
+    weights = torch.tensor([5 / 9, 5 / 9, 5 / 9, 5 / 3, 5 / 3] if class_weight else [1.0] * 5)
+    labelled, targets = [0, 1, 2, 3, 5], torch.tensor([0, 0, 0, 1, 2])
+    order, share = torch.arange(5), 1.0
+    if mixup:
+        order = torch.randperm(5, generator=torch.Generator().manual_seed(0))
+        share = np.random.default_rng(0).beta(mixup, mixup)
+    known = rows[labelled]
+    logits = regularizer.head(encoder(share * known + (1 - share) * known[order]))
+    losses = -logits.log_softmax(dim=1)
+    each = torch.arange(5)
+    expected = share * (weights * losses[each, targets]).sum()
+    expected += (1 - share) * (weights[order] * losses[each, targets[order]]).sum()
+    if not mixup:  # the codes of the step
+        given.codes = encoder(rows)
+    expected = float(regularizer._scale) * expected / 6
+    torch.testing.assert_close(regularizer.penalty(given), expected)
+
+
+def test_mixup_of_numbers_mixes_losses():
+    y = np.array([0.5, 2.0, 3.5, np.nan, 1.0, 7.0])
+    regularizer = Supervised(mixup=1.0).prepare(data(y))
+    encoder = torch.nn.Linear(6, 2)
+    rows = torch.rand(6, 6)
+    penalty = regularizer.penalty(batch(rows=rows, index=np.arange(6), encoder=encoder))
+    targets = StandardScaler().fit_transform(y[~np.isnan(y), None])[:, 0]
+    assert float(penalty) == pytest.approx(float(regularizer._scale) * (targets**2).sum() / 6)
+    penalty.backward()
+    assert regularizer.head.weight.grad.abs().max() > 0
+
+
+def test_a_batch_without_labels_adds_nothing():
+    regularizer = Supervised(mixup=0.5).prepare(data(np.array([0, 1, -1, 2, -1, -1])))
+    unlabelled = batch(rows=torch.rand(3, 6), index=np.array([2, 4, 5]))
+    assert float(regularizer.penalty(unlabelled)) == 0
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"mixup": -1}, r"mixup of Supervised must be a number in \[0, inf\), got -1"),
+        ({"mixup": "yes"}, "mixup of Supervised must be a number"),
+        ({"class_weight": "rare"}, "class_weight must be 'balanced' or None, got 'rare'"),
+        ({"class_weight": {0: 1}}, "class_weight must be 'balanced' or None"),
+    ],
+)
+def test_bad_parameters_of_labels(digits, params, message):
+    with pytest.raises(ValueError, match=message):
+        quick(Supervised(**params)).fit(digits[0], digits[2])
 
 
 def test_tags_ask_for_labels_only_where_they_are_needed():
