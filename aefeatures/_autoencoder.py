@@ -148,7 +148,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "tabular": {**_NEIGHBORS, "hidden_layer_sizes": (256, 128, 64), "scaling": "standard"},
     "classes": {
         "hidden_layer_sizes": (256, 128, 64),
-        "regularizer": [Supervised(weight=5.0, mixup=0.5), Denoising("gaussian", 0.5)],
+        "regularizer": [Supervised(weight=5.0, mixup=0.5), Denoising("gaussian", 0.7)],
         "learning_rate": 7e-3,
         "batch_size": 256,
     },

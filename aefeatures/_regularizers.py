@@ -253,8 +253,9 @@ class Denoising(Regularizer):
         width) in the network's range, on the device of the training, and returns as many of the
         same size.
     amount : float, default=0.25
-        The part of all entries that is masked, in [0, 1); or the noise's standard deviation in the
-        network's range. Not used with a callable.
+        The part of all entries that is masked, in [0, 1); or the noise's standard deviation, in
+        units of the root of the columns' mean variance: the same number suits pixels and
+        standardized columns. Not used with a callable.
     image_shape : tuple of int or None, default=None
         For a callable, how a row is laid out: as in `ConvNetwork`.
 
@@ -317,7 +318,10 @@ class Denoising(Regularizer):
                 f"noise must be 'masking', 'gaussian' or a callable on images, got {self.noise!r}."
             )
         _check_number(self, "amount", upper=1.0 if self.noise == "masking" else np.inf)
-        return self
+        prepared = copy.copy(self)
+        if self.noise == "gaussian":
+            prepared._deviation = self.amount * data.variance() ** 0.5
+        return prepared
 
     def corrupt(self, inputs: torch.Tensor, batch: Batch) -> torch.Tensor:
         """Mask, shift or transform the inputs; missing values stay missing."""
@@ -325,7 +329,7 @@ class Denoising(Regularizer):
             return self._transformed(inputs, batch)
         noise = torch.empty_like(inputs)
         if self.noise == "gaussian":
-            return inputs + noise.normal_(0, self.amount, generator=batch.generator)
+            return inputs + noise.normal_(0, self._deviation, generator=batch.generator)
         masked = noise.uniform_(generator=batch.generator) < self.amount
         return inputs.masked_fill(masked & ~inputs.isnan(), 0)
 
@@ -674,10 +678,6 @@ class Supervised(Regularizer):
         from a beta distribution of which both parameters are this number [1]_. 0.5 suits most
         tables. Of rows that were trained on, codes are then hardly better than of new ones, which
         would mislead the classifier behind. Takes a second pass through the encoder.
-    class_weight : {"balanced"} or None, default=None
-        What the loss of a row counts: the same in all classes, or, with "balanced",
-        ``n_labelled / (n_classes * n_labelled_in_class)``, so that rare classes are told apart as
-        well as others. Not for numbers.
 
     Notes
     -----
@@ -726,21 +726,16 @@ class Supervised(Regularizer):
         unlabeled: Any = "auto",
         task: str = "auto",
         mixup: float = 0.0,
-        class_weight: str | None = None,
     ) -> None:
         self.weight = weight
         self.unlabeled = unlabeled
         self.task = task
         self.mixup = mixup
-        self.class_weight = class_weight
 
     def prepare(self, data: TrainingData) -> Regularizer:
         """Check y, and make the linear model that predicts it."""
         _check_number(self, "weight")
         _check_number(self, "mixup")
-        balanced = isinstance(self.class_weight, str) and self.class_weight == "balanced"
-        if not (balanced or self.class_weight is None):
-            raise ValueError(f"class_weight must be 'balanced' or None, got {self.class_weight!r}.")
         head: Any = data.head
         y = np.asarray(data.y if data.y_all is None else data.y_all)
         labels = self._judge(y, head, data.ranks)
@@ -761,37 +756,33 @@ class Supervised(Regularizer):
             head = make(data, labels.known if classification else known)
         prepared = copy.copy(self)
         prepared.head, prepared.task = head, task
-        weights = labelled.astype(np.float64)
         targets = np.zeros(len(labelled), dtype=np.int64 if classification else np.float64)
         if classification:
             targets[labelled] = np.searchsorted(head.classes, known)
-            if balanced:
-                counts = np.bincount(targets[labelled], minlength=len(head.classes))
-                counts = np.sum(data.ranks.gather(counts), axis=0).clip(1)
-                weights *= (counts.sum() / len(counts) / counts)[targets]
         else:
             targets[labelled] = (known - head.mean) / head.spread
         prepared._scale = self.weight * data.variance()
-        prepared._weights = torch.from_numpy(weights).to(data.means)
-        prepared._targets = torch.from_numpy(targets).to(data.means.device)
+        device = data.means.device
+        prepared._labelled = torch.from_numpy(labelled).to(device)
+        prepared._targets = torch.from_numpy(targets).to(device)
         return prepared
 
     def penalty(self, batch: Batch) -> torch.Tensor:
         """Return the weighted loss of the labelled rows, per row of the batch."""
         index = torch.from_numpy(batch.index).to(self._targets.device)
-        weights, targets = self._weights[index], self._targets[index]
+        labelled, targets = self._labelled[index], self._targets[index]
         if not self.mixup:
-            losses = weights * self._losses(batch.codes, targets)
-        elif bool((labelled := weights.nonzero()[:, 0]).numel()):
-            order = torch.randperm(len(labelled), generator=batch.generator, device=labelled.device)
-            rows, weights, targets = batch.rows[labelled], weights[labelled], targets[labelled]
-            share = float(batch.rng.beta(self.mixup, self.mixup))
-            mixed = share * rows + (1 - share) * rows[order]
-            codes = batch.encoder(mixed).to(mixed.dtype)
-            losses = share * weights * self._losses(codes, targets)
-            losses = losses + (1 - share) * weights[order] * self._losses(codes, targets[order])
-        else:
-            losses = weights
+            losses = self._losses(batch.codes, targets) * labelled
+            return self._scale * losses.mean()
+        rows, targets = batch.rows[labelled], targets[labelled]
+        if not len(rows):
+            return batch.codes.new_zeros(())
+        order = torch.randperm(len(rows), generator=batch.generator, device=rows.device)
+        share = float(batch.rng.beta(self.mixup, self.mixup))
+        mixed = share * rows + (1 - share) * rows[order]
+        codes = batch.encoder(mixed).to(mixed.dtype)
+        losses = share * self._losses(codes, targets)
+        losses = losses + (1 - share) * self._losses(codes, targets[order])
         return self._scale * losses.sum() / len(batch.index)
 
     def _losses(self, codes: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

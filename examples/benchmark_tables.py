@@ -40,7 +40,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-from aefeatures import AutoencoderTransformer, Denoising, Supervised
+from aefeatures import AutoencoderTransformer
 
 BUNDLED = {"digits": load_digits, "wine": load_wine, "breast cancer": load_breast_cancer}
 
@@ -60,11 +60,6 @@ def preset(name, **params):
     return lambda n, seed, *_: AutoencoderTransformer.from_preset(
         name, n_components=n, random_state=seed, **params
     )
-
-
-def balanced(n, seed, *_):
-    regularizer = [Supervised(5.0, mixup=0.5, class_weight="balanced"), Denoising("gaussian", 0.5)]
-    return preset("classes", regularizer=regularizer)(n, seed)
 
 
 # Each takes the number of codes, a seed and the number of classes.
@@ -92,10 +87,9 @@ PARTS = {
         "all columns": None,
         "LDA": lda,
         'preset "classes"': preset("classes"),
-        'preset "classes", balanced': balanced,
     },
 }
-TAKES_LABELS = ("LDA", "NCA", "UMAP with y", 'preset "classes"', 'preset "classes", balanced')
+TAKES_LABELS = ("LDA", "NCA", "UMAP with y", 'preset "classes"')
 N_DRAWS = 5
 SHOWN = ("KNN(5)", "SVC", "logistic", "few", "gap", "R2", "seconds")
 

@@ -21,13 +21,13 @@ rng = np.random.default_rng(0)
 X_noisy = X_test + rng.normal(scale=5, size=X_test.shape)
 
 # %%
-# Two autoencoders of 16 codes, one of which had noise of the same kind added to its input.
-# The scaling "global" keeps the pixels' common unit: a standard deviation of 5 grey levels is
-# then 5 / 16.
+# Two autoencoders of 16 codes, one of which had noise of the same kind added to its input. Its
+# amount is in units of what pixels deviate by.
+amount = 5 / np.sqrt(X_train.var(axis=0).mean())
 settings = {"n_components": 16, "hidden_layer_sizes": (128, 64), "scaling": "global"}
 plain = AutoencoderTransformer(**settings, random_state=0).fit(X_train)
 denoising = AutoencoderTransformer(
-    **settings, regularizer=Denoising("gaussian", amount=5 / 16), random_state=0
+    **settings, regularizer=Denoising("gaussian", amount=amount), random_state=0
 ).fit(X_train)
 
 cleaned = {

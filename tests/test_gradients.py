@@ -60,9 +60,8 @@ def test_gradient_by_hand_of_corrupted_rows(noise):
     optimizer = Adam(model)
     steps = []
     for loss in (LOSSES["mse"], lambda r, t: LOSSES["mse"](r, t)):
-        batches = SimpleNamespace(device=torch.device("cpu"), take=None, n_features=14)
-        noises = [Denoising(noise).prepare(SimpleNamespace(batches=batches))]
-        objective = Objective(model, loss, noises, batches, np.random.default_rng(0))
+        noises = [Denoising(noise).prepare(SimpleNamespace(variance=lambda: 1.0))]
+        objective = Objective(model, loss, noises, NO_BATCHES, np.random.default_rng(0))
         steps.append(gradient_step(objective, optimizer.gradient, written=True))
     by_hand, by_autograd = steps
     assert isinstance(by_hand, DenseGradient)
