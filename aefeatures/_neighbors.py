@@ -17,6 +17,10 @@ from aefeatures._distributed import ALONE, Ranks
 _N_COMPONENTS = 50
 _N_PASSES = 4
 
+# Columns up to which all of their covariances are computed, in one pass over the rows: the passes
+# of the iteration take as many products, and each has to convert and centre the rows anew.
+_COVARIANCE_COLUMNS = 1_024
+
 # Rows up to which the search compares every row with every other.
 _EXACT_ROWS = 100_000
 
@@ -100,12 +104,19 @@ def principal_axes(
 ) -> torch.Tensor:
     """The leading principal axes of the rows of all ranks, of shape (n_features, n_axes).
 
-    By subspace iteration (Halko, Martinsson and Tropp 2011) in passes over chunks of
-    rows, so that no scaled copy of X is needed. Axes beyond the number of rows are zero. `rng` has
-    to be in the same state on all ranks.
+    From the covariances of the columns, or of many columns by subspace iteration (Halko,
+    Martinsson and Tropp 2011), in passes over chunks of rows, so that no scaled copy of X is
+    needed. Axes beyond the number of rows are zero. `rng` has to be in the same state on all ranks.
     """
     n_rows = sum(ranks.gather(batches.n_rows))
     n_found = min(n_axes, n_rows)
+    if batches.n_features <= min(_COVARIANCE_COLUMNS, n_rows):
+        covariance = means.new_zeros(batches.n_features, batches.n_features)
+        for rows in _centred(batches, means):
+            covariance.addmm_(rows.t(), rows)
+        ranks.sum_(covariance)
+        found = torch.linalg.eigh(covariance.cpu()).eigenvectors.flip(1)[:, :n_found].to(means)
+        return F.pad(found, (0, n_axes - found.shape[1])).contiguous()
     size = (batches.n_features, min(n_axes + 10, n_rows, batches.n_features))
     basis = torch.from_numpy(rng.standard_normal(size)).to(means)
     for i in range(_N_PASSES):
