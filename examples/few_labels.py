@@ -106,7 +106,7 @@ def load(path):
 
 
 def draw(y, per_class, seed):
-    """y with `per_class` labels of each class; -1 is none."""
+    """Return y with `per_class` labels of each class; -1 is none."""
     rng = np.random.default_rng(seed)
     rows = [np.flatnonzero(y == label) for label in np.unique(y)]
     rows = np.concatenate([rng.choice(r, per_class, replace=False) for r in rows])
