@@ -462,7 +462,7 @@ def test_a_quarter_of_many_rows_is_decoded(digits, monkeypatch):
     monkeypatch.setattr(aefeatures._regularizers, "_MANY_ROWS", 500)
     decoded.clear()
     assert fit(NeighborPreserving()) == 16
-    assert losses[1] == pytest.approx(losses[0], rel=0.1), "the loss is that of a row"
+    assert 0.5 < losses[1] / losses[0] < 2, "the loss is that of a row"
     decoded.clear()
     assert fit([NeighborPreserving(), Regularizer()]) == 64, "it may look at all of them"
 
