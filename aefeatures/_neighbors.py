@@ -27,8 +27,8 @@ _EXACT_ROWS = 100_000
 # Squares of larger numbers, summed over columns, may overflow in float32.
 _LARGEST = 1e15
 
-# Distances that are held at once: 64 MB in float32. On a CPU, more would not stay in the cache.
-_DISTANCES = 16_000_000
+# Distances that are held at once: 16 MB in float32. On a CPU, more would not stay in the cache.
+_DISTANCES = 4_000_000
 
 # Columns up to which scikit-learn searches a tree, which is faster than all distances.
 _TREE_COLUMNS = 15

@@ -29,8 +29,9 @@ from aefeatures._networks import plain, resolve_image_shape, uninitialized
 # shifted to the sides and down, in halves of its size.
 _AFFINE = [math.radians(10), 0.1, 0.1, 0.1, 0.1, 0.1]
 
-# The part of a batch that is decoded beside neighbours, of many columns and so many rows.
-_DECODED_PART = 0.25
+# The part of a batch that is decoded beside neighbours, of so many columns and rows.
+_DECODED_PART = 0.5
+_MANY_COLUMNS = 128
 _MANY_ROWS = 8_192
 
 # Rows by which a variance is judged.
@@ -591,13 +592,11 @@ class NeighborPreserving(Regularizer):
     than 50 columns between their first 50 principal components. They are found exactly up
     to 100,000 rows (and on a GPU), by pynndescent beyond. The graph lives for one training.
 
-    Beside it, and of more than 128 columns and at least 8,192 rows, the encoder of the default
-    network reads the rows' first 128 principal components: quicker, and better for new rows.
-    `DenseNetwork` has a parameter for it.
-
-    Of such data a quarter of a batch's rows is decoded in each step, those that it begins with,
-    where no regularizer of the caller's own takes part: the decoder is the dearer half of the
-    network, and has its say on many rows.
+    Beside it, and of at least 128 columns and 8,192 rows, the encoder of the default network reads
+    the rows' first 64 principal components: quicker, and better for new rows. `DenseNetwork` has a
+    parameter for it. Of such data half of a batch's rows are decoded in each step, those that it
+    begins with, where no regularizer of the caller's own takes part: the decoder is the dearer
+    half of the network.
 
     References
     ----------
@@ -618,7 +617,7 @@ class NeighborPreserving(Regularizer):
 
     min_epochs = 20
     max_epochs = 200  # a few rows, pulled together time and again, only get learned by heart
-    n_principal_components = 128
+    n_principal_components = 64
 
     def __init__(
         self,
@@ -646,7 +645,7 @@ class NeighborPreserving(Regularizer):
             prepared.image_shape = resolve_image_shape(self.image_shape, data.batches.n_features)
             prepared._means = data.means
         batches = data.batches
-        if batches.n_features > self.n_principal_components and batches.n_rows >= _MANY_ROWS:
+        if batches.n_features >= _MANY_COLUMNS and batches.n_rows >= _MANY_ROWS:
             prepared._decoded_part = _DECODED_PART
         prepared._graph = neighbor_graph(data.batches, data.means, self.n_neighbors, data.rng)
         prepared._scale = self.weight * data.variance()

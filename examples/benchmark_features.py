@@ -333,7 +333,8 @@ def measure_labels(args):
 def measure_few_labels(args):
     """The recipe of `few_labels.py`: accuracies on test rows for each draw of the labels."""
     results = {}
-    print(f"{'':<34}{'KNN(15), all labels':>20}{'KNN(1)':>16}{'SVC':>16}{'CodeSpreading':>16}")
+    names = "".join(f"{name:>18}" for name in recipe.NAMES)
+    print(f"{'':<34}{'KNN(15), all labels':>20}{names}")
     for name in args.sets or IMAGES:
         X, X_test, y, y_test, _ = load(name, args.data, 0)
         for n_components in args.codes:
@@ -346,7 +347,7 @@ def measure_few_labels(args):
                     title = f"{name}, {n_components} codes, seed {seed}, {per_class} a class"
                     results[title] = {"KNN(15)": knn, "draws": scores.tolist()}
                     cells = [f"{np.median(each):.4f} ({min(each):.3f})" for each in scores.T]
-                    cells = "".join(f"{cell:>16}" for cell in cells)
+                    cells = "".join(f"{cell:>18}" for cell in cells)
                     print(f"{title:<40}{knn:>14.4f}{cells}", flush=True)
                     save(results, args.json)
     return results

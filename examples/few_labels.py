@@ -25,10 +25,12 @@ from sklearn.datasets import load_digits
 from sklearn.decomposition import PCA
 from sklearn.metrics import pairwise_distances
 from sklearn.model_selection import train_test_split
-from sklearn.neighbors import KNeighborsClassifier, kneighbors_graph
+from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors, kneighbors_graph
 from sklearn.svm import SVC
 
 from aefeatures import AutoencoderTransformer, NeighborPreserving
+
+NAMES = ["KNN(1)", "SVC", "CodeSpreading", "with equal sizes"]
 
 
 class CodeSpreading(ClassifierMixin, BaseEstimator):
@@ -57,7 +59,8 @@ class CodeSpreading(ClassifierMixin, BaseEstimator):
         self.guess = guess
         self.equal_sizes = equal_sizes
 
-    def fit(self, X, y):
+    def fit(self, X, y, graph=None):
+        """Learn from codes and labels; `graph_of(X, n_neighbors)` may be given, as for many y."""
         y = np.asarray(y)
         labelled = y != -1
         self.classes_, known = np.unique(y[labelled], return_inverse=True)
@@ -66,7 +69,7 @@ class CodeSpreading(ClassifierMixin, BaseEstimator):
         start = ((1 + start) ** -2 @ labels).astype(np.float32)
         start *= self.guess / start.sum(axis=1, keepdims=True)
         start[labelled] = labels
-        graph = self._graph(X)
+        graph = graph_of(X, self.n_neighbors) if graph is None else graph
         votes = start
         for _ in range(300):
             votes = self.alpha * (graph @ votes) + (1 - self.alpha) * start
@@ -79,21 +82,28 @@ class CodeSpreading(ClassifierMixin, BaseEstimator):
                 weights /= shares.mean(axis=0) * len(weights)
             votes = votes * weights
         self.transduction_ = self.classes_[votes.argmax(axis=1)]
-        self.knn_ = KNeighborsClassifier(15).fit(X, self.transduction_)
+        self.search_ = NearestNeighbors(n_neighbors=15).fit(X)
         return self
 
     def predict(self, X):
-        return self.knn_.predict(X)
+        return self.vote(self.search_.kneighbors(X, return_distance=False))
 
-    def _graph(self, X):
-        """Weights that fall with the distance, in units of the farthest neighbour's."""
-        graph = kneighbors_graph(X, self.n_neighbors, mode="distance")
-        rows = graph.data.reshape(len(X), -1) ** 2
-        farthest = np.maximum(rows.max(axis=1, keepdims=True), np.finfo(np.float32).tiny)
-        graph.data = np.exp(-4 * rows / farthest).ravel().astype(np.float32)
-        graph = graph.maximum(graph.T)
-        scale = sparse.diags(np.float32(np.asarray(graph.sum(axis=1)).ravel() ** -0.5))
-        return (scale @ graph @ scale).tocsr()
+    def vote(self, nearest):
+        """Return the class that most of each row's nearest training rows have got."""
+        votes = self.transduction_[nearest]
+        counts = [(votes == label).sum(axis=1) for label in self.classes_]
+        return self.classes_[np.argmax(counts, axis=0)]
+
+
+def graph_of(X, n_neighbors):
+    """Weights of nearest rows, which fall with the distance in units of the farthest one's."""
+    graph = kneighbors_graph(X, n_neighbors, mode="distance")
+    squares = graph.data.reshape(len(X), -1) ** 2
+    farthest = np.maximum(squares.max(axis=1, keepdims=True), np.finfo(np.float32).tiny)
+    graph.data = np.exp(-4 * squares / farthest).ravel().astype(np.float32)
+    graph = graph.maximum(graph.T)
+    scale = sparse.diags(np.float32(np.asarray(graph.sum(axis=1)).ravel() ** -0.5))
+    return (scale @ graph @ scale).tocsr()
 
 
 def load(path):
@@ -127,15 +137,19 @@ def learn(X, n_components, seed):
 
 
 def scores(Z, Z_test, y, y_test, per_class, n_draws):
-    """Accuracies on test rows, of shape (n_draws, 3)."""
+    """Accuracies on test rows, of shape (n_draws, 4)."""
     found = []
+    graph = graph_of(Z, 10)
+    nearest = NearestNeighbors(n_neighbors=15).fit(Z).kneighbors(Z_test, return_distance=False)
     for seed in range(n_draws):
         partly = draw(y, per_class, seed)
         rows = partly != -1
         classifiers = [KNeighborsClassifier(1), SVC()]
         fitted = [classifier.fit(Z[rows], y[rows]) for classifier in classifiers]
-        fitted.append(CodeSpreading(equal_sizes=True).fit(Z, partly))
         found.append([classifier.score(Z_test, y_test) for classifier in fitted])
+        for equal_sizes in (False, True):
+            spreading = CodeSpreading(equal_sizes=equal_sizes).fit(Z, partly, graph)
+            found[-1].append(float(np.mean(spreading.vote(nearest) == y_test)))
     return np.array(found)
 
 
@@ -159,8 +173,7 @@ def main():
         features[f"PCA, {args.codes} components"] = PCA(args.codes, random_state=0).fit(X)
         features[f"{X.shape[1]} columns"] = None
     print(f"{len(X):,} rows without labels ({seconds:.1f} s), {len(X_test):,} to test")
-    names = ["KNN(1)", "SVC", "CodeSpreading"]
-    print(f"{'':<24}{'labels':>8}" + "".join(f"{name:>20}" for name in names))
+    print(f"{'':<24}{'labels':>8}" + "".join(f"{name:>20}" for name in NAMES))
     for name, model in features.items():
         Z, Z_test = (rows if model is None else model.transform(rows) for rows in (X, X_test))
         for per_class in args.per_class:
