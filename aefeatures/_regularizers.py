@@ -27,7 +27,7 @@ from aefeatures._networks import plain, resolve_image_shape, uninitialized
 
 # The most that an image is turned by, in radians, sheared, stretched in width and height, and
 # shifted to the sides and down, in halves of its size.
-_AFFINE = [math.radians(10), 0.1, 0.1, 0.1, 0.1, 0.1]
+_AFFINE = [0.0873, 0.05, 0.05, 0.05, 0.07, 0.07]
 
 # The part of a batch that is decoded beside neighbours, of so many columns and rows.
 _DECODED_PART = 0.5
@@ -580,8 +580,8 @@ class NeighborPreserving(Regularizer):
     transform : "affine", callable or None, default=None
         For images: what each neighbour is changed by before it is encoded, so that images that
         differ by such a change get codes that are neighbours. "affine" draws for each image a
-        rotation of up to 10 degrees, a shift of up to a 20th of its size, a stretch of up to a
-        10th in height and in width, and a shear of up to a 10th. A callable is like that of
+        rotation of up to 5 degrees, a shift of up to 3.5% of its size (a pixel of 28), a stretch
+        of up to 5% in height and in width, and a shear of up to 5%. A callable is like that of
         `Denoising`. The reconstruction is that of the unchanged rows.
     image_shape : tuple of int or None, default=None
         With `transform`, how a row is laid out: as in `ConvNetwork`.
