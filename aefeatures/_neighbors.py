@@ -17,14 +17,18 @@ from aefeatures._distributed import ALONE, Ranks
 _N_COMPONENTS = 50
 _N_PASSES = 4
 
+# Columns up to which all of their covariances are computed, in one pass over the rows: the passes
+# of the iteration take as many products, and each has to convert and centre the rows anew.
+_COVARIANCE_COLUMNS = 1_024
+
 # Rows up to which the search compares every row with every other.
 _EXACT_ROWS = 100_000
 
 # Squares of larger numbers, summed over columns, may overflow in float32.
 _LARGEST = 1e15
 
-# Distances that are held at once: 64 MB in float32. On a CPU, more would not stay in the cache.
-_DISTANCES = 16_000_000
+# Distances that are held at once: 16 MB in float32. On a CPU, more would not stay in the cache.
+_DISTANCES = 4_000_000
 
 # Columns up to which scikit-learn searches a tree, which is faster than all distances.
 _TREE_COLUMNS = 15
@@ -100,27 +104,34 @@ def principal_axes(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The leading principal axes of the rows of all ranks, and the deviations along them.
 
-    Of shape (n_features, n_axes) and (n_axes,). By subspace iteration (Halko, Martinsson and Tropp
-    2011) in passes over chunks of rows, so that no scaled copy of X is needed. Both are zero beyond
-    the number of rows. `rng` has to be in the same state on all ranks.
+    Of shape (n_features, n_axes) and (n_axes,). From the covariances of the columns, or of many
+    columns by subspace iteration (Halko, Martinsson and Tropp 2011), in passes over chunks of rows,
+    so that no scaled copy of X is needed. Both are zero beyond the number of rows. `rng` has to be
+    in the same state on all ranks.
     """
     n_rows = sum(ranks.gather(batches.n_rows))
-    n_found = min(n_axes, n_rows)
-    size = (batches.n_features, min(n_axes + 10, n_rows, batches.n_features))
-    basis = torch.from_numpy(rng.standard_normal(size)).to(means)
-    for i in range(_N_PASSES):
-        product = torch.zeros_like(basis)
+    if batches.n_features <= min(_COVARIANCE_COLUMNS, n_rows):
+        product = means.new_zeros(batches.n_features, batches.n_features)
         for rows in _centred(batches, means):
-            product += rows.t() @ (rows @ basis)
+            product.addmm_(rows.t(), rows)
         ranks.sum_(product)
-        if i < _N_PASSES - 1:
-            basis = torch.linalg.qr(product.cpu()).Q.to(basis)  # MPS has no such decomposition
+        basis = torch.eye(batches.n_features).to(means)
+    else:
+        size = (batches.n_features, min(n_axes + 10, n_rows, batches.n_features))
+        basis = torch.from_numpy(rng.standard_normal(size)).to(means)
+        for i in range(_N_PASSES):
+            product = torch.zeros_like(basis)
+            for rows in _centred(batches, means):
+                product += rows.t() @ (rows @ basis)
+            ranks.sum_(product)
+            if i < _N_PASSES - 1:  # MPS has no such decomposition
+                basis = torch.linalg.qr(product.cpu()).Q.to(basis)
     # Within the space that is found, by falling variance.
     values, vectors = torch.linalg.eigh((basis.t() @ product).cpu())
-    basis = basis @ vectors.flip(1).to(basis)
-    deviations = (values.flip(0).clamp(min=0) / max(n_rows, 1)).sqrt().to(basis)
-    axes, deviations = basis[:, :n_found], deviations[:n_found]
-    return F.pad(axes, (0, n_axes - n_found)), F.pad(deviations, (0, n_axes - len(deviations)))
+    axes = (basis @ vectors.flip(1).to(basis))[:, : min(n_axes, n_rows)]
+    deviations = (values.flip(0).clamp(min=0) / max(n_rows, 1)).sqrt()[: axes.shape[1]].to(axes)
+    missing = n_axes - axes.shape[1]
+    return F.pad(axes, (0, missing)).contiguous(), F.pad(deviations, (0, missing))
 
 
 def _centred(batches: Batches, means: torch.Tensor) -> Iterator[torch.Tensor]:

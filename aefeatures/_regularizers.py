@@ -25,6 +25,15 @@ from aefeatures._losses import RowLoss
 from aefeatures._neighbors import neighbor_graph
 from aefeatures._networks import plain, resolve_image_shape, uninitialized
 
+# The most that an image is turned by, in radians, sheared, stretched in width and height, and
+# shifted to the sides and down, in halves of its size.
+_AFFINE = [0.0873, 0.05, 0.05, 0.05, 0.07, 0.07]
+
+# The part of a batch that is decoded beside neighbours, of so many columns and rows.
+_DECODED_PART = 0.5
+_MANY_COLUMNS = 128
+_MANY_ROWS = 8_192
+
 # Rows by which a variance is judged.
 _SAMPLE_ROWS = 2_000
 
@@ -154,6 +163,10 @@ class Regularizer(BaseEstimator):
     #: The most principal components of the rows that the encoder of the default network reads.
     n_principal_components: float = math.inf
 
+    # The part of a batch's rows that is decoded, where no regularizer of the caller's own, which
+    # may look at the reconstruction, takes part.
+    _decoded_part: float = 1.0
+
     #: A module that is trained along with the network, made in `prepare`.
     head: nn.Module | None = None
 
@@ -206,6 +219,10 @@ class Regularizer(BaseEstimator):
             Their codes arrive in `penalty` as `batch.partner_codes`.
         """
         return None
+
+    def _vary(self, inputs: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """What the encoder gets of `batch`, the rows that `partners` asked for."""
+        return inputs
 
     def perturb(self, codes: torch.Tensor, batch: Batch) -> torch.Tensor:
         """Return what the decoder gets in place of the codes.
@@ -326,7 +343,9 @@ class Denoising(Regularizer):
     def corrupt(self, inputs: torch.Tensor, batch: Batch) -> torch.Tensor:
         """Mask, shift or transform the inputs; missing values stay missing."""
         if callable(self.noise):
-            return self._transformed(inputs, batch)
+            assert self.image_shape is not None
+            with _seeded(batch):
+                return _transformed("noise", self.noise, inputs, self.image_shape, self._means)
         noise = torch.empty_like(inputs)
         if self.noise == "gaussian":
             return inputs + noise.normal_(0, self._deviation, generator=batch.generator)
@@ -343,30 +362,40 @@ class Denoising(Regularizer):
     def __sklearn_clone__(self) -> Denoising:
         return type(self)(**copy.deepcopy(self.get_params()))
 
-    def _transformed(self, inputs: torch.Tensor, batch: Batch) -> torch.Tensor:
-        assert callable(self.noise)
-        assert self.image_shape is not None
-        missing = inputs.isnan()
-        # A copy: a transform may work in place.
-        images = torch.where(missing, self._means, inputs).view(-1, *self.image_shape)
-        shape = images.shape
-        seed = int(batch.rng.integers(np.iinfo(np.int64).max))
-        with torch.no_grad(), global_seed(seed):
-            images = self.noise(images)
-        if not isinstance(images, torch.Tensor) or images.shape != shape:
-            got = tuple(images.shape) if isinstance(images, torch.Tensor) else type(images)
-            raise ValueError(
-                f"noise must keep the shape of images: {tuple(shape)} became {got}. Follow what "
-                "changes it by a transform back to that size."
-            )
-        if not images.is_floating_point():
-            raise ValueError(
-                f"noise must return floats in the network's range, got {images.dtype}. End it "
-                "with v2.ToDtype(torch.float32, scale=True)."
-            )
-        if not bool(images.isfinite().all()):
-            raise ValueError("noise must return finite numbers, got NaN or infinity.")
-        return images.reshape(inputs.shape).to(inputs).masked_fill(missing, torch.nan)
+
+def _seeded(batch: Batch) -> AbstractContextManager[object]:
+    """Lend PyTorch's global random state to a function of the caller's."""
+    return global_seed(int(batch.rng.integers(np.iinfo(np.int64).max)))
+
+
+def _transformed(
+    name: str,
+    transform: Callable[[torch.Tensor], torch.Tensor],
+    inputs: torch.Tensor,
+    image_shape: Sequence[int],
+    means: torch.Tensor,
+) -> torch.Tensor:
+    """Rows that `transform`, the parameter `name`, changes as images; what misses stays missing."""
+    missing = inputs.isnan()
+    # A copy: a transform may work in place.
+    images = torch.where(missing, means, inputs).view(-1, *image_shape)
+    shape = images.shape
+    with torch.no_grad():
+        images = transform(images)
+    if not isinstance(images, torch.Tensor) or images.shape != shape:
+        got = tuple(images.shape) if isinstance(images, torch.Tensor) else type(images)
+        raise ValueError(
+            f"{name} must keep the shape of images: {tuple(shape)} became {got}. Follow what "
+            "changes it by a transform back to that size."
+        )
+    if not images.is_floating_point():
+        raise ValueError(
+            f"{name} must return floats in the network's range, got {images.dtype}. End it "
+            "with v2.ToDtype(torch.float32, scale=True)."
+        )
+    if not bool(images.isfinite().all()):
+        raise ValueError(f"{name} must return finite numbers, got NaN or infinity.")
+    return images.reshape(inputs.shape).to(inputs).masked_fill(missing, torch.nan)
 
 
 class Sparse(Regularizer):
@@ -552,6 +581,14 @@ class NeighborPreserving(Regularizer):
     weight : float, default=0.5
         In units of the columns' mean variance in the network's range, which is the squared error
         of predicting their means: the same number suits pixels and standardized columns.
+    transform : "affine", callable or None, default=None
+        For images: what each neighbour is changed by before it is encoded, so that images that
+        differ by such a change get codes that are neighbours. "affine" draws for each image a
+        rotation of up to 5 degrees, a shift of up to 3.5% of its size (a pixel of 28), a stretch
+        of up to 5% in height and in width, and a shear of up to 5%. A callable is like that of
+        `Denoising`. The reconstruction is that of the unchanged rows.
+    image_shape : tuple of int or None, default=None
+        With `transform`, how a row is laid out: as in `ConvNetwork`.
 
     Notes
     -----
@@ -559,9 +596,11 @@ class NeighborPreserving(Regularizer):
     than 50 columns between their first 50 principal components. They are found exactly up
     to 100,000 rows (and on a GPU), by pynndescent beyond. The graph lives for one training.
 
-    Beside it, and of more than 128 columns and at least 8,192 rows, the encoder of the default
-    network reads the rows' first 128 principal components: quicker, and better for new rows.
-    `DenseNetwork` has a parameter for it.
+    Beside it, and of at least 128 columns and 8,192 rows, the encoder of the default network reads
+    the rows' first 64 principal components: quicker, and better for new rows. `DenseNetwork` has a
+    parameter for it. Of such data half of a batch's rows are decoded in each step, those that it
+    begins with, where no regularizer of the caller's own takes part: the decoder is the dearer
+    half of the network.
 
     References
     ----------
@@ -582,17 +621,36 @@ class NeighborPreserving(Regularizer):
 
     min_epochs = 20
     max_epochs = 200  # a few rows, pulled together time and again, only get learned by heart
-    n_principal_components = 128
+    n_principal_components = 64
 
-    def __init__(self, n_neighbors: int = 5, weight: float = 0.5) -> None:
+    def __init__(
+        self,
+        n_neighbors: int = 5,
+        weight: float = 0.5,
+        transform: str | Callable[[torch.Tensor], torch.Tensor] | None = None,
+        image_shape: Sequence[int] | None = None,
+    ) -> None:
         self.n_neighbors = n_neighbors
         self.weight = weight
+        self.transform = transform
+        self.image_shape = image_shape
 
     def prepare(self, data: TrainingData) -> Regularizer:
         """Find the neighbours."""
         _check_number(self, "weight")
         _check_number(self, "n_neighbors", lower=1, integer=True)
-        prepared = NeighborPreserving(self.n_neighbors, self.weight)
+        prepared = copy.copy(self)
+        if self.transform is not None:
+            if not callable(self.transform) and self.transform != "affine":
+                raise ValueError(
+                    "transform must be 'affine', a callable on images or None, got "
+                    f"{self.transform!r}."
+                )
+            prepared.image_shape = resolve_image_shape(self.image_shape, data.batches.n_features)
+            prepared._means = data.means
+        batches = data.batches
+        if batches.n_features >= _MANY_COLUMNS and batches.n_rows >= _MANY_ROWS:
+            prepared._decoded_part = _DECODED_PART
         prepared._graph = neighbor_graph(data.batches, data.means, self.n_neighbors, data.rng)
         prepared._scale = self.weight * data.variance()
         return prepared
@@ -603,10 +661,51 @@ class NeighborPreserving(Regularizer):
         neighbors: np.ndarray = self._graph[batch.index, chosen].astype(np.intp)
         return neighbors
 
+    def _vary(self, inputs: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """Transform the neighbours; missing values stay missing."""
+        if self.transform is None:
+            return inputs
+        assert self.image_shape is not None
+        draws: AbstractContextManager[object] = nullcontext()  # from the batch's generator
+        transform: Callable[[torch.Tensor], torch.Tensor] = _Affine(batch.generator)
+        if callable(self.transform):
+            draws, transform = _seeded(batch), self.transform
+        with draws:
+            return _transformed("transform", transform, inputs, self.image_shape, self._means)
+
+    # As of `Denoising`: transforms of torchvision are no estimators.
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Return the parameters; there are none nested in them."""
+        params: dict[str, Any] = super().get_params(deep=False)
+        return params
+
+    def __sklearn_clone__(self) -> NeighborPreserving:
+        return type(self)(**copy.deepcopy(self.get_params()))
+
     def penalty(self, batch: Batch) -> torch.Tensor:
         """Return the weighted contrastive loss of the batch."""
         loss: torch.Tensor = ContrastiveLoss.apply(batch.codes, batch.partner_codes)
         return self._scale * loss
+
+
+class _Affine:
+    """Turn, shift, stretch and shear images a little, each by what is drawn for it.
+
+    Beyond an image's edge its outermost pixels go on: what is empty there differs by scaling.
+    """
+
+    def __init__(self, generator: torch.Generator) -> None:
+        self.generator = generator
+
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        drawn = images.new_empty(6, len(images)).uniform_(-1, 1, generator=self.generator)
+        angle, shear, wider, higher, right, down = drawn * drawn.new_tensor(_AFFINE)[:, None]
+        cos, sin, wider, higher = angle.cos(), angle.sin(), 1 + wider, 1 + higher
+        rows = [wider * cos, shear - higher * sin, right, wider * sin, higher * cos, down]
+        maps = torch.stack(rows, dim=1).view(-1, 2, 3)
+        grid = F.affine_grid(maps, list(images.shape), align_corners=False)
+        return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
 
 
 class ContrastiveLoss(torch.autograd.Function):
@@ -931,6 +1030,8 @@ class Objective:
         self.regularizers = regularizers
         self.mixed = mixed
         self._all_known = {type(each) for each in regularizers} <= {*REGULARIZERS.values()}
+        parts = [each._decoded_part for each in regularizers] if self._all_known else []
+        self._decoded_part = min([1.0, *parts])
         self.batches = batches
         self._take = batches.take
         self._rng = rng
@@ -939,14 +1040,14 @@ class Objective:
             self.generator.manual_seed(int(rng.integers(np.iinfo(np.int64).max)))
 
     def __call__(self, rows: torch.Tensor, index: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the sum of the rows' reconstruction losses, and the mean with penalties."""
+        """Return the sum of the rows' reconstruction losses, and the mean with penalties.
+
+        Where a part of the rows is decoded, the sum is what all would come to by it.
+        """
         encoder, decoder = self.autoencoder
         # A regularizer of the caller's own may work in place.
         batch = self._corrupted(self._lent(rows), index)
-        partners = [
-            None if positions is None else self._corrupted(self._take(positions), positions)
-            for positions in (regularizer.partners(batch) for regularizer in self.regularizers)
-        ]
+        partners = [self._partners(regularizer, batch) for regularizer in self.regularizers]
         brought = [partner.inputs for partner in partners if partner is not None]
         inputs = torch.cat([batch.inputs, *brought]) if brought else batch.inputs
         with self._products(rows):
@@ -955,14 +1056,24 @@ class Objective:
         passed = batch.codes
         for regularizer in self.regularizers:
             passed = regularizer.perturb(self._lent(passed), batch)
+        # Batches are in random order: their first rows are a random sample.
+        n_decoded = math.ceil(self._decoded_part * len(rows))
         with self._products(rows):
-            batch.reconstruction = decoder(passed).to(rows.dtype)
-        summed = self.loss(batch.reconstruction, rows).sum()
-        total = summed / len(rows)
+            batch.reconstruction = decoder(passed[:n_decoded]).to(rows.dtype)
+        summed = self.loss(batch.reconstruction, rows[:n_decoded]).sum()
+        total = summed / n_decoded
         for regularizer, partner in zip(self.regularizers, partners, strict=True):
             own = None if partner is None else partner_codes.pop(0)
             total = total + regularizer.penalty(replace(batch, partner_codes=own))
-        return summed.detach(), total
+        return summed.detach() * (len(rows) / n_decoded), total
+
+    def _partners(self, regularizer: Regularizer, batch: Batch) -> Batch | None:
+        positions = regularizer.partners(batch)
+        if positions is None:
+            return None
+        partners = self._corrupted(self._take(positions), positions)
+        partners.inputs = regularizer._vary(partners.inputs, partners)
+        return partners
 
     def corrupted(self, rows: torch.Tensor, index: np.ndarray) -> torch.Tensor:
         """Return what is encoded in place of the rows."""

@@ -82,8 +82,10 @@ F = TypeVar("F", bound=Callable[..., Any])
 _AUTO_BATCH = 64
 _AUTO_ROWS = 3_000 * _AUTO_BATCH
 
-# Fewer rows do not settle the axes: codes of new rows are worse than from all columns.
-_ROWS_PER_COMPONENT = 64
+# Fewer rows do not settle the axes: codes of new rows are worse than from all columns. And fewer
+# columns make no difference to the time.
+_ROWS_PER_COMPONENT = 128
+_COLUMNS_PER_COMPONENT = 2
 
 PARAMETER_CONSTRAINTS: dict[str, list[Any]] = {
     "n_components": [Interval(Integral, 1, None, closed="left")],
@@ -527,4 +529,5 @@ def resolve_principal_components(
     asked = [regularizer.n_principal_components for regularizer in regularizers]
     most = min([Regularizer.n_principal_components, *asked])
     n_rows, n_features = shape
-    return int(most) if most < n_features and most * _ROWS_PER_COMPONENT <= n_rows else None
+    enough = most * _COLUMNS_PER_COMPONENT <= n_features and most * _ROWS_PER_COMPONENT <= n_rows
+    return int(most) if enough else None

@@ -20,9 +20,14 @@ without test rows a quarter is held out, stratified, anew for every seed.
         [--codes 3] [--only neighbors UMAP] [--seeds 3] [--json FILE] [--chart FILE]
     python examples/benchmark_features.py --data FOLDER --novelty
     python examples/benchmark_features.py --data FOLDER --labels
+    python examples/benchmark_features.py --data FOLDER --few-labels [--codes 16] [--seeds 3]
+    python examples/benchmark_features.py --data FOLDER --time [--codes 3] [--seeds 3]
 
 `--novelty` measures detectors on FOLDER/anomaly instead: half of the normal rows to learn from,
-AUC over the rest and the outliers. `--labels` measures `Supervised` on MNIST. FOLDER holds .npz
+AUC over the rest and the outliers. `--labels` measures `Supervised` on MNIST, `--few-labels` the
+recipe of `few_labels.py` with 1, 4 and 10 labels of each class (medians of ten draws, and the
+least), `--time` "neighbors" against UMAP, in turn and both warm, both of them on
+MNIST and Fashion-MNIST if `--sets` names no others. FOLDER holds .npz
 files with X_train, y_train, X_test, y_test or X, y; without it the tables that scikit-learn
 bundles are measured. UMAP and PyOD need the extra `bench`.
 """
@@ -34,6 +39,7 @@ import warnings
 from functools import partial
 from pathlib import Path
 
+import few_labels as recipe
 import numpy as np
 from sklearn.datasets import load_breast_cancer, load_digits, load_wine
 from sklearn.decomposition import PCA, KernelPCA
@@ -48,6 +54,7 @@ from sklearn.svm import SVC, LinearSVC
 
 from aefeatures import AutoencoderTransformer, Denoising, NeighborPreserving, Supervised
 
+IMAGES = ("mnist", "fashion_mnist")
 SUBSAMPLE = {"covtype": 20_000}
 BUNDLED = {"digits": load_digits, "wine": load_wine, "breast cancer": load_breast_cancer}
 SVM_ROWS = 10_000
@@ -323,6 +330,65 @@ def measure_labels(args):
     return results
 
 
+def measure_few_labels(args):
+    """The recipe of `few_labels.py`: accuracies on test rows for each draw of the labels."""
+    results = {}
+    names = "".join(f"{name:>18}" for name in recipe.NAMES)
+    print(f"{'':<34}{'KNN(15), all labels':>20}{names}")
+    for name in args.sets or IMAGES:
+        X, X_test, y, y_test, _ = load(name, args.data, 0)
+        for n_components in args.codes:
+            for seed in range(args.seeds):
+                transformer = recipe.learn(X, n_components, seed)
+                Z, Z_test = transformer.transform(X), transformer.transform(X_test)
+                knn = KNeighborsClassifier(15).fit(Z, y).score(Z_test, y_test)
+                for per_class in (1, 4, 10):
+                    scores = recipe.scores(Z, Z_test, y, y_test, per_class, 10)
+                    title = f"{name}, {n_components} codes, seed {seed}, {per_class} a class"
+                    results[title] = {"KNN(15)": knn, "draws": scores.tolist()}
+                    cells = [f"{np.median(each):.4f} ({min(each):.3f})" for each in scores.T]
+                    cells = "".join(f"{cell:>18}" for cell in cells)
+                    print(f"{title:<40}{knn:>14.4f}{cells}", flush=True)
+                    save(results, args.json)
+    return results
+
+
+def measure_time(args):
+    """Seconds of fit and of the codes of test rows, "neighbors" and UMAP in turn."""
+    results = {}
+    for name in args.sets or IMAGES:
+        X, X_test, y, y_test, is_image = load(name, args.data, 0)
+        peers = for_peers(X, X_test, is_image)
+        for n_components in args.codes:
+            runs = []
+            for seed in range(-1, args.seeds):
+                part = slice(5_000 if seed < 0 else None)  # once to compile
+                run = {}
+                for contestant in ("neighbors", "UMAP"):
+                    rows, rows_test = (X, X_test) if contestant in OURS else peers[:2]
+                    transformer = CONTESTANTS[contestant](n_components, max(seed, 0))
+                    start = time.perf_counter()
+                    Z = transformer.fit_transform(rows[part])
+                    Z_test = transformer.transform(rows_test)
+                    seconds = time.perf_counter() - start
+                    knn = KNeighborsClassifier(15).fit(Z, y[part])
+                    run[contestant] = {"s": seconds, "KNN(15)": knn.score(Z_test, y_test)}
+                    if contestant in OURS:
+                        difference = (X_test - transformer.reconstruct(X_test)) / peers[2]
+                        run[contestant]["MSE"] = float((difference**2).mean())
+                if seed >= 0:
+                    ratio = run["neighbors"]["s"] / run["UMAP"]["s"]
+                    print(
+                        f"{name}, {n_components} codes: time ratio {ratio:.2f}; {run}", flush=True
+                    )
+                    runs.append({**run, "ratio": ratio})
+            ratio = np.median([run["ratio"] for run in runs])
+            print(f"{name}, {n_components} codes: median ratio {ratio:.2f}", flush=True)
+            results[f"{name}, {n_components} codes"] = runs
+            save(results, args.json)
+    return results
+
+
 def save_chart(results, path):
     import matplotlib as mpl
 
@@ -353,11 +419,13 @@ def main():
     )
     parser.add_argument("--data", type=Path)
     parser.add_argument("--sets", nargs="+")
-    parser.add_argument("--codes", type=int, nargs="+", default=[2, 3, 10, 32])
+    parser.add_argument("--codes", type=int, nargs="+", help="2 3 10 32, or what the table needs")
     parser.add_argument("--only", nargs="+", choices=CONTESTANTS, default=list(CONTESTANTS))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--novelty", action="store_true")
     parser.add_argument("--labels", action="store_true")
+    parser.add_argument("--few-labels", action="store_true")
+    parser.add_argument("--time", action="store_true")
     parser.add_argument("--quick", action="store_true", help="3 codes, one seed, no optional peers")
     parser.add_argument("--json", type=Path, help="where to write every single figure")
     parser.add_argument("--chart", type=Path)
@@ -365,9 +433,18 @@ def main():
     if args.quick:
         args.codes, args.seeds = [3], 1
         args.only = [name for name in args.only if name not in ("UMAP", "PyOD")]
-    if (args.novelty or args.labels) and not args.data:
-        parser.error("--novelty and --labels need --data")
-    run = measure_novelty if args.novelty else measure_labels if args.labels else measure_sets
+    run, codes = measure_sets, [2, 3, 10, 32]
+    for chosen, other, needed in (
+        (args.novelty, measure_novelty, []),
+        (args.labels, measure_labels, []),
+        (args.few_labels, measure_few_labels, [16]),
+        (args.time, measure_time, [3]),
+    ):
+        if chosen:
+            run, codes = other, needed
+    args.codes = args.codes or codes
+    if run is not measure_sets and not args.data:
+        parser.error("all tables but the first need --data")
     results = run(args)
     save(results, args.json)
     if args.chart and run is measure_sets:

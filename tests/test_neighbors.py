@@ -3,19 +3,28 @@ import builtins
 import numpy as np
 import pytest
 import torch
+from sklearn.decomposition import PCA
 from sklearn.neighbors import NearestNeighbors
 
 import aefeatures._neighbors
 from aefeatures._batches import Batches
-from aefeatures._neighbors import _by_all_distances, _without_self, neighbor_graph
+from aefeatures._neighbors import (
+    _by_all_distances,
+    _without_self,
+    neighbor_graph,
+    principal_axes,
+)
 
 
-def graph(X, n_neighbors=5, seed=0):
+def batches_of(X):
     batches = Batches(
         X, lambda rows: rows, batch_size=64, device=torch.device("cpu"), dtype=torch.float32
     )
-    means = torch.from_numpy(np.nanmean(X, axis=0)).float()
-    return neighbor_graph(batches, means, n_neighbors, np.random.default_rng(seed))
+    return batches, torch.from_numpy(np.nanmean(X, axis=0)).float()
+
+
+def graph(X, n_neighbors=5, seed=0):
+    return neighbor_graph(*batches_of(X), n_neighbors, np.random.default_rng(seed))
 
 
 def exact(X, n_neighbors=5):
@@ -42,6 +51,21 @@ def test_many_columns_give_nearly_the_exact_neighbors(digits):
 def test_wide_data_with_fewer_rows_than_components():
     X = np.random.default_rng(0).random((30, 500)).astype(np.float32)
     assert overlap(graph(X), exact(X)) > 0.99
+
+
+@pytest.mark.parametrize(("n_rows", "n_axes"), [(1000, 10), (40, 10), (40, 60)])
+@pytest.mark.parametrize("covariances", [True, False])
+def test_principal_axes_are_those_of_pca(digits, monkeypatch, n_rows, n_axes, covariances):
+    if not covariances:
+        monkeypatch.setattr(aefeatures._neighbors, "_COVARIANCE_COLUMNS", 0)
+    X = digits[0][:n_rows].astype(np.float32)
+    axes = principal_axes(*batches_of(X), n_axes, np.random.default_rng(0)).numpy()
+    assert axes.shape == (64, n_axes)
+    n_found = min(n_axes, n_rows)
+    assert not axes[:, n_found:].any()
+    expected = PCA(5).fit(X)
+    variances = np.var((X - X.mean(axis=0)) @ axes[:, :5], axis=0, ddof=1)
+    np.testing.assert_allclose(variances, expected.explained_variance_, rtol=0.02)
 
 
 @pytest.mark.parametrize("n_rows", [6, 128, 700])

@@ -354,6 +354,148 @@ def test_neighbors_improve_the_codes(digits):
     assert score("neighbors") > score(None) + 0.02
 
 
+def shifted(X, down, right):
+    images = np.roll(X.reshape(-1, 8, 8), (down, right), axis=(1, 2))
+    return images.reshape(len(X), -1)
+
+
+def test_changed_images_are_neighbors_of_their_own(digits):
+    X, X_test, y, y_test = digits
+
+    def knn(transform):
+        regularizer = NeighborPreserving(transform=transform)
+        return make_pipeline(
+            AutoencoderTransformer.from_preset(
+                "neighbors", scaling="global", regularizer=regularizer, random_state=0
+            ),
+            KNeighborsClassifier(),
+        ).fit(X, y)
+
+    plain, affine = knn(None), knn("affine")
+    assert affine.score(X_test, y_test) > plain.score(X_test, y_test) - 0.01
+    moved = (2 * X_test + shifted(X_test, 0, 1)) / 3  # a third of a pixel
+
+    def way(transformer):
+        before, after = (transformer.transform(rows) for rows in (X_test, moved))
+        return np.median(np.linalg.norm(before - after, axis=1)) / before.std()
+
+    assert way(affine[0]) < 0.7 * way(plain[0])
+
+
+def test_each_image_is_changed_a_little_and_by_a_draw_of_its_own(digits):
+    image = torch.from_numpy(np.kron(digits[0][0].reshape(8, 8), np.ones((4, 4)))).float()
+    rows = image.repeat(50, 1, 1).view(50, -1)
+    regularizer = NeighborPreserving(transform="affine", image_shape=(1, 32, 32))
+    regularizer._means = torch.zeros(32 * 32)
+    rows[0, :40] = torch.nan
+    part = batch(rows=rows)
+    changed = regularizer._vary(rows.clone(), part)
+    assert torch.equal(changed.isnan(), rows.isnan())
+    whole = changed[1:]
+    assert float((whole.std(dim=0)).mean()) > 0.3
+    assert 0 < float((whole - rows[1:]).abs().mean()) < 3
+    assert float(whole.sum(dim=1).std() / whole.sum(dim=1).mean()) < 0.2
+    assert float(whole.min()) >= 0
+    assert float(whole.max()) <= 16.001
+    again = batch(rows=rows)
+    assert torch.equal(regularizer._vary(rows.clone(), again)[1:], whole)
+    plain = NeighborPreserving()
+    assert plain._vary(rows, part) is rows
+
+
+def test_a_transform_of_neighbors_leaves_the_rows_alone(digits):
+    X = (digits[0][:256] / 16).astype(np.float32)
+    X[::5, 7] = np.nan
+    seen = []
+
+    def mirror(images):
+        seen.append(images.clone())
+        return images.flip(3)
+
+    inputs = []
+
+    class Look(Regularizer):
+        def penalty(self, batch):
+            inputs.append((batch.rows, batch.inputs))
+            return 0.0
+
+    regularizers = [NeighborPreserving(transform=mirror), Look()]
+    quick(regularizers, max_epochs=1).fit(X)
+    assert seen[0].shape == (64, 1, 8, 8)
+    assert not seen[0].isnan().any()
+    for rows, encoded in inputs:
+        torch.testing.assert_close(rows, encoded, equal_nan=True)
+
+
+def test_transforms_of_neighbors_follow_the_random_state(digits, tmp_path):
+    X = (digits[0] / 16).astype(np.float32)
+
+    def noisy(images):
+        return images + 0.1 * torch.randn_like(images)
+
+    for transform in ("affine", noisy):
+        transformer = quick(NeighborPreserving(transform=transform))
+        state = torch.get_rng_state()
+        codes = transformer.fit_transform(X)
+        assert torch.equal(torch.get_rng_state(), state)
+        np.testing.assert_array_equal(clone(transformer).fit_transform(X), codes)
+        other = clone(transformer).set_params(random_state=1)
+        assert not np.array_equal(other.fit_transform(X), codes)
+    transformer = quick(NeighborPreserving(transform="affine")).fit(X)
+    transformer.save(tmp_path / "model")
+    loaded = AutoencoderTransformer.load(tmp_path / "model")
+    assert loaded.regularizer.get_params() == transformer.regularizer.get_params()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"transform": "shift"},
+            "transform must be 'affine', a callable on images or None, got 'sh",
+        ),
+        ({"transform": "affine", "image_shape": (8, 7)}, "image_shape"),
+        (
+            {"transform": lambda x: x[:, :, 1:]},
+            r"transform must keep the shape of images: \(64, 1, 8",
+        ),
+        ({"transform": lambda x: x / 0}, "transform must return finite numbers"),
+    ],
+)
+def test_transforms_of_neighbors_that_do_not_fit(digits, settings, message):
+    with pytest.raises(ValueError, match=message):
+        quick(NeighborPreserving(**settings)).fit(digits[0])
+
+
+def test_a_part_of_a_batch_of_many_rows_is_decoded(digits, monkeypatch):
+    X = digits[0]
+    monkeypatch.setattr(aefeatures._regularizers, "_MANY_COLUMNS", 64)
+    decoded, losses = [], []
+
+    def fit(regularizers):
+        transformer = quick(regularizers, max_epochs=10)
+        forward = torch.nn.Sequential.forward
+
+        def watch(self, inputs):
+            if inputs.shape[1] == 3 and len(inputs) <= 64:  # not the look at what was learned
+                decoded.append(len(inputs))
+            return forward(self, inputs)
+
+        with monkeypatch.context() as watching:
+            watching.setattr(torch.nn.Sequential, "forward", watch)
+            transformer.fit(X)
+        losses.append(transformer.loss_)
+        return max(decoded[:20])
+
+    assert fit(NeighborPreserving()) == 64
+    monkeypatch.setattr(aefeatures._regularizers, "_MANY_ROWS", 500)
+    decoded.clear()
+    assert fit(NeighborPreserving()) == 32
+    assert 0.5 < losses[1] / losses[0] < 2, "the loss is that of a row"
+    decoded.clear()
+    assert fit([NeighborPreserving(), Regularizer()]) == 64, "it may look at all of them"
+
+
 @pytest.mark.parametrize(("name", "weight"), [("neighbors", 0.5), ("supervised", 1.0)])
 def test_the_weight_follows_the_units_of_the_columns(digits, name, weight):
     X = digits[0].astype(np.float64)

@@ -57,7 +57,7 @@ def test_auto_epochs_of_small_data_and_of_regularizers():
 
 
 @pytest.mark.parametrize(
-    ("shape", "expected"), [((60_000, 784), 128), ((8_191, 784), None), ((60_000, 128), None)]
+    ("shape", "expected"), [((60_000, 784), 64), ((8_191, 784), None), ((60_000, 127), None)]
 )
 def test_principal_components_that_the_default_network_reads(shape, expected):
     regularizers = [Sparse(), NeighborPreserving()]
