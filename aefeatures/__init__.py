@@ -19,6 +19,7 @@ from aefeatures._reconstructions import ReconstructionDisplay, ReconstructionMon
 from aefeatures._regularizers import (
     Contractive,
     Denoising,
+    NearPCA,
     NeighborPreserving,
     Regularizer,
     Sparse,
@@ -39,6 +40,7 @@ __all__ = [
     "Denoising",
     "LatentSpaceDisplay",
     "LossCurveDisplay",
+    "NearPCA",
     "NeighborPreserving",
     "NextFramePredictor",
     "ReconstructionDisplay",

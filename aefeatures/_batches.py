@@ -160,6 +160,10 @@ def to_tensor(rows: Rows, device: torch.device) -> torch.Tensor:
     return torch.from_numpy(array.ravel()).view(array.shape).to(device).to(work)
 
 
+# Rows by which a variance is judged.
+_VARIANCE_ROWS = 2_000
+
+
 class Batches:
     """Shuffled batches of the rows of X, scaled, on the device.
 
@@ -276,6 +280,11 @@ class Batches:
         """At most `n` rows, evenly spaced, so that sorted data is met in all its parts."""
         return self.take(evenly_spaced(self.n_rows, n))
 
+    def variance(self, means: torch.Tensor) -> float:
+        """The columns' mean variance, in a sample of the rows; missing values do not count."""
+        differences = self.sample(_VARIANCE_ROWS) - means
+        return float(differences.square().nanmean().nan_to_num())
+
     def take(self, index: np.ndarray) -> torch.Tensor:
         """The rows at any positions, scaled, on the device."""
         if self._resident is not None:
@@ -363,6 +372,10 @@ class StreamedBatches(Batches):
                 for first in range(0, len(index), self.batch_size):
                     part = slice(first, first + self.batch_size)
                     yield rows[part], index[part]
+
+    def variance(self, means: torch.Tensor) -> float:
+        """That of all rows, which the scaling knows: none can be looked at."""
+        return float(self._scaling.variance())  # type: ignore[attr-defined]
 
     def take(self, index: np.ndarray) -> torch.Tensor:
         """Refused: rows are not kept."""

@@ -16,7 +16,7 @@ from torch.nn.modules import module as torch_module
 
 from aefeatures._distributed import Ranks
 from aefeatures._losses import LOSSES
-from aefeatures._regularizers import Denoising, Objective
+from aefeatures._regularizers import Denoising, NearPCA, Objective
 
 # Writes the gradient of the mean loss over rows, given with their positions, into the
 # parameters' `grad`, and returns the sum of the rows' reconstruction losses.
@@ -114,13 +114,11 @@ def gradient_step(
     if (
         written
         and not objective.mixed
-        and {type(each) for each in objective.regularizers} <= {Denoising}
+        and {type(each) for each in objective.regularizers} <= {Denoising, NearPCA}
         and objective.loss is LOSSES["mse"]
         and DenseGradient.covers(objective.autoencoder)
     ):
-        return DenseGradient(
-            objective.autoencoder, objective.corrupted if objective.regularizers else None
-        )
+        return DenseGradient(objective.autoencoder, objective)
 
     def by_autograd(rows: torch.Tensor, index: np.ndarray) -> torch.Tensor:
         gradient.zero_()
@@ -162,8 +160,8 @@ class DenseGradient:
     Parameters
     ----------
     autoencoder : nn.Sequential
-    corrupted : callable, optional
-        ``corrupted(rows, index)`` gives what the encoder gets in place of the rows.
+    objective : Objective, optional
+        Whose `Denoising` and `NearPCA` take part.
 
     Notes
     -----
@@ -175,9 +173,13 @@ class DenseGradient:
     def __init__(
         self,
         autoencoder: nn.Sequential,
-        corrupted: Callable[[torch.Tensor, np.ndarray], torch.Tensor] | None = None,
+        objective: Objective | None = None,
     ) -> None:
-        self._corrupted = corrupted
+        regularizers = [] if objective is None else objective.regularizers
+        noise = any(isinstance(each, Denoising) for each in regularizers)
+        self._corrupted = objective.corrupted if objective is not None and noise else None
+        self._near = [each for each in regularizers if isinstance(each, NearPCA)]
+        self._code = sum(isinstance(part, nn.Linear) for part in autoencoder[0]) - 1  # its layer
         modules = [module for part in autoencoder for module in part]  # type: ignore[attr-defined]
         layers = [module for module in modules if isinstance(module, nn.Linear)]
         following = [*modules[1:], None]
@@ -243,6 +245,10 @@ class DenseGradient:
         if self._sigmoid:
             aten.sigmoid_backward.grad_input(delta, reconstruction, grad_input=delta)
         for i in range(len(outputs) - 1, -1, -1):
+            if i == self._code:
+                for near in self._near:
+                    pull = near.penalty_gradient(outputs[i], rows)
+                    deltas[i][:, : pull.shape[1]] += pull
             torch.mm(deltas[i].t(), inputs[i], out=self._weight_gradients[i])
             torch.sum(deltas[i], 0, out=self._bias_gradients[i])
             if i > 0:

@@ -17,6 +17,9 @@ from aefeatures._distributed import ALONE, Ranks
 _N_COMPONENTS = 50
 _N_PASSES = 4
 
+# Rows that tell to which side a component has its longer tail.
+_SAMPLE_ROWS = 2_000
+
 # Columns up to which all of their covariances are computed, in one pass over the rows: the passes
 # of the iteration take as many products, and each has to convert and centre the rows anew.
 _COVARIANCE_COLUMNS = 1_024
@@ -106,8 +109,8 @@ def principal_axes(
 
     Of shape (n_features, n_axes) and (n_axes,). From the covariances of the columns, or of many
     columns by subspace iteration (Halko, Martinsson and Tropp 2011), in passes over chunks of rows,
-    so that no scaled copy of X is needed. Both are zero beyond the number of rows. `rng` has to be
-    in the same state on all ranks.
+    so that no scaled copy of X is needed. Both are zero beyond the number of rows. Axes point to
+    where the rows lie farther out. `rng` has to be in the same state on all ranks.
     """
     n_rows = sum(ranks.gather(batches.n_rows))
     if batches.n_features <= min(_COVARIANCE_COLUMNS, n_rows):
@@ -130,6 +133,13 @@ def principal_axes(
     values, vectors = torch.linalg.eigh((basis.t() @ product).cpu())
     axes = (basis @ vectors.flip(1).to(basis))[:, : min(n_axes, n_rows)]
     deviations = (values.flip(0).clamp(min=0) / max(n_rows, 1)).sqrt()[: axes.shape[1]].to(axes)
+    # Signs are arbitrary: longer tails are positive, where a rectifier lets them pass.
+    tails = torch.zeros_like(deviations)
+    if batches.n_rows:
+        rows = (batches.sample(_SAMPLE_ROWS) - means).nan_to_num(0)
+        tails += (rows @ axes).pow(3).sum(dim=0)
+    ranks.sum_(tails)
+    axes = torch.where(tails < 0, -axes, axes)
     missing = n_axes - axes.shape[1]
     return F.pad(axes, (0, missing)).contiguous(), F.pad(deviations, (0, missing))
 

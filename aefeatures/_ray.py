@@ -39,7 +39,7 @@ from aefeatures._global_state import seed_beside, unaffected
 from aefeatures._losses import leave_out_missing, resolve_loss
 from aefeatures._networks import plain
 from aefeatures._persistence import read_file, write_file
-from aefeatures._regularizers import NeighborPreserving, resolve_regularizers
+from aefeatures._regularizers import NearPCA, NeighborPreserving, resolve_regularizers
 from aefeatures._scaling import Columns, largest_of_type, make_scaling
 from aefeatures._training import TrainingResult, TrainingState, Watcher, diagnose
 from aefeatures._validation import check_rows, resolve_max_epochs
@@ -135,8 +135,9 @@ def fit_on_ray(
     for bit when it is repeated, also where workers were lost.
 
     `early_stopping`, `checkpoint`, callbacks, a network that reads principal components, and
-    regularizers that ask for labels or other rows (`Supervised`, `NeighborPreserving`) cannot be
-    used.
+    regularizers that ask for labels or other rows (`Supervised`, `NeighborPreserving`, `NearPCA`)
+    cannot be used. The default ``regularizer="auto"`` is noise alone here, and ``init="auto"`` is
+    "random", so that the result is not quite that of `fit`.
     """
     _import_ray()
     _check_estimator(estimator)
@@ -620,9 +621,9 @@ def _check_estimator(estimator: Any) -> None:
             "of rows is not. Set it to None, or fit within distributed()."
         )
     for regularizer in resolve_regularizers(estimator.regularizer):
-        if regularizer.requires_y or isinstance(regularizer, NeighborPreserving):
+        if regularizer.requires_y or isinstance(regularizer, (NearPCA, NeighborPreserving)):
             raise ValueError(
-                f"{type(regularizer).__name__} needs labels or the neighbours of rows, which a "
+                f"{type(regularizer).__name__} needs labels or other rows, which a "
                 "stream of rows does not have. Fit it within distributed(), on rows in memory."
             )
 

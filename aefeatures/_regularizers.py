@@ -22,20 +22,20 @@ from aefeatures._distributed import ALONE, Ranks
 from aefeatures._global_state import RandomState, global_seed
 from aefeatures._labels import TASKS, Labels, is_auto, minus_ones, split_labels
 from aefeatures._losses import RowLoss
-from aefeatures._neighbors import neighbor_graph
+from aefeatures._neighbors import neighbor_graph, principal_axes
 from aefeatures._networks import plain, resolve_image_shape, uninitialized
 
 # The most that an image is turned by, in radians, sheared, stretched in width and height, and
 # shifted to the sides and down, in halves of its size.
 _AFFINE = [0.0873, 0.05, 0.05, 0.05, 0.07, 0.07]
 
+# A principal component with less of the first one's deviation is none.
+_LEAST_DEVIATION = 1e-3
+
 # The part of a batch that is decoded beside neighbours, of so many columns and rows.
 _DECODED_PART = 0.5
 _MANY_COLUMNS = 128
 _MANY_ROWS = 8_192
-
-# Rows by which a variance is judged.
-_SAMPLE_ROWS = 2_000
 
 
 @dataclass
@@ -81,9 +81,7 @@ class TrainingData:
 
         A penalty in this unit has the same weight for pixels as for standardized columns.
         """
-        differences = self.batches.sample(_SAMPLE_ROWS) - self.means
-        mean = float(differences.square().nanmean().nan_to_num())
-        return self.ranks.mean(mean, self.batches.n_rows)
+        return self.ranks.mean(self.batches.variance(self.means), self.batches.n_rows)
 
 
 @dataclass
@@ -396,6 +394,68 @@ def _transformed(
     if not bool(images.isfinite().all()):
         raise ValueError(f"{name} must return finite numbers, got NaN or infinity.")
     return images.reshape(inputs.shape).to(inputs).masked_fill(missing, torch.nan)
+
+
+class NearPCA(Regularizer):
+    """Keep the codes near the rows' principal components [1]_.
+
+    Adds ``weight * ||z - p||**2 / n_features`` to the loss, with z the code of a row and p its
+    leading principal components: a code is then a principal component and what it takes to
+    reconstruct the rest. So distances and directions of the rows keep their meaning, which plain
+    autoencoders distort, and SVM and logistic regression do as well on the codes as after PCA.
+
+    Parameters
+    ----------
+    weight : float, default=0.3
+        Of the squared difference of a code, in proportion to the squared error of a column.
+
+    Notes
+    -----
+    The components are those of the training rows in the network's range, with missing values as the
+    column's mean, and longer tails positive. Codes beyond the number of rows or columns are free.
+
+    References
+    ----------
+    .. [1] I. T. Jolliffe. Principal component analysis, second edition. Springer 2002.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_wine
+    >>> from aefeatures import AutoencoderTransformer, NearPCA
+    >>> X, _ = load_wine(return_X_y=True)
+    >>> transformer = AutoencoderTransformer(regularizer=NearPCA(), max_epochs=20, random_state=0)
+    >>> transformer.fit_transform(X).shape
+    (178, 3)
+    """
+
+    max_epochs = 60  # more of them only learn small tables by heart
+
+    def __init__(self, weight: float = 0.3) -> None:
+        self.weight = weight
+
+    def prepare(self, data: TrainingData) -> Regularizer:
+        """Find the principal axes."""
+        _check_number(self, "weight")
+        prepared = NearPCA(self.weight)
+        n_axes = min(data.n_components, data.batches.n_features)
+        rng = np.random.default_rng(0)  # in one state on all ranks
+        axes, deviations = principal_axes(data.batches, data.means, n_axes, rng, data.ranks)
+        prepared._axes = axes[:, deviations > _LEAST_DEVIATION * deviations[0]]
+        prepared._means = data.means
+        return prepared
+
+    def penalty(self, batch: Batch) -> torch.Tensor:
+        """Return the weighted squared distance from the principal components."""
+        distance = self._distance(batch.codes, batch.rows)
+        return self.weight / batch.rows.shape[1] * distance.square().sum(dim=1).mean()
+
+    def penalty_gradient(self, codes: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        """Return the gradient of `penalty` with regard to the first codes."""
+        return 2 * self.weight / rows.numel() * self._distance(codes, rows)
+
+    def _distance(self, codes: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        components = (rows - self._means).nan_to_num(nan=0.0) @ self._axes
+        return codes[:, : components.shape[1]] - components
 
 
 class Sparse(Regularizer):
@@ -949,6 +1009,7 @@ REGULARIZERS: dict[str, type[Regularizer]] = {
     "denoising": Denoising,
     "sparse": Sparse,
     "contractive": Contractive,
+    "near_pca": NearPCA,
     "variational": Variational,
     "neighbors": NeighborPreserving,
     "supervised": Supervised,

@@ -109,6 +109,12 @@ class Scaling(nn.Module):
         """Map X, of shape (n, n_features), into the network's range."""
         return self._map(X, self.scale if self.scales else None)
 
+    def variance(self) -> float:
+        """The columns' mean variance in the network's range."""
+        if self.spread is None:  # of a file of an earlier version
+            return 1.0
+        return float((self.spread / self.scale).square().nanmean())
+
     def inputs(self, X: torch.Tensor) -> torch.Tensor:
         """Map X into the network's range as the encoder gets it; missing values stay so."""
         if not self.has_hidden:

@@ -15,7 +15,7 @@ import torch
 from scipy import sparse
 from sklearn import config_context
 from sklearn.base import clone
-from sklearn.datasets import load_breast_cancer, load_wine
+from sklearn.datasets import load_breast_cancer, load_digits, load_wine
 from sklearn.decomposition import PCA
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.metrics import roc_auc_score
@@ -104,18 +104,82 @@ def test_preset_lecture():
         "max_epochs": 10,
         "n_components": 2,
     }
-    with pytest.raises(ValueError, match=r"Unknown preset 'lectures'\. Presets: images, lecture"):
+    with pytest.raises(ValueError, match=r"Unknown preset 'lectures'\. Presets: classes, images, "):
         AutoencoderTransformer.from_preset("lectures")
 
 
-@pytest.mark.parametrize("name", ["images", "lecture", "neighbors", "tabular"])
+@pytest.mark.parametrize("name", ["classes", "images", "lecture", "neighbors", "tabular"])
 def test_presets_train_and_share_nothing(digits, name):
     transformer = AutoencoderTransformer.from_preset(name, max_epochs=5, random_state=0)
-    assert transformer.fit_transform(digits[0]).shape == (len(digits[0]), 3)
+    assert transformer.fit_transform(digits[0], digits[2]).shape == (len(digits[0]), 3)
     other = AutoencoderTransformer.from_preset(name)
     for parameter in ("regularizer", "network"):
         value = getattr(transformer, parameter)
         assert value is None or value is not getattr(other, parameter)
+
+
+@pytest.mark.parametrize("load", [load_wine, load_breast_cancer, load_digits])
+def test_classes_preset_pays_before_a_classifier(load):
+    X, y = load(return_X_y=True)
+    X, X_new, y, y_new = train_test_split(X, y, stratify=y, random_state=0)
+    transformer = AutoencoderTransformer.from_preset("classes", random_state=0).fit(X, y)
+    pca = make_pipeline(StandardScaler(), PCA(3)).fit(X)
+
+    def scores(model):
+        knn = KNeighborsClassifier().fit(model.transform(X), y)
+        return knn.score(model.transform(X_new), y_new), knn.score(model.transform(X), y)
+
+    new, trained = scores(transformer)
+    assert new >= scores(pca)[0]
+    assert trained - new < 0.06, "codes of trained rows mislead the classifier"
+
+
+def test_classes_preset_learns_from_rows_without_labels(digits):
+    X, X_test, y, y_test = digits
+    few = np.where(np.arange(len(y)) < 100, y, -1)
+    transformer = AutoencoderTransformer.from_preset("classes", random_state=0).fit(X, few)
+    knn = KNeighborsClassifier().fit(transformer.transform(X[:100]), y[:100])
+    pca = make_pipeline(StandardScaler(), PCA(3)).fit(X)
+    of_pca = KNeighborsClassifier().fit(pca.transform(X[:100]), y[:100])
+    score = knn.score(transformer.transform(X_test), y_test)
+    assert score > of_pca.score(pca.transform(X_test), y_test) + 0.1
+
+
+CLASSES_OF_WINE = load_wine().target
+
+
+@pytest.mark.parametrize(
+    ("y", "task"),
+    [
+        (CLASSES_OF_WINE.astype(str), "classification"),
+        (np.where(np.arange(178) % 3, CLASSES_OF_WINE.astype(str), None), "classification"),
+        (np.where(np.arange(178) % 3, CLASSES_OF_WINE, np.nan), "classification"),
+        (np.zeros(178, int), "classification"),
+        (np.linspace(0, 1, 178), "regression"),
+    ],
+    ids=["texts", "missing texts", "missing numbers", "one class", "numbers"],
+)
+def test_classes_preset_takes_every_y(y, task):
+    X, _ = load_wine(return_X_y=True)
+    transformer = AutoencoderTransformer.from_preset("classes", max_epochs=5, random_state=0)
+    codes = transformer.fit(X, y).transform(X)
+    assert transformer.task_ == task
+    np.testing.assert_array_equal(clone(transformer).fit_transform(X, y), codes)
+
+
+@pytest.mark.parametrize(
+    ("y", "message"),
+    [
+        (np.full(178, -1), r"No row of y is labelled\. The first fit needs a label at least"),
+        (np.c_[CLASSES_OF_WINE, CLASSES_OF_WINE], "y should be a 1d array, got an array of shape"),
+        (np.where(CLASSES_OF_WINE == 0, -1, 1), "y has -1 and one other value"),
+        (None, "requires y to be passed, but the target y is None"),
+    ],
+)
+def test_classes_preset_says_what_is_wrong_with_y(y, message):
+    X, _ = load_wine(return_X_y=True)
+    with pytest.raises(ValueError, match=message):
+        AutoencoderTransformer.from_preset("classes").fit(X, y)
 
 
 def test_neighbors_preset_serves_few_labels(digits):

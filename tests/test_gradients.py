@@ -12,7 +12,7 @@ from aefeatures._gradients import DenseGradient, gradient_step
 from aefeatures._losses import LOSSES, resolve_loss
 from aefeatures._networks import BuildSpec, DenseNetwork
 from aefeatures._optimizer import Adam
-from aefeatures._regularizers import Denoising, Objective
+from aefeatures._regularizers import Denoising, NearPCA, Objective
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*learned nothing")
 
@@ -54,14 +54,18 @@ def test_gradient_by_hand_equals_autograd(hidden, bounded, dtype):
         optimizer.step(1e-2)
 
 
+@pytest.mark.parametrize("hidden", [(), (9, 5)])
 @pytest.mark.parametrize("noise", ["gaussian", "masking"])
-def test_gradient_by_hand_of_corrupted_rows(noise):
-    model = autoencoder()
+def test_gradient_by_hand_of_corrupted_rows_near_pca(noise, hidden):
+    model = autoencoder(hidden)
     optimizer = Adam(model)
+    near = NearPCA(0.5)
+    near._axes = torch.linalg.qr(torch.rand(14, 2, dtype=torch.float64))[0]
+    near._means = torch.rand(14, dtype=torch.float64)
     steps = []
     for loss in (LOSSES["mse"], lambda r, t: LOSSES["mse"](r, t)):
         noises = [Denoising(noise).prepare(SimpleNamespace(variance=lambda: 1.0))]
-        objective = Objective(model, loss, noises, NO_BATCHES, np.random.default_rng(0))
+        objective = Objective(model, loss, [near, *noises], NO_BATCHES, np.random.default_rng(0))
         steps.append(gradient_step(objective, optimizer.gradient, written=True))
     by_hand, by_autograd = steps
     assert isinstance(by_hand, DenseGradient)

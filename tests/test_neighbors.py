@@ -59,13 +59,17 @@ def test_principal_axes_are_those_of_pca(digits, monkeypatch, n_rows, n_axes, co
     if not covariances:
         monkeypatch.setattr(aefeatures._neighbors, "_COVARIANCE_COLUMNS", 0)
     X = digits[0][:n_rows].astype(np.float32)
-    axes = principal_axes(*batches_of(X), n_axes, np.random.default_rng(0)).numpy()
+    axes, deviations = principal_axes(*batches_of(X), n_axes, np.random.default_rng(0))
+    axes = axes.numpy()
     assert axes.shape == (64, n_axes)
     n_found = min(n_axes, n_rows)
     assert not axes[:, n_found:].any()
     expected = PCA(5).fit(X)
     variances = np.var((X - X.mean(axis=0)) @ axes[:, :5], axis=0, ddof=1)
     np.testing.assert_allclose(variances, expected.explained_variance_, rtol=0.02)
+    np.testing.assert_allclose(deviations[:5] ** 2, expected.explained_variance_, rtol=0.05)
+    assert not deviations[n_found:].any()
+    assert (((X - X.mean(axis=0)) @ axes[:, :5]) ** 3).mean(axis=0).min() >= 0
 
 
 @pytest.mark.parametrize("n_rows", [6, 128, 700])

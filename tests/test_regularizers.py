@@ -9,6 +9,7 @@ import torch
 from scipy import sparse
 from sklearn.base import clone
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_wine
+from sklearn.decomposition import PCA
 from sklearn.model_selection import GridSearchCV, train_test_split
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
@@ -21,6 +22,7 @@ from aefeatures import (
     Contractive,
     Denoising,
     DenseNetwork,
+    NearPCA,
     NeighborPreserving,
     Regularizer,
     Sparse,
@@ -119,12 +121,45 @@ def test_noise_by_default_only_where_columns_are_standardized(digits):
     def codes(rows, regularizer, **params):
         return quick(regularizer, **params).fit_transform(rows)
 
-    noise = Denoising("gaussian", 0.3)
+    noise = [Denoising("gaussian", 0.3), NearPCA()]
     np.testing.assert_array_equal(codes(X, "auto"), codes(X, noise))
     assert not np.array_equal(codes(X, "auto"), codes(X, None))
     for rows, scaling in ((X, None), (X, "global"), (X, "feature"), (images, "auto")):
         params = {"scaling": scaling, "max_epochs": 1}
         np.testing.assert_array_equal(codes(rows, "auto", **params), codes(rows, None, **params))
+
+
+@pytest.mark.parametrize("missing", [False, True])
+def test_codes_stay_near_principal_components(missing):
+    X, _ = load_wine(return_X_y=True)
+    scaled = StandardScaler().fit_transform(X)
+    if missing:
+        scaled[::9, 4] = np.nan
+    components = PCA(3).fit_transform(np.nan_to_num(scaled))
+
+    def distance(regularizer):
+        transformer = AutoencoderTransformer(
+            regularizer=regularizer, scaling=None, init="random", random_state=0, max_epochs=300
+        )
+        codes = transformer.fit_transform(scaled)
+        signs = np.sign((codes * components).sum(axis=0))
+        return np.square(signs * codes - components).mean() / components.var()
+
+    assert distance(NearPCA(10.0)) < 0.03
+    assert distance(NearPCA(10.0)) < distance(NearPCA(0.1)) < distance(None)
+
+
+def test_codes_without_a_component_are_free():
+    X = np.random.default_rng(0).normal(size=(3, 6))  # of rank 2
+    given = data(n_components=5)
+    given.batches._resident = torch.from_numpy(X - X.mean(axis=0)).float()
+    given.batches._X, given.batches.n_rows = X, 3
+    near = NearPCA().prepare(given)
+    assert near._axes.shape == (6, 2)
+    codes = torch.zeros(3, 5, requires_grad=True)
+    near.penalty(batch(rows=torch.from_numpy(X).float(), codes=codes)).backward()
+    assert not codes.grad[:, 2:].any()
+    assert codes.grad[:, :2].all()
 
 
 def test_small_tables_are_not_learned_by_heart():
