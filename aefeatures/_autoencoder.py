@@ -152,6 +152,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "regularizer": [Denoising("gaussian", 0.3), NearPCA(0.5)],
         "learning_rate": 3e-3,
         "batch_size": 256,
+        "max_epochs": 50,
     },
     "classes": {
         "hidden_layer_sizes": (256, 128, 64),
@@ -256,8 +257,8 @@ class AutoencoderTransformer(
     max_epochs : int or "auto", default="auto"
         Passes over the rows. "auto" means ``max(10, ceil(192_000 / n_rows))``, where fewer rows
         than 64 or `batch_size` count as so many: 10 on data of 60,000 rows, and on small data
-        about 3,000 steps at batches of 64. With `NeighborPreserving` at least 20 and at most 200;
-        with `NearPCA`, as by default on standardized columns, or `Supervised` at most 60.
+        about 3,000 steps at batches of 64. With `NeighborPreserving` at least 20 and at most 200,
+        with `NearPCA`, as by default on standardized columns, at most 100, with `Supervised` 60.
     early_stopping : bool, default=False
         Whether to set `validation_fraction` of the rows aside, stop when the loss on them
         no longer falls, and keep the weights at which it was lowest.
@@ -587,12 +588,12 @@ class AutoencoderTransformer(
             X, y = self._check(X, y, resume, ranks)
             missing = has_missing(X)
             known = self._known_rows(X, missing, ranks)
-            self._start(X, resume, ranks)
+            self._start(X, resume, ranks, rows=known)
             checkpoint = None
             if self.checkpoint is not None:
                 checkpoint = closing.enter_context(self._open_checkpoint(X, y, resume))
                 if self.random_state is None and not resume:
-                    self._start_network(X, checkpoint.seed)
+                    self._start_network(X, checkpoint.seed, rows=known)
             self._optimizer_state = None
             train_rows, validation_rows = self._split(X.shape[0], y, known, ranks)
             counts = ranks.gather(X.shape[0] if train_rows is None else len(train_rows))
@@ -678,7 +679,7 @@ class AutoencoderTransformer(
             X, y = self._check(X, y, resume, ranks)
             missing = has_missing(X)
             known = self._known_rows(X, missing, ranks)
-            self._start(X, resume, ranks)
+            self._start(X, resume, ranks, rows=known)
             counts = ranks.gather(X.shape[0] if known is None else len(known))
             batches = self._make_training_batches(X, known, counts, ranks)
             autoencoder, _, result = self._train(
@@ -1054,10 +1055,11 @@ class AutoencoderTransformer(
         resume: bool,
         ranks: Ranks = ALONE,
         learned: tuple[Scaling, np.ndarray] | None = None,
+        rows: np.ndarray | None = None,
     ) -> None:
         """Set all that a training needs: new, or left by the last one.
 
-        Where `learned` has the scaling and the means, X needs no more than a shape.
+        `rows` are those of X to learn from. Where `learned` has the scaling and the means, X needs no more than a shape.
         """
         self.device_ = resolve_device(self.device)
         if self.device_.type == "mps" and self.precision == "float64":
@@ -1138,7 +1140,7 @@ class AutoencoderTransformer(
             widths = resolve_widths(self._network.hidden_layer_sizes, self._n_features_out)
             self._network.hidden_layer_sizes = widths
             self.hidden_layer_sizes_ = tuple(layer_widths("hidden_layer_sizes", widths))
-        self._start_network(X, seed, ranks)
+        self._start_network(X, seed, ranks, rows)
         self._heads = []
         self.task_ = None
         self._optimizer_state = None
@@ -1162,7 +1164,9 @@ class AutoencoderTransformer(
         more = ", ..." if len(columns) > 10 else ""
         return f"column{'s' * (len(columns) > 1)} {', '.join(named)}{more}"
 
-    def _start_network(self, X: Rows, seed: int, ranks: Ranks = ALONE) -> None:
+    def _start_network(
+        self, X: Rows, seed: int, ranks: Ranks = ALONE, rows: np.ndarray | None = None
+    ) -> None:
         """Set all that is drawn at random before a training."""
         self._seed = seed
         # Ranks draw orders and noise of their own.
@@ -1171,7 +1175,7 @@ class AutoencoderTransformer(
         def axes(n_axes: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
             means = self._fill.values.detach().to(self.device_)
             rng = np.random.default_rng(seed)
-            found = principal_axes(self._make_batches(X), means, n_axes, rng, ranks)
+            found = principal_axes(self._make_batches(X, rows), means, n_axes, rng, ranks)
             axes, deviations = (tensor.cpu() for tensor in found)
             return axes, means.cpu(), deviations
 

@@ -17,6 +17,12 @@ from aefeatures._distributed import ALONE, Ranks
 _N_COMPONENTS = 50
 _N_PASSES = 4
 
+# Up to so many, a product of matrices takes no time worth counting.
+_MULTIPLY_ADDS = 10**10
+
+# An entry of an axis below this is none.
+_ROUNDING = 1e-7
+
 # Rows that tell to which side a component has its longer tail.
 _SAMPLE_ROWS = 2_000
 
@@ -114,11 +120,15 @@ def principal_axes(
     """
     n_rows = sum(ranks.gather(batches.n_rows))
     if batches.n_features <= min(_COVARIANCE_COLUMNS, n_rows):
-        product = means.new_zeros(batches.n_features, batches.n_features)
+        # In float64, where that costs nothing, axes come out the same in any order of summation.
+        small = n_rows * batches.n_features**2 <= _MULTIPLY_ADDS and means.device.type != "mps"
+        dtype = torch.float64 if small else means.dtype
+        product = means.new_zeros(batches.n_features, batches.n_features, dtype=dtype)
         for rows in _centred(batches, means):
+            rows = rows.to(dtype)
             product.addmm_(rows.t(), rows)
         ranks.sum_(product)
-        basis = torch.eye(batches.n_features).to(means)
+        basis = torch.eye(batches.n_features, dtype=dtype, device=means.device)
     else:
         size = (batches.n_features, min(n_axes + 10, n_rows, batches.n_features))
         basis = torch.from_numpy(rng.standard_normal(size)).to(means)
@@ -131,7 +141,8 @@ def principal_axes(
                 basis = torch.linalg.qr(product.cpu()).Q.to(basis)
     # Within the space that is found, by falling variance.
     values, vectors = torch.linalg.eigh((basis.t() @ product).cpu())
-    axes = (basis @ vectors.flip(1).to(basis))[:, : min(n_axes, n_rows)]
+    axes = (basis @ vectors.flip(1).to(basis))[:, : min(n_axes, n_rows)].to(means)
+    axes = axes.masked_fill(axes.abs() < _ROUNDING, 0)  # of constant columns
     deviations = (values.flip(0).clamp(min=0) / max(n_rows, 1)).sqrt()[: axes.shape[1]].to(axes)
     # Signs are arbitrary: longer tails are positive, where a rectifier lets them pass.
     tails = torch.zeros_like(deviations)

@@ -698,7 +698,7 @@ def _carry(part: nn.Module, into: torch.Tensor, out: torch.Tensor) -> None:
         elif i < len(layers) - 1:
             weight[:n] = 0
             weight[:, :n] = 0
-            weight[:n, :n] = torch.eye(n, dtype=weight.dtype)
+            weight[:n, :n] = torch.eye(n, dtype=weight.dtype, device=weight.device)
         else:
             weight[: len(out)] = 0
             weight[:, :n] = 0

@@ -428,7 +428,7 @@ class NearPCA(Regularizer):
     (178, 3)
     """
 
-    max_epochs = 60  # more of them only learn small tables by heart
+    max_epochs = 100  # more of them only learn small tables by heart
 
     def __init__(self, weight: float = 0.3) -> None:
         self.weight = weight
