@@ -146,14 +146,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "learning_rate": 7e-3,
         "batch_size": 256,
     },
-    "tabular": {
-        "hidden_layer_sizes": (256, 128, 64),
-        "scaling": "standard",
-        "regularizer": [Denoising("gaussian", 0.3), NearPCA(0.5)],
-        "learning_rate": 3e-3,
-        "batch_size": 256,
-        "max_epochs": 50,
-    },
+    "tabular": {"scaling": "standard"},
     "classes": {
         "hidden_layer_sizes": (256, 128, 64),
         "regularizer": [Supervised(weight=5.0, mixup=0.5), Denoising("gaussian", 0.7)],
@@ -239,9 +232,10 @@ class AutoencoderTransformer(
         What shapes the codes beside the reconstruction: "denoising", "sparse", "contractive",
         "near_pca", "variational", "neighbors", "supervised", the objects of these (`Denoising`,
         `Sparse`, `Contractive`, `NearPCA`, `Variational`, `NeighborPreserving`, `Supervised`), or a
-        `Regularizer` of your own. "auto" is ``[Denoising("gaussian", 0.3), NearPCA()]`` where the columns are
-        standardized, so that small tables are not learned by heart and the codes serve linear
-        models, too; otherwise None.
+        `Regularizer` of your own. "auto" is ``[Denoising("gaussian", 0.3), NearPCA()]`` where the
+        columns are standardized, so that small tables are not learned by heart and the codes serve
+        linear models, too (without `NearPCA` where there are as many codes as columns); otherwise
+        None.
     learning_rate : float, default=5e-3
         Peak learning rate of Adam.
     learning_rate_schedule : {"one_cycle", "constant", "cosine"}, default="one_cycle"
@@ -499,9 +493,9 @@ class AutoencoderTransformer(
             - "neighbors": codes for KNN and SVM, few of them, and where few rows are labelled.
               A wider network with layer normalization, and `NeighborPreserving`. Chosen on
               MNIST, Fashion-MNIST, satimage, covtype, segment, spambase, adult and tox_171.
-            - "tabular": codes of tables without labels, for any classifier or regressor behind: as
-              good as principal components, and better where columns are related in other ways
-              than linear ones. Chosen on 11 tables.
+            - "tabular": the default with all columns standardized, also of tables within [0, 1]:
+              codes for any classifier or regressor behind, as good as principal components, and
+              better where they are few. Chosen on 11 tables.
             - "classes": codes for the classifier or regressor behind it in a pipeline, from the y
               that the pipeline passes; rows of y without a label are learned from as well. See
               `Supervised` for what y may be. Chosen on 9 tables.
@@ -1059,7 +1053,8 @@ class AutoencoderTransformer(
     ) -> None:
         """Set all that a training needs: new, or left by the last one.
 
-        `rows` are those of X to learn from. Where `learned` has the scaling and the means, X needs no more than a shape.
+        `rows` are those of X to learn from. Where `learned` has the scaling and the means, X needs
+        no more than a shape.
         """
         self.device_ = resolve_device(self.device)
         if self.device_.type == "mps" and self.precision == "float64":
@@ -1132,7 +1127,7 @@ class AutoencoderTransformer(
                     (sum(ranks.gather(X.shape[0])), X.shape[1]),
                     resolve_regularizers(self.regularizer),
                 ),
-                self._resolve_init(has_rows=learned is None),
+                self._resolve_init(X.shape[1], has_rows=learned is None),
             )
         self._network = clone(network) if isinstance(network, Network) else network
         self.__dict__.pop("hidden_layer_sizes_", None)
@@ -1149,12 +1144,13 @@ class AutoencoderTransformer(
         self.loss_curve_ = []
         self.validation_loss_curve_ = None
 
-    def _resolve_init(self, *, has_rows: bool) -> str:
-        """How the weights start; "auto" is PCA where it can be had."""
+    def _resolve_init(self, n_features: int, *, has_rows: bool) -> str:
+        """How the weights start; "auto" is PCA where it can be had and compresses."""
         if self.init != "auto":
             return self.init
         able = can_start_as_pca(self.activation, self.normalization)
-        return "pca" if able and has_rows and not self._scaling.bounded else "random"
+        able = able and has_rows and self._n_features_out < n_features
+        return "pca" if able and not self._scaling.bounded else "random"
 
     def _names_of_unknown(self) -> str:
         """The columns that were never known, as a message names them."""
@@ -1375,7 +1371,8 @@ class AutoencoderTransformer(
         scaling = self._scaling
         standard = self.scaling in ("auto", "standard") and not (scaling.bounded or scaling.common)
         if is_auto(self.regularizer) and standard:
-            return [Denoising("gaussian", _AUTO_NOISE), NearPCA()]
+            compresses = self._n_features_out < self.n_features_in_
+            return [Denoising("gaussian", _AUTO_NOISE), *([NearPCA()] if compresses else [])]
         return resolve_regularizers(self.regularizer)
 
     def _store(self, autoencoder: nn.Sequential, result: TrainingResult) -> None:

@@ -276,6 +276,7 @@ def measure_novelty(args):
 
         return fit
 
+    table = {"scaling": "standard", "hidden_layer_sizes": (256, 128, 64)}
     detectors = {
         "PCA(3)": pca_error,
         "IsolationForest": lambda X: IsolationForest(random_state=0).fit(X).score_samples,
@@ -284,9 +285,11 @@ def measure_novelty(args):
         "contractive": ours(regularizer="contractive"),
         "variational": ours(regularizer="variational"),
         "1 code": ours(n_components=1),
-        "tabular": ours("tabular"),
-        "tab., noise": ours(
-            "tabular", regularizer=[NeighborPreserving(), Denoising("gaussian", amount=0.5)]
+        "neighbors": ours("neighbors", **table),
+        "neigh., noise": ours(
+            "neighbors",
+            regularizer=[NeighborPreserving(), Denoising("gaussian", amount=0.5)],
+            **table,
         ),
     }
     results = {name: {} for name in detectors}
