@@ -518,9 +518,9 @@ class AutoencoderTransformer(
         --------
         >>> from aefeatures import AutoencoderTransformer
         >>> AutoencoderTransformer.from_preset("lecture", n_components=2)
-        AutoencoderTransformer(hidden_layer_sizes=[128, 64, 12],
+        AutoencoderTransformer(hidden_layer_sizes=[128, 64, 12], init='random',
                                learning_rate_schedule='constant', max_epochs=10,
-                               n_components=2)
+                               n_components=2, regularizer=None)
         """
         if name not in PRESETS:
             raise ValueError(f"Unknown preset {name!r}. Presets: {', '.join(sorted(PRESETS))}.")

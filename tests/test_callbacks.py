@@ -245,7 +245,8 @@ def test_progress_bar_knows_the_number_of_epochs(digits):
 def test_monitor_keeps_the_pictures_of_every_epoch(digits):
     X = digits[1][:5]
     monitor = ReconstructionMonitor(X)
-    transformer = quick(learning_rate_schedule="constant").set_callbacks(monitor).fit(digits[0])
+    transformer = quick(learning_rate_schedule="constant", init="random", regularizer=None)
+    transformer.set_callbacks(monitor).fit(digits[0])
     assert monitor.reconstructions_.shape == (3, 5, 64)
     np.testing.assert_array_equal(monitor.reconstructions_[-1], transformer.reconstruct(X))
     errors = ((monitor.reconstructions_ - X) ** 2).mean(axis=(1, 2))

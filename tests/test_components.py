@@ -52,6 +52,8 @@ def small(**params):
         "learning_rate": 0.03,
         "batch_size": 16,
         "max_epochs": 8,
+        "init": "random",
+        "regularizer": None,
         "random_state": 0,
     }
     return AutoencoderTransformer(**{**given, **params})

@@ -238,7 +238,8 @@ CHANGED = {
 @pytest.mark.parametrize("goes_on_by", ["fit", "partial_fit"])
 def test_what_was_done_to_our_layers_takes_part_in_further_training(digits, change, goes_on_by):
     X = digits[0][:100]
-    transformer = AutoencoderTransformer(2, max_epochs=2, warm_start=True, random_state=0).fit(X)
+    settings = {"regularizer": None, "warm_start": True, "random_state": 0}
+    transformer = AutoencoderTransformer(2, max_epochs=2, **settings).fit(X)
     CHANGED[change](transformer)
     encoder, decoder = weights(transformer, "encoder_"), weights(transformer, "decoder_")
     getattr(transformer, goes_on_by)(X)

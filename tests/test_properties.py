@@ -26,6 +26,7 @@ from aefeatures import (
     ConvNetwork,
     Denoising,
     DenseNetwork,
+    NearPCA,
     NeighborPreserving,
     Sparse,
     Supervised,
@@ -131,7 +132,15 @@ PARAMS = st.fixed_dictionaries(
         "activation": st.sampled_from(["relu", "elu", "tanh"]),
         "normalization": st.sampled_from(["layer", "batch"]),
         "regularizer": st.sampled_from(
-            ["denoising", "sparse", "contractive", "variational", "neighbors", "supervised"]
+            [
+                "denoising",
+                "sparse",
+                "contractive",
+                "near_pca",
+                "variational",
+                "neighbors",
+                "supervised",
+            ]
         ),
         "learning_rate_schedule": st.sampled_from(["constant", "cosine"]),
         "batch_size": st.integers(1, 5),
@@ -518,7 +527,10 @@ LEGAL = {
     "network": is_one_of(None),
     "scaling": is_one_of(None, "auto", "standard", "feature", "global"),
     "loss": is_one_of("mse", "bce", "mae", "huber"),
-    "regularizer": lambda value: value is None or (isinstance(value, list) and not value),
+    "init": is_one_of("auto", "pca", "random"),
+    "regularizer": lambda value: (
+        is_one_of(None, "auto")(value) or (isinstance(value, list) and not value)
+    ),
     "learning_rate": is_positive,
     "learning_rate_schedule": is_one_of("one_cycle", "constant", "cosine"),
     "weight_decay": is_at_least(0, is_number),
@@ -553,6 +565,9 @@ LEGAL_IN_PARTS = [
     (NeighborPreserving, "n_neighbors", is_at_least(1)),
     (NeighborPreserving, "weight", is_at_least(0, is_number)),
     (Supervised, "weight", is_at_least(0, is_number)),
+    (Supervised, "mixup", is_at_least(0, is_number)),
+    (NearPCA, "weight", is_at_least(0, is_number)),
+    (DenseNetwork, "init", is_one_of("random", "pca")),
 ]
 X4 = np.arange(8.0).reshape(2, 4)
 Y2 = np.array([0, 1])
