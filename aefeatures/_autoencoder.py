@@ -225,17 +225,16 @@ class AutoencoderTransformer(
         tensor of shape (n,); it may be negative. "bce" needs a range of [0, 1]. The notes say how
         missing values are left out of a callable.
     init : {"auto", "pca", "random"}, default="auto"
-        How the weights start, without `network`; see `DenseNetwork`. "auto" is "pca" where that
-        can be had, i.e. with an activation that is linear above 0, no `normalization`, and a range
-        that is not [0, 1] (but not in `fit_on_ray`), otherwise "random".
+        How the weights start, without `network`; see `DenseNetwork`. "auto" is "pca" where that can
+        be had, i.e. with an activation that is linear above 0, no `normalization`, a range that is
+        not [0, 1], and fewer codes than columns, but not in `fit_on_ray`; otherwise "random".
     regularizer : str, Regularizer, list of these, or None, default="auto"
         What shapes the codes beside the reconstruction: "denoising", "sparse", "contractive",
         "near_pca", "variational", "neighbors", "supervised", the objects of these (`Denoising`,
         `Sparse`, `Contractive`, `NearPCA`, `Variational`, `NeighborPreserving`, `Supervised`), or a
         `Regularizer` of your own. "auto" is ``[Denoising("gaussian", 0.3), NearPCA()]`` where the
-        columns are standardized, so that small tables are not learned by heart and the codes serve
-        linear models, too (without `NearPCA` where there are as many codes as columns); otherwise
-        None.
+        columns are standardized and more than the codes, so that small tables are not learned by
+        heart and the codes serve linear models, too; otherwise None.
     learning_rate : float, default=5e-3
         Peak learning rate of Adam.
     learning_rate_schedule : {"one_cycle", "constant", "cosine"}, default="one_cycle"
@@ -1370,9 +1369,9 @@ class AutoencoderTransformer(
         """What the parameter stands for; "auto" depends on the scaling."""
         scaling = self._scaling
         standard = self.scaling in ("auto", "standard") and not (scaling.bounded or scaling.common)
-        if is_auto(self.regularizer) and standard:
-            compresses = self._n_features_out < self.n_features_in_
-            return [Denoising("gaussian", _AUTO_NOISE), *([NearPCA()] if compresses else [])]
+        compresses = self._n_features_out < self.n_features_in_
+        if is_auto(self.regularizer) and standard and compresses:
+            return [Denoising("gaussian", _AUTO_NOISE), NearPCA()]
         return resolve_regularizers(self.regularizer)
 
     def _store(self, autoencoder: nn.Sequential, result: TrainingResult) -> None:
