@@ -147,8 +147,9 @@ def measure(name, make, n, seed, X, X_new, y, y_new, accuracy):
             figures["R2"] = 1 - error / ((X_new - X.mean(axis=0)) ** 2).sum()
     for kind, classifier in classifiers.items():
         figures[kind] = accuracy(y_new, classifier.fit(Z, y).predict(Z_new))
-    figures["gap"] = gap(Z, y, figures["KNN(5)"])
-    if not takes_labels:
+    if accuracy is accuracy_score:
+        figures["gap"] = gap(Z, y, figures["KNN(5)"])
+    if not takes_labels and accuracy is accuracy_score:
         few = (ten_of_each(y, draw) for draw in range(N_DRAWS))
         knn = KNeighborsClassifier(5)
         figures["few"] = np.median([knn.fit(Z[r], y[r]).score(Z_new, y_new) for r in few])
@@ -246,11 +247,11 @@ def main():
     print(f"\nMeans\n\n{means}")
     if args.write:
         text = args.write.read_text(encoding="utf-8")
-        place = re.compile(rf"(<!-- {args.part}, {args.codes} -->\n).*?(\n<!-- end -->)", re.DOTALL)
+        place = re.compile(rf"(<!-- {args.part}, {args.codes} -->\n).*?(<!-- end -->)", re.DOTALL)
         if not place.search(text):
             raise SystemExit(f"{args.write} has no comment <!-- {args.part}, {args.codes} -->")
         args.write.write_text(
-            place.sub(lambda found: found[1] + means + found[2], text), encoding="utf-8"
+            place.sub(lambda found: f"{found[1]}{means}\n{found[2]}", text), encoding="utf-8"
         )
 
 
