@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -179,7 +180,8 @@ class DenseGradient:
         noise = any(isinstance(each, Denoising) for each in regularizers)
         self._corrupted = objective.corrupted if objective is not None and noise else None
         self._near = [each for each in regularizers if isinstance(each, NearPCA)]
-        self._code = sum(isinstance(part, nn.Linear) for part in autoencoder[0]) - 1  # its layer
+        encoder: Any = autoencoder[0]
+        self._code = sum(isinstance(part, nn.Linear) for part in encoder) - 1  # its layer
         modules = [module for part in autoencoder for module in part]  # type: ignore[attr-defined]
         layers = [module for module in modules if isinstance(module, nn.Linear)]
         following = [*modules[1:], None]

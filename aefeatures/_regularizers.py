@@ -412,7 +412,8 @@ class NearPCA(Regularizer):
     Notes
     -----
     The components are those of the training rows in the network's range, with missing values as the
-    column's mean, and longer tails positive. Codes beyond the number of rows or columns are free.
+    column's mean, and longer tails positive. In `partial_fit` and with `warm_start` they are those
+    of the first call. Codes beyond the number of rows or columns are free.
 
     References
     ----------
@@ -437,11 +438,15 @@ class NearPCA(Regularizer):
         """Find the principal axes."""
         _check_number(self, "weight")
         prepared = NearPCA(self.weight)
-        n_axes = min(data.n_components, data.batches.n_features)
-        rng = np.random.default_rng(0)  # in one state on all ranks
-        axes, deviations = principal_axes(data.batches, data.means, n_axes, rng, data.ranks)
-        prepared._axes = axes[:, deviations > _LEAST_DEVIATION * deviations[0]]
-        prepared._means = data.means
+        prepared.head = data.head
+        if data.head is None:
+            n_axes = min(data.n_components, data.batches.n_features)
+            rng = np.random.default_rng(0)  # in one state on all ranks
+            axes, deviations = principal_axes(data.batches, data.means, n_axes, rng, data.ranks)
+            prepared.head = nn.Module()
+            found = axes[:, deviations > _LEAST_DEVIATION * deviations[0]]
+            prepared.head.register_buffer("axes", found)
+            prepared.head.register_buffer("means", data.means.clone())
         return prepared
 
     def penalty(self, batch: Batch) -> torch.Tensor:
@@ -454,7 +459,8 @@ class NearPCA(Regularizer):
         return 2 * self.weight / rows.numel() * self._distance(codes, rows)
 
     def _distance(self, codes: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-        components = (rows - self._means).nan_to_num(nan=0.0) @ self._axes
+        head: Any = self.head
+        components = (rows - head.means).nan_to_num(nan=0.0) @ head.axes
         return codes[:, : components.shape[1]] - components
 
 

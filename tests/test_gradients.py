@@ -60,8 +60,10 @@ def test_gradient_by_hand_of_corrupted_rows_near_pca(noise, hidden):
     model = autoencoder(hidden)
     optimizer = Adam(model)
     near = NearPCA(0.5)
-    near._axes = torch.linalg.qr(torch.rand(14, 2, dtype=torch.float64))[0]
-    near._means = torch.rand(14, dtype=torch.float64)
+    near.head = SimpleNamespace(
+        axes=torch.linalg.qr(torch.rand(14, 2, dtype=torch.float64))[0],
+        means=torch.rand(14, dtype=torch.float64),
+    )
     steps = []
     for loss in (LOSSES["mse"], lambda r, t: LOSSES["mse"](r, t)):
         noises = [Denoising(noise).prepare(SimpleNamespace(variance=lambda: 1.0))]

@@ -149,15 +149,26 @@ def test_codes_stay_near_principal_components(missing):
     assert distance(NearPCA(10.0)) < distance(NearPCA(0.1)) < distance(None)
 
 
+@pytest.mark.parametrize("method", ["fit", "partial_fit"])
+def test_later_calls_keep_the_components(digits, method):
+    X = digits[0]
+    transformer = quick(NearPCA(), warm_start=True)
+    getattr(transformer, method)(X[:200])
+    axes = transformer._heads[0][1].axes.clone()
+    getattr(transformer, method)(X[700:710])
+    assert torch.equal(transformer._heads[0][1].axes, axes)
+    assert axes.shape == (64, 3)
+
+
 def test_codes_without_a_component_are_free():
-    X = np.random.default_rng(0).normal(size=(3, 6))  # of rank 2
-    given = data(n_components=5)
-    given.batches._resident = torch.from_numpy(X - X.mean(axis=0)).float()
-    given.batches._X, given.batches.n_rows = X, 3
-    near = NearPCA().prepare(given)
-    assert near._axes.shape == (6, 2)
+    X = np.random.default_rng(0).normal(size=(3, 6)).astype(np.float32)  # of rank 2
+    device = torch.device("cpu")
+    batches = Batches(X, lambda x: x, batch_size=3, device=device, dtype=torch.float32)
+    means = torch.from_numpy(X.mean(axis=0))
+    near = NearPCA().prepare(TrainingData(batches, None, means, 5, np.random.default_rng(0)))
+    assert near.head.axes.shape == (6, 2)
     codes = torch.zeros(3, 5, requires_grad=True)
-    near.penalty(batch(rows=torch.from_numpy(X).float(), codes=codes)).backward()
+    near.penalty(batch(rows=torch.from_numpy(X), codes=codes)).backward()
     assert not codes.grad[:, 2:].any()
     assert codes.grad[:, :2].all()
 
