@@ -1167,12 +1167,14 @@ class AutoencoderTransformer(
         # Ranks draw orders and noise of their own.
         self._rng = np.random.default_rng([seed, ranks.rank] if ranks.rank else seed)
 
-        def axes(n_axes: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        def axes(
+            n_axes: int, *, sample: bool = False
+        ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
             means = self._fill.values.detach().to(self.device_)
             rng = np.random.default_rng(seed)
-            found = principal_axes(self._make_batches(X, rows), means, n_axes, rng, ranks)
-            axes, deviations = (tensor.cpu() for tensor in found)
-            return axes, means.cpu(), deviations
+            batches = self._make_batches(X, rows)
+            axes, deviations = principal_axes(batches, means, n_axes, rng, ranks, sample=sample)
+            return axes.cpu(), means.cpu(), deviations.cpu()
 
         spec = BuildSpec(
             self._scaling.bounded,
@@ -1349,7 +1351,8 @@ class AutoencoderTransformer(
     ) -> list[Regularizer]:
         regularizers = self._resolve_regularizers()
         if is_auto(self.regularizer) and isinstance(batches, StreamedBatches):
-            regularizers = regularizers[:1]  # of rows that are streamed, no axes are to be had
+            # Of rows that are streamed there are no principal axes.
+            regularizers = [each for each in regularizers if not isinstance(each, NearPCA)]
         means = self._fill.values.detach().to(self.device_, copy=True)
         # Training goes on with the heads of the last call, where it asked for the same.
         heads: list[nn.Module | None] = [None] * len(regularizers)

@@ -26,6 +26,9 @@ _ROUNDING = 1e-7
 # Rows that tell to which side a component has its longer tail.
 _SAMPLE_ROWS = 2_000
 
+# Entries of the rows whose principal axes serve for those of all: 40 MB in float32.
+_SAMPLE_ELEMENTS = 10_000_000
+
 # Columns up to which all of their covariances are computed, in one pass over the rows: the passes
 # of the iteration take as many products, and each has to convert and centre the rows anew.
 _COVARIANCE_COLUMNS = 1_024
@@ -99,9 +102,9 @@ def _principal_components(
 ) -> torch.Tensor:
     """The rows' leading principal components, of shape (n_rows, at most 50)."""
     if batches.n_features <= _N_COMPONENTS:
-        return torch.cat(list(_centred(batches, means)))
+        return torch.cat(list(_chunks(batches, means)))
     axes, _ = principal_axes(batches, means, _N_COMPONENTS, rng)
-    return torch.cat([rows @ axes for rows in _centred(batches, means)])
+    return torch.cat([rows @ axes for rows in _chunks(batches, means)])
 
 
 def principal_axes(
@@ -110,21 +113,30 @@ def principal_axes(
     n_axes: int,
     rng: np.random.Generator,
     ranks: Ranks = ALONE,
+    *,
+    sample: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The leading principal axes of the rows of all ranks, and the deviations along them.
 
     Of shape (n_features, n_axes) and (n_axes,). From the covariances of the columns, or of many
     columns by subspace iteration (Halko, Martinsson and Tropp 2011), in passes over chunks of rows,
     so that no scaled copy of X is needed. Both are zero beyond the number of rows. Axes point to
-    where the rows lie farther out. `rng` has to be in the same state on all ranks.
+    where the rows lie farther out. `rng` has to be in the same state on all ranks. With `sample`,
+    at most some thousands of rows are looked at, evenly spaced.
     """
-    n_rows = sum(ranks.gather(batches.n_rows))
+    most = max(_SAMPLE_ROWS, _SAMPLE_ELEMENTS // batches.n_features) if sample else batches.n_rows
+    few = batches.n_rows > most
+
+    def centred() -> Iterator[torch.Tensor]:
+        return iter([_centred(batches.sample(most), means)]) if few else _chunks(batches, means)
+
+    n_rows = sum(ranks.gather(min(batches.n_rows, most)))
     if batches.n_features <= min(_COVARIANCE_COLUMNS, n_rows):
         # In float64, where that costs nothing, axes come out the same in any order of summation.
         small = n_rows * batches.n_features**2 <= _MULTIPLY_ADDS and means.device.type != "mps"
         dtype = torch.float64 if small else means.dtype
         product = means.new_zeros(batches.n_features, batches.n_features, dtype=dtype)
-        for rows in _centred(batches, means):
+        for rows in centred():
             rows = rows.to(dtype)
             product.addmm_(rows.t(), rows)
         ranks.sum_(product)
@@ -134,7 +146,7 @@ def principal_axes(
         basis = torch.from_numpy(rng.standard_normal(size)).to(means)
         for i in range(_N_PASSES):
             product = torch.zeros_like(basis)
-            for rows in _centred(batches, means):
+            for rows in centred():
                 product += rows.t() @ (rows @ basis)
             ranks.sum_(product)
             if i < _N_PASSES - 1:  # MPS has no such decomposition
@@ -147,18 +159,20 @@ def principal_axes(
     # Signs are arbitrary: longer tails are positive, where a rectifier lets them pass.
     tails = torch.zeros_like(deviations)
     if batches.n_rows:
-        rows = (batches.sample(_SAMPLE_ROWS) - means).nan_to_num(0)
-        tails += (rows @ axes).pow(3).sum(dim=0)
+        tails += (_centred(batches.sample(_SAMPLE_ROWS), means) @ axes).pow(3).sum(dim=0)
     ranks.sum_(tails)
     axes = torch.where(tails < 0, -axes, axes)
     missing = n_axes - axes.shape[1]
     return F.pad(axes, (0, missing)).contiguous(), F.pad(deviations, (0, missing))
 
 
-def _centred(batches: Batches, means: torch.Tensor) -> Iterator[torch.Tensor]:
-    for rows in batches.chunks():
-        difference = rows - means
-        yield torch.where(difference.isnan(), 0, difference)
+def _chunks(batches: Batches, means: torch.Tensor) -> Iterator[torch.Tensor]:
+    return (_centred(rows, means) for rows in batches.chunks())
+
+
+def _centred(rows: torch.Tensor, means: torch.Tensor) -> torch.Tensor:
+    difference = rows - means
+    return torch.where(difference.isnan(), 0, difference)
 
 
 def _by_all_distances(points: torch.Tensor, n_neighbors: int) -> np.ndarray:

@@ -161,8 +161,8 @@ class DenseNetwork(Network):
         encoder = nn.Sequential(*projection, *layers(reading))
         writing = [n_components, *hidden[::-1], n_features]
         decoder = nn.Sequential(*layers(writing), *([nn.Sigmoid()] if spec.bounded else []))
-        if self.init == "pca" and not projection and spec.device != "meta":
-            _start_as_pca(encoder, decoder, min(n_components, *hidden, n_features), spec)
+        if self.init == "pca" and spec.device != "meta":
+            _start_as_pca(encoder, decoder, min(n_components, *hidden, reading[0]), spec)
         return encoder, decoder
 
     @property
@@ -544,14 +544,15 @@ class BuildSpec:
         "cpu", or "meta" for a network of shapes alone, which takes no memory. Not for callables.
     principal_axes : callable or None
         ``principal_axes(n)`` gives the leading principal axes of the rows, of shape
-        (n_features, n), the means of the columns, and the deviations of the components.
+        (n_features, n), the means of the columns, and the deviations of the components; with
+        ``sample=True`` of some thousands of rows.
     """
 
     bounded: bool
     dtype: torch.dtype
     generator: torch.Generator
     device: str = "cpu"
-    principal_axes: Callable[[int], tuple[torch.Tensor, torch.Tensor, torch.Tensor]] | None = None
+    principal_axes: Callable[..., tuple[torch.Tensor, torch.Tensor, torch.Tensor]] | None = None
 
 
 # What `plain` need not look into.
@@ -661,20 +662,32 @@ def can_start_as_pca(activation: str, normalization: str | None) -> bool:
     return activation in _LINEAR_ABOVE_ZERO and normalization is None
 
 
+def n_components_of(deviations: torch.Tensor) -> int:
+    """How many leading principal components vary, by their deviations: few rows have fewer."""
+    return int((deviations > _LEAST_DEVIATION * deviations[:1]).sum())
+
+
 @torch.no_grad()
-def _start_as_pca(encoder: nn.Module, decoder: nn.Module, n_axes: int, spec: BuildSpec) -> None:
-    """Let the first units of all layers carry `n_axes` principal components."""
+def _start_as_pca(encoder: nn.Sequential, decoder: nn.Sequential, n: int, spec: BuildSpec) -> None:
+    """Let the first units of all layers carry up to `n` principal components."""
     assert spec.principal_axes is not None
-    axes, means, deviations = (tensor.to(spec.dtype) for tensor in spec.principal_axes(n_axes))
-    n = int((deviations > _LEAST_DEVIATION * deviations[:1]).sum())  # fewer of few rows
+    first: Any = encoder[0]
+    narrow: Any = decoder[0]
+    last: Any = decoder[-1]
+    projects = isinstance(first, Projection)  # gives components, some of which are needed
+    n_axes = len(first.bias) if projects else n
+    found = spec.principal_axes(n_axes, sample=not projects)
+    axes, means, deviations = (tensor.to(spec.dtype) for tensor in found)
+    n = min(n, n_components_of(deviations))
     if n == 0:
         return
     axes, deviations = axes[:, :n], deviations[:n]
-    decoder[0].weight[:, :n] /= deviations  # type: ignore[index]
-    _carry(encoder, axes.t() / deviations[:, None], torch.diag(deviations))
-    _carry(decoder, torch.diag(1 / deviations), axes * deviations)
-    first, last = encoder[0], decoder[-1]  # type: ignore[index]
-    first.bias -= first.weight @ means
+    components = torch.eye(n, n_axes, dtype=axes.dtype, device=axes.device)
+    narrow.weight[:, :n] /= deviations
+    _carry(encoder, (components if projects else axes.t()) / deviations[:, None], deviations.diag())
+    _carry(decoder, (1 / deviations).diag(), axes * deviations)
+    if not projects:
+        first.bias -= first.weight @ means
     last.bias += means
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -23,14 +23,11 @@ from aefeatures._global_state import RandomState, global_seed
 from aefeatures._labels import TASKS, Labels, is_auto, minus_ones, split_labels
 from aefeatures._losses import RowLoss
 from aefeatures._neighbors import neighbor_graph, principal_axes
-from aefeatures._networks import plain, resolve_image_shape, uninitialized
+from aefeatures._networks import n_components_of, plain, resolve_image_shape, uninitialized
 
 # The most that an image is turned by, in radians, sheared, stretched in width and height, and
 # shifted to the sides and down, in halves of its size.
 _AFFINE = [0.0873, 0.05, 0.05, 0.05, 0.07, 0.07]
-
-# A principal component with less of the first one's deviation is none.
-_LEAST_DEVIATION = 1e-3
 
 # The part of a batch that is decoded beside neighbours, of so many columns and rows.
 _DECODED_PART = 0.5
@@ -252,7 +249,22 @@ class Regularizer(BaseEstimator):
         return 0.0
 
 
-class Denoising(Regularizer):
+class _TakesTransform(Regularizer):
+    """A regularizer that may have a transform of torchvision as a parameter.
+
+    Many of them have a method `get_params`, which is not an estimator's.
+    """
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Return the parameters; there are none nested in them."""
+        params: dict[str, Any] = super().get_params(deep=False)
+        return params
+
+    def __sklearn_clone__(self) -> Self:
+        return type(self)(**copy.deepcopy(self.get_params()))
+
+
+class Denoising(_TakesTransform):
     """Encode corrupted rows and reconstruct the clean ones [1]_.
 
     What survives the corruption is what columns tell about each other. For tables with
@@ -350,16 +362,6 @@ class Denoising(Regularizer):
         masked = noise.uniform_(generator=batch.generator) < self.amount
         return inputs.masked_fill(masked & ~inputs.isnan(), 0)
 
-    # Many transforms of torchvision have a method `get_params`, which is not an estimator's.
-
-    def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Return the parameters; there are none nested in them."""
-        params: dict[str, Any] = super().get_params(deep=False)
-        return params
-
-    def __sklearn_clone__(self) -> Denoising:
-        return type(self)(**copy.deepcopy(self.get_params()))
-
 
 def _seeded(batch: Batch) -> AbstractContextManager[object]:
     """Lend PyTorch's global random state to a function of the caller's."""
@@ -442,10 +444,11 @@ class NearPCA(Regularizer):
         if data.head is None:
             n_axes = min(data.n_components, data.batches.n_features)
             rng = np.random.default_rng(0)  # in one state on all ranks
-            axes, deviations = principal_axes(data.batches, data.means, n_axes, rng, data.ranks)
+            axes, deviations = principal_axes(
+                data.batches, data.means, n_axes, rng, data.ranks, sample=True
+            )
             prepared.head = nn.Module()
-            found = axes[:, deviations > _LEAST_DEVIATION * deviations[0]]
-            prepared.head.register_buffer("axes", found)
+            prepared.head.register_buffer("axes", axes[:, : n_components_of(deviations)])
             prepared.head.register_buffer("means", data.means.clone())
         return prepared
 
@@ -631,7 +634,7 @@ class Variational(Regularizer):
         return log_variance
 
 
-class NeighborPreserving(Regularizer):
+class NeighborPreserving(_TakesTransform):
     """Keep rows that are neighbours in X neighbours among the codes.
 
     In every step each row i comes with one of its nearest neighbours j, drawn at random. Their
@@ -738,16 +741,6 @@ class NeighborPreserving(Regularizer):
             draws, transform = _seeded(batch), self.transform
         with draws:
             return _transformed("transform", transform, inputs, self.image_shape, self._means)
-
-    # As of `Denoising`: transforms of torchvision are no estimators.
-
-    def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Return the parameters; there are none nested in them."""
-        params: dict[str, Any] = super().get_params(deep=False)
-        return params
-
-    def __sklearn_clone__(self) -> NeighborPreserving:
-        return type(self)(**copy.deepcopy(self.get_params()))
 
     def penalty(self, batch: Batch) -> torch.Tensor:
         """Return the weighted contrastive loss of the batch."""

@@ -72,6 +72,23 @@ def test_principal_axes_are_those_of_pca(digits, monkeypatch, n_rows, n_axes, co
     assert (((X - X.mean(axis=0)) @ axes[:, :5]) ** 3).mean(axis=0).min() >= 0
 
 
+@pytest.mark.parametrize("covariances", [True, False])
+def test_axes_of_a_sample_are_nearly_those_of_all_rows(digits, monkeypatch, covariances):
+    if not covariances:
+        monkeypatch.setattr(aefeatures._neighbors, "_COVARIANCE_COLUMNS", 0)
+    monkeypatch.setattr(aefeatures._neighbors, "_SAMPLE_ROWS", 1)
+    monkeypatch.setattr(aefeatures._neighbors, "_SAMPLE_ELEMENTS", 64 * 400)
+    batches, means = batches_of(digits[0].astype(np.float32))
+    several = [
+        principal_axes(batches, means, 3, np.random.default_rng(0), sample=sample)
+        for sample in (False, True)
+    ]
+    (axes, deviations), (sampled, of_sample) = several
+    assert not torch.equal(axes, sampled)
+    assert float((axes * sampled).sum(dim=0).abs().min()) > 0.9
+    torch.testing.assert_close(of_sample, deviations, rtol=0.1, atol=0)
+
+
 @pytest.mark.parametrize("n_rows", [6, 128, 700])
 def test_all_distances_give_the_exact_neighbors(monkeypatch, n_rows):
     points = torch.rand(n_rows, 20, generator=torch.Generator().manual_seed(0))

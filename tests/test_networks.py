@@ -136,6 +136,22 @@ def test_training_adds_to_pca(digits):
     assert -AutoencoderTransformer(random_state=0).fit(X).score(X_test) < 0.9 * of_pca
 
 
+def test_components_that_are_read_start_as_pca(digits):
+    X = digits[0][:, 10:40]
+    network = DenseNetwork((16, 8), n_principal_components=12, init="pca")
+    settings = {"regularizer": None, "learning_rate": 1e-9, "max_epochs": 1, "random_state": 0}
+    transformer = AutoencoderTransformer(network=network, **settings).fit(X)
+    scaled = StandardScaler().fit_transform(X)
+    pca = PCA(3, svd_solver="full").fit(scaled)
+    expected = pca.transform(scaled)
+    codes = transformer.transform(X)
+    signs = np.sign((codes * expected).sum(axis=0))
+    usual = (signs * expected > -2.5 * expected.std(axis=0)).all(axis=1)
+    np.testing.assert_allclose((signs * codes)[usual], expected[usual], atol=1e-3)
+    of_pca = ((scaled - pca.inverse_transform(expected)) ** 2).mean()
+    assert -transformer.score(X) == pytest.approx(of_pca, rel=0.05)
+
+
 @pytest.mark.parametrize("n_rows", [1, 2, 4])
 def test_pca_of_few_rows_leaves_the_other_units_random(digits, n_rows):
     with warnings.catch_warnings():
