@@ -415,7 +415,8 @@ class NearPCA(Regularizer):
     -----
     The components are those of the training rows in the network's range, with missing values as the
     column's mean, and longer tails positive. In `partial_fit` and with `warm_start` they are those
-    of the first call. Codes beyond the number of rows or columns are free.
+    of the first call whose rows have enough of them. Codes beyond the number of rows or columns are
+    free.
 
     References
     ----------
@@ -440,16 +441,19 @@ class NearPCA(Regularizer):
         """Find the principal axes."""
         _check_number(self, "weight")
         prepared = NearPCA(self.weight)
-        prepared.head = data.head
-        if data.head is None:
-            n_axes = min(data.n_components, data.batches.n_features)
+        n_axes = min(data.n_components, data.batches.n_features)
+        head: Any = data.head
+        if head is None or head.axes.shape[1] < n_axes:  # of a first chunk of a few rows
             rng = np.random.default_rng(0)  # in one state on all ranks
             axes, deviations = principal_axes(
                 data.batches, data.means, n_axes, rng, data.ranks, sample=True
             )
-            prepared.head = nn.Module()
-            prepared.head.register_buffer("axes", axes[:, : n_components_of(deviations)])
-            prepared.head.register_buffer("means", data.means.clone())
+            axes = axes[:, : n_components_of(deviations)]
+            if head is None or head.axes.shape[1] < axes.shape[1]:
+                head = nn.Module()
+                head.register_buffer("axes", axes)
+                head.register_buffer("means", data.means.clone())
+        prepared.head = head
         return prepared
 
     def penalty(self, batch: Batch) -> torch.Tensor:

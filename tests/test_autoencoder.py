@@ -384,10 +384,13 @@ def test_divergence_in_the_very_last_step_is_seen(digits):
 
 def test_partial_fit_takes_chunks_of_any_size(digits):
     X = digits[0]
-    transformer = quick()
-    for chunk in np.split(X, [1, 2, 100, 1000]) * 8:
-        transformer.partial_fit(chunk)
-    assert ((transformer.reconstruct(X) - X) ** 2).mean() < 0.7 * X.var(axis=0).mean()
+    errors = []
+    for seed in range(4):  # of one start the error is off by 5% either way
+        transformer = quick(random_state=seed)
+        for chunk in np.split(X, [1, 2, 100, 1000]) * 8:
+            transformer.partial_fit(chunk)
+        errors.append(((transformer.reconstruct(X) - X) ** 2).mean())
+    assert np.mean(errors) < 0.7 * X.var(axis=0).mean()
 
 
 def test_moments_go_from_call_to_call_but_not_into_a_pickle(digits):

@@ -153,6 +153,9 @@ def test_codes_stay_near_principal_components(missing):
 def test_later_calls_keep_the_components(digits, method):
     X = digits[0]
     transformer = quick(NearPCA(), warm_start=True)
+    for few in (1, 2):
+        getattr(transformer, method)(X[:few])
+        assert transformer._heads[0][1].axes.shape == (64, few - 1)
     getattr(transformer, method)(X[:200])
     axes = transformer._heads[0][1].axes.clone()
     getattr(transformer, method)(X[700:710])
