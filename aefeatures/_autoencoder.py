@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import os
 import re
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
@@ -114,6 +113,7 @@ from aefeatures._validation import (
     resolve_principal_components,
     unchanged_on_error,
 )
+from aefeatures._warnings import warn
 
 _MODULES = ("encoder_", "decoder_", "_scaling", "_fill")
 _OF_RUNNING_FIT = ("_callback_fit_ctx", "_skl_callbacks_to_teardown")
@@ -619,12 +619,11 @@ class AutoencoderTransformer(
             self._store(autoencoder, result)
             task.end()
         if nothing_learned:
-            warnings.warn(
+            warn(
                 f"{type(self).__name__} learned nothing: {nothing_learned}. Change max_epochs "
                 f"(now {self.max_epochs_}), learning_rate (now {self.learning_rate:g}) or "
                 f"scaling (now {self.scaling!r}).",
                 ConvergenceWarning,
-                stacklevel=3,
             )
         return self
 
@@ -1089,10 +1088,9 @@ class AutoencoderTransformer(
             self._rng = copy.deepcopy(self._rng)
             return
         if self.n_components >= X.shape[1] > 1:  # a single column is what no code compresses
-            warnings.warn(
+            warn(
                 f"n_components={self.n_components} is not below the number of columns, "
-                f"{X.shape[1]}: the code is not a compression.",
-                stacklevel=4,
+                f"{X.shape[1]}: the code is not a compression."
             )
         if self.random_state is None:  # scikit-learn would advance NumPy's global generator
             seed = int(np.random.SeedSequence().generate_state(1)[0])
@@ -1108,10 +1106,9 @@ class AutoencoderTransformer(
                 "has, does not hold what they are scaled by. Use device='cpu', or rescale them."
             )
         if self._scaling.has_unknown:
-            warnings.warn(
+            warn(
                 f"X has no known value in {self._names_of_unknown()}: values of new rows have no "
-                "effect there, and come back as missing (NaN).",
-                stacklevel=4,
+                "effect there, and come back as missing (NaN)."
             )
         scaled_means = self._scaling(torch.from_numpy(means))
         self._fill = FillMissing(scaled_means.to(PRECISIONS[self.precision]))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import mmap
 import os
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import cache
@@ -14,6 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 from scipy import sparse
+
+from aefeatures._warnings import warn
 
 # What X may be once it is checked: an array, also a memory map; a CSR matrix; a `RowView`; or
 # anything with `shape`, `dtype` and slices of rows that become arrays, as of h5py and zarr.
@@ -211,11 +212,10 @@ class Batches:
             try:
                 self._resident = self._convert_all()
             except torch.cuda.OutOfMemoryError:
-                warnings.warn(
+                warn(
                     f"X does not fit into the memory of {device}: its rows are copied there a few "
                     "batches at a time, which is slower.",
                     RuntimeWarning,
-                    stacklevel=6,
                 )
 
     def __len__(self) -> int:

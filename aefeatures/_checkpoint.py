@@ -12,7 +12,6 @@ import os
 import sys
 import time
 import types
-import warnings
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -29,6 +28,7 @@ from aefeatures._networks import plain
 from aefeatures._persistence import read_file, write_file
 from aefeatures._training import TrainingResult, TrainingState, Watcher
 from aefeatures._version import __version__
+from aefeatures._warnings import warn
 
 if sys.platform == "win32":
     import msvcrt
@@ -130,11 +130,10 @@ class FitFile(Watcher):
         self._last_write, self._took = time.monotonic(), 0.0
         self._locked = _acquire(self._lock)
         if self._locked is None:
-            warnings.warn(
+            warn(
                 f"A fit of the same parameters and data keeps its checkpoint in {folder} right "
                 "now: this one runs without.",
                 RuntimeWarning,
-                stacklevel=5,
             )
             return
         try:
@@ -168,10 +167,9 @@ class FitFile(Watcher):
             self._write()
         if self._problem is not None and not self._told:
             self._told = True
-            warnings.warn(
+            warn(
                 f"The fit goes on without a new checkpoint. {self._problem}",
                 RuntimeWarning,
-                stacklevel=6,
             )
         return False
 
@@ -231,10 +229,9 @@ class FitFile(Watcher):
             self.seed, self._found = seed, (document, arrays)
 
     def _discard(self, error: Exception) -> None:
-        warnings.warn(
+        warn(
             f"The checkpoint cannot be used, the fit starts anew: {error}",
             RuntimeWarning,
-            stacklevel=7,
         )
         self._remove()
 

@@ -8,7 +8,6 @@ import itertools
 import json
 import os
 import re
-import warnings
 import zlib
 from collections.abc import Callable, Sequence
 from importlib import resources
@@ -29,6 +28,7 @@ from aefeatures._pipelines import find_steps, names_out
 from aefeatures._scaling import Scaling
 from aefeatures._targets import Target
 from aefeatures._validation import as_numpy, check_rows, take_samples
+from aefeatures._warnings import warn
 
 # Ten colours times four symbols can be told apart; the rarest of more classes share one.
 _MOST_CLASSES = 40
@@ -183,10 +183,9 @@ def write_latent_map(
         }
     page = _fill_template(contents, plotly_js).encode()
     if len(page) > _LARGE_PAGE_BYTES:
-        warnings.warn(
+        warn(
             f"The page is {len(page) / 1e6:.0f} MB large. Lower max_points (now {max_points}) for "
-            "one that opens faster.",
-            stacklevel=2,
+            "one that opens faster."
         )
     write_atomically(path, [page], "page")
     return path

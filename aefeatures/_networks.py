@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import itertools
 import math
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from numbers import Integral
@@ -19,6 +18,7 @@ from torch import nn
 
 from aefeatures._global_state import global_seed, is_ours
 from aefeatures._scaling import Scaling
+from aefeatures._warnings import warn
 
 Pair = tuple[nn.Module, nn.Module]
 T = TypeVar("T")
@@ -628,11 +628,10 @@ def resolve_widths(sizes: Any, n_components: int) -> Any:
         return tuple(width for width in sizes if width >= n_components) or (n_components,)
     narrowest = min(layer_widths("hidden_layer_sizes", sizes), default=n_components)
     if narrowest < n_components:
-        warnings.warn(
+        warn(
             f"hidden_layer_sizes={sizes!r} has a layer of {narrowest}, below n_components="
             f"{n_components}: it caps the rank of the code at {narrowest}. Use wider layers or "
-            "fewer components.",
-            stacklevel=5,
+            "fewer components."
         )
     return sizes
 

@@ -6,7 +6,6 @@ import itertools
 import pickle
 import tempfile
 import time
-import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -43,6 +42,7 @@ from aefeatures._regularizers import NearPCA, NeighborPreserving, resolve_regula
 from aefeatures._scaling import Columns, largest_of_type, make_scaling
 from aefeatures._training import TrainingResult, TrainingState, Watcher, diagnose
 from aefeatures._validation import check_rows, resolve_max_epochs
+from aefeatures._warnings import warn
 
 if TYPE_CHECKING:
     from ray.data import Dataset
@@ -781,11 +781,10 @@ def _warn_if_nothing_learned(fitted: AutoencoderTransformer, rows: np.ndarray) -
     with unaffected(fitted._seed, fitted._network, fitted.loss):
         nothing_learned = diagnose(nn.Sequential(encoder, fitted.decoder_), batches, loss)
     if nothing_learned:
-        warnings.warn(
+        warn(
             f"fit_on_ray learned nothing: {nothing_learned}. Change max_epochs, learning_rate or "
             "scaling of the estimator.",
             ConvergenceWarning,
-            stacklevel=3,
         )
 
 

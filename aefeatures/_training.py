@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ from aefeatures._losses import RowLoss
 from aefeatures._networks import FillMissing
 from aefeatures._optimizer import Adam, AdamState
 from aefeatures._regularizers import Objective, Regularizer
+from aefeatures._warnings import warn
 
 # Part of the training after which "one_cycle" has reached its peak (Smith & Topin 2019).
 _WARM_UP = 0.3
@@ -294,11 +294,10 @@ def train(
             result.interrupted = True
             del result.loss_curve[n_epochs:]
             del result.validation_loss_curve[len(result.loss_curve) :]
-            warnings.warn(
+            warn(
                 f"Training interrupted by user in epoch {len(result.loss_curve) + 1} of "
                 f"{max_epochs}: keeping the best weights so far. A search goes on, and ranks this "
-                "fit like the others: interrupt again within 2 seconds to end it.",
-                stacklevel=3,
+                "fit like the others: interrupt again within 2 seconds to end it."
             )
     if early_stopping:
         best.restore()

@@ -12,6 +12,7 @@ PACKAGE = Path(aefeatures.__file__).parent
 # Lower modules first: each may import only from those above it in this list.
 LAYERS = [
     "_version",
+    "_warnings",
     "_global_state",
     "_distributed",
     "_labels",

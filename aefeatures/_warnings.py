@@ -1,0 +1,91 @@
+"""Warnings that show the line of the caller, and arguments that are still taken in an old form."""
+
+from __future__ import annotations
+
+import functools
+import sys
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from inspect import Parameter, signature
+from typing import Any, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+# Packages whose frames stand between the code that uses this library and the code that warns:
+# decorators, pipelines, searches and context managers.
+_BETWEEN = {"aefeatures", "contextlib", "imblearn", "joblib", "sklearn"}
+
+
+def warn(message: str, category: type[Warning] = UserWarning) -> None:
+    """Warn at the line outside of this library, and of those that call it, that led here.
+
+    In a worker of a search there may be no such line. Then the line that started the thread or
+    process is shown.
+    """
+    warnings.warn(message, category, stacklevel=_caller_level())
+
+
+def _caller_level() -> int:
+    """Return the `stacklevel` that a call of `warnings.warn` in the calling function needs."""
+    frame = sys._getframe(1)
+    level = 1
+    while _package(frame.f_globals) in _BETWEEN and frame.f_back is not None:
+        frame = frame.f_back
+        level += 1
+    return level
+
+
+def _package(names: Mapping[str, Any]) -> str:
+    """Return the package of the code that has these global names."""
+    # Code that is run by `exec` may have none.
+    return str(names.get("__name__")).partition(".")[0]
+
+
+def takes_old_arguments(
+    positional: Sequence[str] = (), renamed: Mapping[str, str] | None = None
+) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """Let a function take arguments in the form of an earlier version, with a `FutureWarning`.
+
+    Signature and documentation stay those of the function, which show the new form.
+
+    Parameters
+    ----------
+    positional : sequence of str, default=()
+        Keyword-only parameters that could be given by position, in that order.
+    renamed : mapping of str to str, default=None
+        The new name of each parameter that had another name.
+    """
+    new_names = {} if renamed is None else renamed
+
+    def decorate(function: Callable[P, T]) -> Callable[P, T]:
+        name = function.__qualname__.removesuffix(".__init__")
+        kinds = [parameter.kind for parameter in signature(function).parameters.values()]
+        n_positional = kinds.count(Parameter.POSITIONAL_OR_KEYWORD)
+
+        @functools.wraps(function)
+        def wrapper(*args: Any, **kwargs: Any) -> T:
+            named: dict[str, Any] = {}
+            # More arguments than there ever were are left to the function, which refuses them.
+            if n_positional < len(args) <= n_positional + len(positional):
+                named = dict(zip(positional, args[n_positional:], strict=False))
+                args = args[:n_positional]
+                warn(
+                    f"Pass {', '.join(f'{new}=...' for new in named)} to {name} by keyword: by "
+                    "position is deprecated, and will be an error in a later version.",
+                    FutureWarning,
+                )
+            for old in new_names.keys() & kwargs.keys():
+                named[new_names[old]] = kwargs.pop(old)
+                warn(
+                    f"{old!r} was renamed to {new_names[old]!r} in {name}. Pass "
+                    f"{new_names[old]}=... instead: {old!r} is deprecated, and will be an error in "
+                    "a later version.",
+                    FutureWarning,
+                )
+            # An argument that is given in both forms is refused by Python.
+            return function(*args, **named, **kwargs)
+
+        return wrapper
+
+    return decorate
