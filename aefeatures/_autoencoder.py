@@ -113,7 +113,7 @@ from aefeatures._validation import (
     resolve_principal_components,
     unchanged_on_error,
 )
-from aefeatures._warnings import warn
+from aefeatures._warnings import takes_old_arguments, warn
 
 _MODULES = ("encoder_", "decoder_", "_scaling", "_fill")
 _OF_RUNNING_FIT = ("_callback_fit_ctx", "_skl_callbacks_to_teardown")
@@ -502,7 +502,9 @@ class AutoencoderTransformer(
               shapes by ``network__image_shape``. Chosen on MNIST with 32 codes. Transforms of
               torchvision go into `Denoising`.
         **params
-            Parameters that override those of the preset.
+            Parameters that override those of the preset, as `set_params` takes them. A parameter
+            of an object in the preset has a nested name, as ``regularizer__weight`` of
+            "neighbors". The regularizers of "classes" are a list, which has no nested names.
 
         Returns
         -------
@@ -511,7 +513,7 @@ class AutoencoderTransformer(
         Raises
         ------
         ValueError
-            If there is no preset of that name.
+            If there is no preset or no parameter of that name.
 
         Examples
         --------
@@ -523,7 +525,19 @@ class AutoencoderTransformer(
         """
         if name not in PRESETS:
             raise ValueError(f"Unknown preset {name!r}. Presets: {', '.join(sorted(PRESETS))}.")
-        return cls(**{**clone(PRESETS[name], safe=False), **params})
+        transformer = cls(**clone(PRESETS[name], safe=False))
+        given = transformer.get_params(deep=False)
+        for nested in params:
+            outer, separator, _ = nested.partition("__")
+            if not separator or outer not in given:
+                continue
+            holder = params.get(outer, given[outer])
+            if not hasattr(holder, "set_params"):
+                raise ValueError(
+                    f"There is no parameter {nested!r} in the preset {name!r}: {outer} is "
+                    f"{_in_short(holder)[1]}, which has no nested names. Give {outer} as a whole."
+                )
+        return transformer.set_params(**params)
 
     @fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: Any, y: Any = None) -> Self:
@@ -696,7 +710,7 @@ class AutoencoderTransformer(
 
         Returns
         -------
-        Z : array of shape (n_samples, n_components)
+        X_new : array of shape (n_samples, n_components)
             In float64 for float64 and 32- or 64-bit integer X, otherwise in float32.
         """
         rows = self._check_fitted_rows(X, "transform")
@@ -709,29 +723,31 @@ class AutoencoderTransformer(
         )
         return like(codes, X)
 
-    def inverse_transform(self, Z: Any) -> np.ndarray:
-        """Return the rows, in X's units, that the decoder makes of codes.
+    @takes_old_arguments(renamed={"Z": "X"})
+    def inverse_transform(self, X: Any) -> np.ndarray:
+        """Return the rows, in the units of `fit`, that the decoder makes of codes.
 
         Parameters
         ----------
-        Z : array-like of shape (n_samples, n_components)
+        X : array-like of shape (n_samples, n_components)
+            Codes, such as `transform` returns.
 
         Returns
         -------
-        X : ndarray or data frame of shape (n_samples, n_features)
+        X_original : ndarray or data frame of shape (n_samples, n_features)
             A frame with the names of the columns in `fit`, where `set_output` asks for frames. NaN
             in a column with no known value in `fit`.
         """
         check_is_fitted(self)
-        check_array_library(self, Z, self._fitted_library, "inverse_transform")
-        codes = check_codes(Z, self._n_features_out, self)
+        check_array_library(self, X, self._fitted_library, "inverse_transform")
+        codes = check_codes(X, self._n_features_out, self)
         decoder = self._placed("decoder_", codes.dtype)
         rows = self._map_chunks(
             lambda chunk: self._in_units_of_X(decoder(to_tensor(chunk, self.device_))),
             codes,
             self.n_features_in_,
         )
-        return in_columns_of_fit(self, rows, Z)
+        return in_columns_of_fit(self, rows, X)
 
     def reconstruct(self, X: Any) -> np.ndarray:
         """Return X as the autoencoder gives it back: an estimate of every entry.

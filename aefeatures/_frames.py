@@ -141,11 +141,11 @@ class NextFramePredictor(BaseEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (n_frames, n_pixels)
+        X : array-like of shape (n_samples, n_pixels)
             A flattened frame per row.
         y : None
             Ignored.
-        groups : array-like of shape (n_frames,), default=None
+        groups : array-like of shape (n_samples,), default=None
             Which film a frame is of; frames of a film stand together. By default all are of one.
 
         Returns
@@ -206,14 +206,14 @@ class NextFramePredictor(BaseEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (n_frames, n_pixels)
+        X : array-like of shape (n_samples, n_pixels)
             In the order of time. The first of a film counts as if it had stood still before.
-        groups : array-like of shape (n_frames,), default=None
+        groups : array-like of shape (n_samples,), default=None
             Which film a frame is of; by default all are of one.
 
         Returns
         -------
-        X_next : ndarray of shape (n_frames, n_pixels)
+        X_next : ndarray of shape (n_samples, n_pixels)
             Row i is what is expected after row i, within the range of values seen in `fit`.
         """
         check_is_fitted(self)
@@ -229,11 +229,11 @@ class NextFramePredictor(BaseEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (n_frames, n_pixels)
+        X : array-like of shape (n_samples, n_pixels)
             In the order of time.
         n_steps : int
             How many to predict.
-        groups : array-like of shape (n_frames,), default=None
+        groups : array-like of shape (n_samples,), default=None
             Which film a frame is of; by default all are of one.
 
         Returns

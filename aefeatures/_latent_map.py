@@ -28,7 +28,7 @@ from aefeatures._pipelines import find_steps, names_out
 from aefeatures._scaling import Scaling
 from aefeatures._targets import Target
 from aefeatures._validation import as_numpy, check_rows, take_samples
-from aefeatures._warnings import warn
+from aefeatures._warnings import takes_old_arguments, warn
 
 # Ten colours times four symbols can be told apart; the rarest of more classes share one.
 _MOST_CLASSES = 40
@@ -45,15 +45,16 @@ _EXACT_ELEMENTS = 500_000
 _LARGE_PAGE_BYTES = 50_000_000
 
 
+@takes_old_arguments(positional=("image_shape", "feature_names", "max_points"))
 def write_latent_map(
     estimator: Any,
     X: Any,
     y: Any = None,
     path: str | os.PathLike[str] = "latent_map.html",
+    *,
     image_shape: Sequence[int] | None = None,
     feature_names: Sequence[Any] | None = None,
     max_points: int = 5000,
-    *,
     title: str | None = None,
     target_name: str | None = None,
 ) -> Path:

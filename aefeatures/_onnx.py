@@ -36,18 +36,21 @@ from aefeatures._persistence import write_atomically
 from aefeatures._pipelines import flat_steps, unwrap
 from aefeatures._validation import check_rows
 from aefeatures._version import __version__
+from aefeatures._warnings import warn
 
 # The oldest that PyTorch's exporter writes without a conversion, read by runtimes since 2023.
 _OPSET = 18
 _OPSET_ML = 3
 _IR_VERSION = 8
 
-# Input and output of the model of a part.
+# Input and outputs of the model of a part.
 _NAMES = {
-    "encoder": ("X", "codes"),
-    "decoder": ("codes", "reconstruction"),
-    "reconstruct": ("X", "reconstruction"),
+    "encoder": ("X", ["codes"]),
+    "decoder": ("codes", ["reconstruction"]),
+    "autoencoder": ("X", ["codes", "reconstruction"]),
 }
+# Its earlier spelling, with one output.
+_DEPRECATED_NAMES = {"reconstruct": ("X", ["reconstruction"])}
 
 # What onnxruntime computes in float32 alone on a CPU. (Sigmoid is one where a product follows it,
 # as in "silu", which onnxruntime 1.20 to 1.23 make one operation of.)
@@ -107,18 +110,18 @@ def register_onnx_converters() -> None:
 def to_onnx(
     estimator: Any,
     path: str | os.PathLike[str],
-    part: Literal["encoder", "decoder", "reconstruct"] = "encoder",
+    part: Literal["encoder", "decoder", "autoencoder"] = "encoder",
     *,
     X: Any = None,
 ) -> None:
     """Write a fitted transformer, one of its parts, or a whole pipeline to an ONNX file.
 
-    The model of a transformer has one input and one output: "X" and "codes" of the encoder,
-    "codes" and "reconstruction" of the decoder, "X" and "reconstruction" of both together. That of
-    a pipeline has what `skl2onnx.to_onnx` gives it: of a classifier "label" and "probabilities", a
-    matrix. It takes any number of rows. The opset is 18, with 3 of "ai.onnx.ml", the version of
-    the format (IR) 8. The metadata hold the versions of the libraries and, in JSON, the names of
-    the columns.
+    The model of an encoder has the input "X" and the output "codes", that of a decoder the input
+    "codes" and the output "reconstruction". The model of the whole autoencoder has the input "X"
+    and both outputs, "codes" and "reconstruction". That of a pipeline has what `skl2onnx.to_onnx`
+    gives it: of a classifier "label" and "probabilities", a matrix. A model takes any number of
+    rows. The opset is 18, with 3 of "ai.onnx.ml", the version of the format (IR) 8. The metadata
+    hold the versions of the libraries and, in JSON, the names of the columns.
 
     The file is written last, and whole: not if the estimator cannot be converted, or if
     onnxruntime, where it is installed, cannot open the model.
@@ -131,9 +134,13 @@ def to_onnx(
         `predict`.
     path : str or path-like
         The file to write. An existing one is replaced.
-    part : {"encoder", "decoder", "reconstruct"}, default="encoder"
-        What of a transformer: `transform`, `inverse_transform` or `reconstruct`. A pipeline is
-        always converted as a whole.
+    part : {"encoder", "decoder", "autoencoder"}, default="encoder"
+        The part of a transformer, as in `AutoencoderTransformer.to_module`. "encoder" computes
+        what `transform` returns, "decoder" what `inverse_transform` returns, and "autoencoder" what
+        `transform` and `reconstruct` return. A pipeline is always converted as a whole.
+
+        .. deprecated:: 0.1
+           "reconstruct", the autoencoder without the output "codes". Use "autoencoder".
     X : array-like or DataFrame of shape (n_samples, n_features), default=None
         Some rows, one is enough, of the kind that the model will be given: it takes the types of
         their columns. The model of a pipeline has an input for each column of a frame of pandas
@@ -180,11 +187,17 @@ def to_onnx(
     (1797, 3)
     """
     onnx = _import("onnx")
-    if part not in _NAMES:
+    if part not in _NAMES and part not in _DEPRECATED_NAMES:
         raise ValueError(f"part must be one of {', '.join(map(repr, _NAMES))}, got {part!r}.")
     estimator = unwrap(estimator)
     check_is_fitted(estimator)
     if isinstance(estimator, AutoencoderTransformer):
+        if part in _DEPRECATED_NAMES:
+            warn(
+                f"part={part!r} is deprecated, and will be an error in a later version. Use "
+                "part='autoencoder', whose model has the outputs 'codes' and 'reconstruction'.",
+                FutureWarning,
+            )
         dtype = np.float32 if X is None else check_rows(estimator, X, reset=False).dtype
         model = _export(estimator, part, np.dtype(dtype))
     elif part != "encoder":
@@ -645,10 +658,10 @@ def _export(
         module = _Cast(module, dtype_of_results)
     n_columns = transformer._n_features_out if part == "decoder" else transformer.n_features_in_
     rows = (torch.from_numpy(np.zeros((2, n_columns), dtype)),)
-    source, result = _NAMES[part]
+    source, results = {**_NAMES, **_DEPRECATED_NAMES}[part]
     settings: dict[str, Any] = {
         "input_names": [source],
-        "output_names": [result],
+        "output_names": results,
         "opset_version": _OPSET,
     }
     apart = unaffected(transformer._seed, transformer._network)
@@ -660,7 +673,7 @@ def _export(
             model = program.model_proto
         else:  # its predecessor, which needs no onnxscript
             file: Any = BytesIO()
-            settings["dynamic_axes"] = {name: {0: "n"} for name in (source, result)}
+            settings["dynamic_axes"] = {name: {0: "n"} for name in (source, *results)}
             torch.onnx.export(module, rows, file, **settings)
             model = onnx.load_from_string(file.getvalue())
     _leave_out_notes(model)
@@ -694,8 +707,11 @@ class _Cast(nn.Module):
         self.module = module
         self.dtype = dtype
 
-    def forward(self, X: torch.Tensor) -> torch.Tensor:
-        return self.module(X).to(self.dtype)
+    def forward(self, X: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, ...]:
+        results = self.module(X)
+        if isinstance(results, tuple):  # of an autoencoder
+            return tuple(result.to(self.dtype) for result in results)
+        return results.to(self.dtype)
 
 
 def _leave_out_notes(model: Any) -> None:

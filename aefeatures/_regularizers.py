@@ -24,6 +24,7 @@ from aefeatures._labels import TASKS, Labels, is_auto, minus_ones, split_labels
 from aefeatures._losses import RowLoss
 from aefeatures._neighbors import neighbor_graph, principal_axes
 from aefeatures._networks import n_components_of, plain, resolve_image_shape, uninitialized
+from aefeatures._warnings import takes_old_arguments
 
 # The most that an image is turned by, in radians, sheared, stretched in width and height, and
 # shifted to the sides and down, in halves of its size.
@@ -323,10 +324,12 @@ class Denoising(_TakesTransform):
     (1797, 10)
     """
 
+    @takes_old_arguments(positional=("image_shape",))
     def __init__(
         self,
         noise: str | Callable[[torch.Tensor], torch.Tensor] = "masking",
         amount: float = 0.25,
+        *,
         image_shape: Sequence[int] | None = None,
     ) -> None:
         self.noise = noise
@@ -696,11 +699,13 @@ class NeighborPreserving(_TakesTransform):
     max_epochs = 200  # a few rows, pulled together time and again, only get learned by heart
     n_principal_components = 64
 
+    @takes_old_arguments(positional=("image_shape",))
     def __init__(
         self,
         n_neighbors: int = 5,
         weight: float = 0.5,
         transform: str | Callable[[torch.Tensor], torch.Tensor] | None = None,
+        *,
         image_shape: Sequence[int] | None = None,
     ) -> None:
         self.n_neighbors = n_neighbors

@@ -399,19 +399,19 @@ def _check_dataset(estimator: Any, X: Any, *, reset: bool, min_rows: int) -> Any
     return X
 
 
-def check_codes(Z: Any, n_components: int, estimator: Any) -> np.ndarray:
-    """Return Z as a finite matrix of codes."""
-    if np.ma.is_masked(Z):
-        raise ValueError("Z has masked values, but every number of a code is needed.")
-    Z = _as_numbers(Z)
+def check_codes(X: Any, n_components: int, estimator: Any) -> np.ndarray:
+    """Return X as a finite matrix of codes."""
+    if np.ma.is_masked(X):
+        raise ValueError("X has masked values, but every number of a code is needed.")
+    X = _as_numbers(X)
     dtypes: list[Any] = [np.float64, np.float32]
-    if getattr(getattr(Z, "dtype", None), "itemsize", 0) == 4 and Z.dtype.kind == "f":
+    if getattr(getattr(X, "dtype", None), "itemsize", 0) == 4 and X.dtype.kind == "f":
         dtypes.reverse()  # of another order of bytes
     with _no_warnings_of_sums():
-        codes: np.ndarray = check_array(Z, dtype=dtypes, estimator=estimator)
+        codes: np.ndarray = check_array(X, dtype=dtypes, estimator=estimator)
     if codes.shape[1] != n_components:
         raise ValueError(
-            f"Z has {codes.shape[1]} columns, but {type(estimator).__name__} has codes of "
+            f"X has {codes.shape[1]} columns, but {type(estimator).__name__} has codes of "
             f"{n_components} components."
         )
     return codes

@@ -1,4 +1,4 @@
-"""Warnings that show the line of the caller, and arguments that are still taken in an old form."""
+"""Warnings that show the line of the caller; arguments that are still taken in an old form."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from typing import Any, ParamSpec, TypeVar
 P = ParamSpec("P")
 T = TypeVar("T")
 
-# Packages whose frames stand between the code that uses this library and the code that warns:
-# decorators, pipelines, searches and context managers.
+# Modules whose lines tell a user nothing: they hold the decorators, pipelines, searches and context
+# managers that stand between the user's code and the code that warns.
 _BETWEEN = {"aefeatures", "contextlib", "imblearn", "joblib", "sklearn"}
 
 
 def warn(message: str, category: type[Warning] = UserWarning) -> None:
-    """Warn at the line outside of this library, and of those that call it, that led here.
+    """Warn, and show the line of the code that called this library.
 
-    In a worker of a search there may be no such line. Then the line that started the thread or
-    process is shown.
+    The line is the innermost one outside of this library, scikit-learn and the like. A worker
+    of a search has no such line; there the outermost line is shown.
     """
     warnings.warn(message, category, stacklevel=_caller_level())
 
@@ -38,7 +38,7 @@ def _caller_level() -> int:
 
 def _package(names: Mapping[str, Any]) -> str:
     """Return the package of the code that has these global names."""
-    # Code that is run by `exec` may have none.
+    # Code that `exec` runs may have no name.
     return str(names.get("__name__")).partition(".")[0]
 
 
@@ -75,7 +75,7 @@ def takes_old_arguments(
                     "position is deprecated, and will be an error in a later version.",
                     FutureWarning,
                 )
-            for old in new_names.keys() & kwargs.keys():
+            for old in [each for each in new_names if each in kwargs]:
                 named[new_names[old]] = kwargs.pop(old)
                 warn(
                     f"{old!r} was renamed to {new_names[old]!r} in {name}. Pass "

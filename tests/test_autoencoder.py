@@ -1,3 +1,4 @@
+import inspect
 import os
 import pickle
 import random
@@ -28,7 +29,14 @@ from sklearn.svm import SVC
 import aefeatures._batches
 import aefeatures._device
 import aefeatures._training
-from aefeatures import AutoencoderGenerator, AutoencoderTransformer, ConvNetwork, DenseNetwork
+from aefeatures import (
+    AutoencoderGenerator,
+    AutoencoderTransformer,
+    ConvNetwork,
+    DenseNetwork,
+    NeighborPreserving,
+    Variational,
+)
 
 
 def quick(**params):
@@ -118,6 +126,53 @@ def test_presets_train_and_share_nothing(digits, name):
     for parameter in ("regularizer", "network"):
         value = getattr(transformer, parameter)
         assert value in (None, "auto") or value is not getattr(other, parameter)
+
+
+@pytest.mark.parametrize(
+    ("preset", "params"),
+    [
+        ("images", {"network__image_shape": (28, 28)}),
+        ("images", {"network__channels": (4,), "network__kernel_size": 5, "n_components": 7}),
+        ("neighbors", {"regularizer__weight": 0.25, "regularizer__n_neighbors": 9}),
+        ("neighbors", {"regularizer__n_neighbors": 3, "regularizer": NeighborPreserving(7)}),
+        ("lecture", {"network__activation": "relu", "network": ConvNetwork()}),
+        ("classes", {"regularizer__beta": 2.0, "regularizer": Variational(), "batch_size": 8}),
+        ("tabular", {"n_components": 2}),
+    ],
+)
+def test_presets_take_nested_names_as_set_params(preset, params):
+    before = repr(AutoencoderTransformer.from_preset(preset).get_params())
+    given = AutoencoderTransformer.from_preset(preset, **params)
+    expected = AutoencoderTransformer.from_preset(preset).set_params(**params)
+    assert repr(given.get_params()) == repr(expected.get_params())
+    for name in params:
+        if "__" in name:
+            assert given.get_params()[name] == params[name]
+    assert repr(AutoencoderTransformer.from_preset(preset).get_params()) == before
+
+
+def test_a_preset_with_nested_names_trains(digits):
+    X = digits[0][:, :60]
+    params = {"network__image_shape": (6, 10), "network__channels": (4,), "max_epochs": 5}
+    transformer = AutoencoderTransformer.from_preset("images", **params)
+    assert transformer.fit_transform(X).shape == (len(X), 3)
+
+
+@pytest.mark.parametrize(
+    ("preset", "params", "text"),
+    [
+        ("classes", {"regularizer__weight": 1.0}, r"regularizer is \[Supervised\(.*nested names"),
+        ("tabular", {"regularizer__weight": 1.0}, r"regularizer is 'auto', which has no nested n"),
+        ("lecture", {"network__image_shape": (8, 8)}, "network is None, which has no nested name"),
+        ("images", {"regularizer": ["sparse"], "regularizer__weight": 1}, r"is \['sparse'\], whi"),
+        ("images", {"network__shape": (8, 8)}, "Invalid parameter 'shape' for estimator ConvNet"),
+        ("images", {"shape": (8, 8)}, "Invalid parameter 'shape' for estimator AutoencoderTrans"),
+        ("images", {"net__shape": (8, 8)}, "Invalid parameter 'net' for estimator AutoencoderTr"),
+    ],
+)
+def test_unknown_names_of_presets(preset, params, text):
+    with pytest.raises(ValueError, match=text):
+        AutoencoderTransformer.from_preset(preset, **params)
 
 
 @pytest.mark.parametrize("load", [load_wine, load_breast_cancer, load_digits])
@@ -544,6 +599,25 @@ def test_transform_of_a_row_does_not_depend_on_its_company(fitted, digits):
     together = fitted.transform(X)
     alone = np.vstack([fitted.transform(X[i : i + 1]) for i in range(20)])
     np.testing.assert_allclose(together[:20], alone, rtol=1e-9)
+
+
+def test_inverse_transform_has_the_parameter_of_scikit_learn(fitted, digits):
+    codes = fitted.transform(digits[1])
+    expected = fitted.inverse_transform(codes)
+    np.testing.assert_array_equal(fitted.inverse_transform(X=codes), expected)
+    with pytest.warns(FutureWarning, match="'Z' was renamed to 'X' in .*inverse_transform") as c:
+        rows = fitted.inverse_transform(Z=codes)
+    assert [each.filename for each in c] == [__file__]
+    np.testing.assert_array_equal(rows, expected)
+    parameters = {
+        kind: list(inspect.signature(kind.inverse_transform).parameters)
+        for kind in (AutoencoderTransformer, PCA)
+    }
+    assert parameters[AutoencoderTransformer] == parameters[PCA] == ["self", "X"]
+    # scikit-learn takes parameters other than X for metadata to route.
+    assert not hasattr(AutoencoderTransformer, "set_inverse_transform_request")
+    with pytest.raises(TypeError, match="missing 1 required positional argument: 'X'"):
+        fitted.inverse_transform()
 
 
 def test_reconstruct_is_inverse_transform_of_transform(fitted, digits):

@@ -386,6 +386,29 @@ def test_large_pages_are_pointed_out(fitted, digits, tmp_path, monkeypatch):
     with pytest.warns(UserWarning, match=r"MB large. Lower max_points \(now 20\)"):
         write_latent_map(fitted, digits[1], path=tmp_path / "page.html", max_points=20)
 
+    with pytest.warns(UserWarning, match="MB large") as caught:
+        write_latent_map(fitted, digits[1], path=tmp_path / "page.html", max_points=20)
+    assert caught[0].filename == __file__
+
+
+@pytest.mark.parametrize(
+    ("names", "values"),
+    [
+        (["image_shape"], [(8, 8)]),
+        (["image_shape", "feature_names"], [None, [f"x{i}" for i in range(64)]]),
+        (["image_shape", "feature_names", "max_points"], [(8, 8), None, 10]),
+    ],
+)
+def test_arguments_by_position_are_deprecated(fitted, digits, tmp_path, names, values):
+    X, y = digits[1][:30], digits[3][:30]
+    by_name = dict(zip(names, values, strict=True))
+    expected = write_latent_map(fitted, X, y, tmp_path / "new.html", **by_name).read_bytes()
+    text = r"=\.\.\., ".join(names)
+    with pytest.warns(FutureWarning, match=rf"Pass {text}=\.\.\. to write_latent_map by") as caught:
+        page = write_latent_map(fitted, X, y, tmp_path / "old.html", *values)
+    assert [each.filename for each in caught] == [__file__]
+    assert page.read_bytes() == expected
+
 
 @pytest.mark.slow
 @pytest.mark.parametrize("preset", ["lecture", "neighbors"])

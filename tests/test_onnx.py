@@ -153,7 +153,8 @@ def test_columns_without_information(tmp_path, scaling):
     new[:, 2], new[:, 5] = 7, 7
     (codes,) = run(written(transformer, tmp_path, "encoder", X=X[:1]), new)
     np.testing.assert_allclose(codes, transformer.transform(X), atol=1e-5)
-    (rows,) = run(written(transformer, tmp_path, "reconstruct", X=X[:1]), new)
+    codes, rows = run(written(transformer, tmp_path, "autoencoder", X=X[:1]), new)
+    np.testing.assert_allclose(codes, transformer.transform(X), atol=1e-5)
     np.testing.assert_allclose(rows, transformer.reconstruct(X), atol=1e-5)
     assert (rows[:, 2] == 2.5).all()
     assert np.isnan(rows[:, 5]).all()
@@ -175,14 +176,14 @@ def test_parts_give_what_the_methods_give(network, digits, tmp_path, dtype):
     expected = {
         "encoder": (X_test, codes),
         "decoder": (codes, transformer.inverse_transform(codes)),
-        "reconstruct": (X_test, transformer.reconstruct(X_test)),
+        "autoencoder": (X_test, codes, transformer.reconstruct(X_test)),
     }
-    for part, (given, result) in expected.items():
+    for part, (given, *results) in expected.items():
         model = written(transformer, tmp_path, part, X=X[:1])
         for n in (len(given), 1):
-            (got,) = run(model, given[:n])
-            assert got.dtype == dtype
-            assert abs(got - result[:n]).max() <= 1e-5 * abs(result).max()
+            for got, result in zip(run(model, given[:n]), results, strict=True):
+                assert got.dtype == dtype
+                assert abs(got - result[:n]).max() <= 1e-5 * abs(result).max()
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -519,9 +520,10 @@ def test_parts_of_a_frozen_transformer_and_of_a_search(table, tmp_path):
     X = table[0][["d", "f", "t"]].to_numpy()
     search = GridSearchCV(quick(), {"n_components": [1, 2]}, cv=2).fit(X)
     for estimator in (FrozenEstimator(quick().fit(X)), search, FrozenEstimator(search)):
-        (result,) = run(written(estimator, tmp_path, "reconstruct", X=X), X)
-        expected = getattr(estimator, "best_estimator_", estimator).reconstruct(X)
-        np.testing.assert_allclose(result, expected, rtol=1e-6)
+        codes, rows = run(written(estimator, tmp_path, "autoencoder", X=X), X)
+        transformer = getattr(estimator, "best_estimator_", estimator)
+        np.testing.assert_allclose(codes, transformer.transform(X), rtol=1e-6)
+        np.testing.assert_allclose(rows, transformer.reconstruct(X), rtol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", [np.int8, np.int16, np.int32, np.uint8, np.uint32, bool, str])
@@ -644,6 +646,34 @@ def test_what_a_model_says_of_itself(fitted, digits, tmp_path):
     assert probabilities.shape[0] == 450
 
 
+def test_parts_have_the_names_of_to_module(fitted, tmp_path):
+    outputs = {
+        "encoder": ["codes"],
+        "decoder": ["reconstruction"],
+        "autoencoder": ["codes", "reconstruction"],
+    }
+    for part, names in outputs.items():
+        fitted.to_module(part)
+        model = onnx.load_from_string(written(fitted, tmp_path, part=part))
+        assert [each.name for each in model.graph.output] == names
+        properties = {each.key: each.value for each in model.metadata_props}
+        assert properties["part"] == part
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_reconstruct_is_a_deprecated_part(fitted, digits, tmp_path, dtype):
+    X = digits[1].astype(dtype)
+    path = tmp_path / "old.onnx"
+    with pytest.warns(FutureWarning, match="'reconstruct' is deprecated.*part='autoencoder'") as c:
+        to_onnx(fitted, path, "reconstruct", X=X)
+    assert [each.filename for each in c] == [__file__]
+    session = onnxruntime.InferenceSession(path)
+    assert [each.name for each in session.get_outputs()] == ["reconstruction"]
+    (rows,) = session.run(None, {"X": X})
+    _, expected = run(written(fitted, tmp_path, "autoencoder", X=X), X)
+    np.testing.assert_array_equal(rows, expected)
+
+
 def test_a_model_does_not_depend_on_the_callers_autocast(fitted, tmp_path):
     paths = [tmp_path / "plain.onnx", tmp_path / "autocast.onnx"]
     to_onnx(fitted, paths[0])
@@ -663,10 +693,11 @@ def test_side_by_side_in_threads(fitted, tmp_path):
 
 def test_what_cannot_be_converted(fitted, digits, tmp_path):
     path = tmp_path / "model.onnx"
-    with pytest.raises(ValueError, match="part must be one of 'encoder', 'decoder', 'reconstruct'"):
-        to_onnx(fitted, path, "autoencoder")
-    with pytest.raises(ValueError, match="part='decoder' is one of an AutoencoderTransformer"):
-        to_onnx(make_pipeline(fitted), path, "decoder")
+    with pytest.raises(ValueError, match="part must be one of 'encoder', 'decoder', 'autoencoder'"):
+        to_onnx(fitted, path, "codes")
+    for part in ("decoder", "autoencoder", "reconstruct"):
+        with pytest.raises(ValueError, match=f"part='{part}' is one of an AutoencoderTransformer"):
+            to_onnx(make_pipeline(fitted), path, part)
     with pytest.raises(NotFittedError, match="is not fitted yet"):
         to_onnx(AutoencoderTransformer(), path)
     with pytest.raises(ValueError, match="X has 3 features, but AutoencoderTransformer"):
@@ -752,7 +783,7 @@ class Constant(nn.Module):
 
 @pytest.mark.filterwarnings("ignore:.*learned nothing")
 @pytest.mark.parametrize("encoder", [lambda n, k: Recurrent(k), Constant])
-@pytest.mark.parametrize("part", ["encoder", "reconstruct"])
+@pytest.mark.parametrize("part", ["encoder", "autoencoder"])
 def test_networks_of_ones_own_keep_their_precision(tmp_path, encoder, part):
     X = np.random.default_rng(0).random((40, 5))
     X[0, 0] = np.nan
@@ -760,7 +791,9 @@ def test_networks_of_ones_own_keep_their_precision(tmp_path, encoder, part):
     transformer = AutoencoderTransformer(2, network=network, max_epochs=2, random_state=0).fit(X)
     to_onnx(transformer, tmp_path / "model.onnx", part=part, X=X)
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
-    (result,) = session.run(None, {session.get_inputs()[0].name: X})
-    expected = transformer.transform(X) if part == "encoder" else transformer.reconstruct(X)
-    assert result.dtype == expected.dtype == np.float64
-    np.testing.assert_allclose(result, expected, rtol=1e-4, atol=1e-5)
+    results = session.run(None, {session.get_inputs()[0].name: X})
+    assert len(results) == (1 if part == "encoder" else 2)
+    expected = (transformer.transform(X), transformer.reconstruct(X))
+    for got, result in zip(results, expected, strict=False):
+        assert got.dtype == result.dtype == np.float64
+        np.testing.assert_allclose(got, result, rtol=1e-4, atol=1e-5)

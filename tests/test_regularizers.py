@@ -1,3 +1,4 @@
+import inspect
 import pickle
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
@@ -222,6 +223,28 @@ def test_lists_combine(digits):
 def test_bad_regularizers_are_refused(digits, regularizer, error, message):
     with pytest.raises(error, match=message):
         quick(regularizer).fit(digits[0][:50])
+
+
+@pytest.mark.parametrize(
+    ("kind", "args"),
+    [
+        (Denoising, ("gaussian", 0.3)),
+        (NeighborPreserving, (5, 0.25, "affine")),
+    ],
+)
+def test_image_shape_by_position_is_deprecated(kind, args):
+    expected = kind(*args, image_shape=(4, 5))
+    with pytest.warns(
+        FutureWarning, match=rf"Pass image_shape=\.\.\. to {kind.__name__} by ke"
+    ) as c:
+        regularizer = kind(*args, (4, 5))
+    assert [each.filename for each in c] == [__file__]
+    assert regularizer.get_params() == expected.get_params()
+    assert clone(regularizer).get_params() == expected.get_params()
+    parameter = inspect.signature(kind).parameters["image_shape"]
+    assert parameter.kind is parameter.KEYWORD_ONLY
+    with pytest.raises(TypeError, match="positional arguments but"):
+        kind(*args, (4, 5), None)
 
 
 def test_nested_parameters_can_be_searched(digits):

@@ -141,7 +141,7 @@ def test_bce_needs_a_bounded_range(scaling):
 def test_codes_of_the_wrong_width():
     transformer = quick().fit(X)
     with pytest.raises(
-        ValueError, match="Z has 2 columns, but AutoencoderTransformer has codes of 3"
+        ValueError, match="X has 2 columns, but AutoencoderTransformer has codes of 3"
     ):
         transformer.inverse_transform(np.zeros((4, 2)))
 
@@ -170,7 +170,7 @@ def test_masked_numbers_among_objects_are_missing():
 def test_masked_codes_are_refused():
     transformer = quick().fit(X)
     codes = np.ma.masked_less(transformer.transform(X), 0)
-    with pytest.raises(ValueError, match="Z has masked values, but every number of a code is"):
+    with pytest.raises(ValueError, match="X has masked values, but every number of a code is"):
         transformer.inverse_transform(codes)
 
 
