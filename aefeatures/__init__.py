@@ -4,7 +4,6 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from aefeatures._autoencoder import AutoencoderTransformer
-from aefeatures._batches import RowView
 from aefeatures._checkpoint import Checkpoint
 from aefeatures._components import ComponentsDisplay
 from aefeatures._displays import LatentSpaceDisplay, LossCurveDisplay
@@ -26,6 +25,7 @@ from aefeatures._regularizers import (
     Supervised,
     Variational,
 )
+from aefeatures._sources import RowView
 from aefeatures._version import __version__ as __version__
 from aefeatures._vision import load_images
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 import os
-import re
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
+from numbers import Integral, Real
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -19,116 +19,109 @@ from sklearn.base import (
     clone,
 )
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.model_selection import train_test_split
-from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
-from aefeatures._batches import (
-    Batches,
-    Rows,
-    StreamedBatches,
-    batch_size_of,
-    has_missing,
-    map_chunks,
-    rows_with_values,
-    to_tensor,
-    work_dtype,
-)
 from aefeatures._callbacks import FitTask
-from aefeatures._checkpoint import Checkpoint, FitFile, digest, digest_of_rows
-from aefeatures._device import (
-    PRECISIONS,
-    PublicModule,
-    from_arrays,
-    place,
-    place_guest,
-    placed_before,
-    resolve_device,
-    resolve_saved_device,
-    to_arrays,
+from aefeatures._checkpoint import Checkpoint, FitFile
+from aefeatures._checks import (
+    check_array_library,
+    check_codes,
+    check_rows,
+    check_rows_and_labels,
+    in_columns_of_fit,
+    like,
+    name_of_array_library,
 )
-from aefeatures._distributed import ALONE, Ranks, current_ranks
-from aefeatures._global_state import (
-    RandomState,
-    global_seed,
-    is_ours,
-    random_state_for,
-    seed_beside,
-    unaffected,
-    without_autocast,
+from aefeatures._device import PRECISIONS, note_given_out, resolve_device, resolve_saved_device
+from aefeatures._digests import digest_of_rows, in_short
+from aefeatures._distributed import Ranks, current_ranks
+from aefeatures._fitting import (
+    Data,
+    Fit,
+    Memory,
+    Trained,
+    auto_regularizers,
+    build,
+    check_same_on_ranks,
+    draw_seed,
+    go_on,
+    look_at,
+    resolve_max_epochs,
+    row_batches,
+    scale,
+    seeded_rng,
+    split,
+    training_batches,
 )
-from aefeatures._labels import is_auto, keep_groups
-from aefeatures._losses import RowLoss, leave_out_missing, resolve_loss
-from aefeatures._neighbors import principal_axes
+from aefeatures._global_state import without_autocast
+from aefeatures._losses import LOSSES
+from aefeatures._model import Model
 from aefeatures._networks import (
-    Autoencoder,
-    BuildSpec,
+    ACTIVATIONS,
+    NORMALIZATIONS,
     ConvNetwork,
-    Cost,
-    Decoder,
     DenseNetwork,
-    Encoder,
     FillMissing,
-    Guest,
     Network,
-    build_network,
-    can_start_as_pca,
-    copied,
-    cost_per_row,
-    is_as_built,
     layer_widths,
     plain,
-    resolve_widths,
-    same_value,
 )
-from aefeatures._optimizer import AdamState
 from aefeatures._persistence import load_model, save_model
 from aefeatures._progress import Progress
 from aefeatures._regularizers import (
     Denoising,
-    NearPCA,
     NeighborPreserving,
     Regularizer,
     Supervised,
-    TrainingData,
     requires_labels,
-    resolve_regularizers,
 )
-from aefeatures._scaling import Scaling, extend_scaling, learn_scaling
-from aefeatures._training import EarlyStopping, TrainingResult, Watcher, diagnose, train
-from aefeatures._validation import (
-    PARAMETER_CONSTRAINTS,
+from aefeatures._scaling import SCALINGS, Scaling
+from aefeatures._sklearn import (
     CallbackSupportMixin,
-    check_array_library,
-    check_codes,
-    check_loss_range,
-    check_rows,
-    check_rows_and_labels,
+    Hidden,
+    Interval,
+    StrOptions,
     fit_context,
-    in_columns_of_fit,
-    like,
-    name_of_array_library,
-    resolve_max_epochs,
-    resolve_principal_components,
     unchanged_on_error,
+    without_running_fit,
 )
+from aefeatures._sources import Source
+from aefeatures._training import SCHEDULES, EarlyStopping, TrainingResult, Watcher
 from aefeatures._warnings import takes_old_arguments, warn
 
-_MODULES = ("encoder_", "decoder_", "_scaling", "_fill")
-_OF_RUNNING_FIT = ("_callback_fit_ctx", "_skl_callbacks_to_teardown")
+# Parameters that a checkpoint does not depend on: without effect on the result, or counted in
+# resolved form.
+_NOT_IN_KEY = ("checkpoint", "device", "random_state", "verbose", "warm_start")
 
-# Parameters that do not change what a fit comes to, or that count by what they came to.
-_NOT_TOLD_APART = ("checkpoint", "device", "random_state", "verbose", "warm_start")
-
-# Deviation of the noise that the default adds to standardized columns.
-_AUTO_NOISE = 0.3
-
-# Characters of a value in an error about ranks.
-_SHOWN = 100
-
-# Parameters that may differ between ranks.
-_OF_A_RANK = ("device", "random_state", "verbose")
+# Checked by scikit-learn's decorator of `fit`.
+_CONSTRAINTS: dict[str, list[Any]] = {
+    "n_components": [Interval(Integral, 1, None, closed="left")],
+    "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
+    "activation": [StrOptions(set(ACTIVATIONS))],
+    "normalization": [None, StrOptions(set(NORMALIZATIONS))],
+    # What is hidden is refused by `build_network`, which says what to pass.
+    "network": [None, Network, callable, Hidden(tuple), Hidden(list)],
+    "scaling": [None, StrOptions(set(SCALINGS))],
+    "loss": [StrOptions(set(LOSSES)), callable],
+    "init": [StrOptions({"auto", "pca", "random"})],
+    "regularizer": [None, str, Regularizer, list, tuple],
+    "learning_rate": [Interval(Real, 0, None, closed="neither")],
+    "learning_rate_schedule": [StrOptions(set(SCHEDULES))],
+    "weight_decay": [Interval(Real, 0, None, closed="left")],
+    "batch_size": [Interval(Integral, 1, None, closed="left")],
+    "max_epochs": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
+    "early_stopping": ["boolean"],
+    "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+    "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
+    "tol": [Interval(Real, 0, None, closed="left")],
+    "warm_start": ["boolean"],
+    "device": [str, torch.device],
+    "precision": [StrOptions(set(PRECISIONS))],
+    "random_state": ["random_state"],
+    "checkpoint": [None, str, os.PathLike, Checkpoint],
+    "verbose": ["verbose"],
+}
 
 PRESETS: dict[str, dict[str, Any]] = {
     "lecture": {
@@ -157,17 +150,21 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
-def _in_short(value: Any) -> tuple[str, str]:
-    """What tells a value from others, and what an error shows of it."""
-    # Where an object is in memory tells nothing of it.
-    text = re.sub(" at 0x[0-9a-fA-F]+", "", repr(value))
-    shown = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
-    if callable(value) and not isinstance(value, BaseEstimator):
-        return text, shown  # what functions close over may be of a rank
-    try:
-        return digest(value), shown
-    except TypeError:  # it has no value, as a lock in it has none
-        return text, shown
+def fitted_model(transformer: AutoencoderTransformer) -> Model:
+    """Return the model of a fitted transformer."""
+    check_is_fitted(transformer)
+    return transformer._model
+
+
+def set_outcome(
+    transformer: AutoencoderTransformer, trained: Trained, max_epochs: int
+) -> AutoencoderTransformer:
+    """Set the attributes of an unfitted transformer as its `fit` would, and return it."""
+    transformer._reset(trained.model)
+    transformer._store(trained)
+    transformer.max_epochs_ = max_epochs
+    transformer.device_ = resolve_saved_device(transformer.device)
+    return transformer
 
 
 class AutoencoderTransformer(
@@ -398,10 +395,8 @@ class AutoencoderTransformer(
     (450, 3)
     """
 
-    _parameter_constraints: ClassVar[dict[str, list[Any]]] = PARAMETER_CONSTRAINTS
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = _CONSTRAINTS
 
-    encoder_ = PublicModule()
-    decoder_ = PublicModule()
     hidden_layer_sizes_: tuple[int, ...]
     n_features_in_: int
     n_iter_: int
@@ -412,20 +407,10 @@ class AutoencoderTransformer(
     validation_loss_curve_: list[float] | None
     best_loss_: float
     device_: torch.device
-    _scaling: Scaling
-    _fill: Any  # a FillMissing
-    _learns_missing: bool
-    _fitted_library: str | None = None  # of arrays that are not NumPy's
-    _built_from: dict[str, Any]  # what the network was built from, for training on
-    _network: Any  # what built it: a Network, whose parameters are its own, or a callable
-    _fitted_loss: str | RowLoss
-    _seed: int
-    _rng: np.random.Generator
-    # Kinds of the last training's regularizers and what they trained along.
     task_: str | None
-    _heads: list[tuple[type[Regularizer], nn.Module | None]]
-    _optimizer_state: AdamState | None
-    _cost: Cost
+    _model: Model
+    _memory: Memory
+    _fitted_library: str | None = None  # of arrays that are not NumPy's
 
     def __init__(
         self,
@@ -535,7 +520,7 @@ class AutoencoderTransformer(
             if not hasattr(holder, "set_params"):
                 raise ValueError(
                     f"There is no parameter {nested!r} in the preset {name!r}: {outer} is "
-                    f"{_in_short(holder)[1]}, which has no nested names. Give {outer} as a whole."
+                    f"{in_short(holder)[1]}, which has no nested names. Give {outer} as a whole."
                 )
         return transformer.set_params(**params)
 
@@ -587,56 +572,48 @@ class AutoencoderTransformer(
             columns, or all rows have the same code.
         """
         given = plain(self)
-        resume = given.warm_start and "encoder_" in self.__dict__
+        resume = given.warm_start and "_model" in self.__dict__
         task = FitTask(self, X, y)
-        ranks = current_ranks()
-        with self._fitting(), ranks.together(), ExitStack() as closing:
-            self._fitted_library = name_of_array_library(X)
-            X, y = self._check(X, y, resume, ranks)
-            missing = has_missing(X)
-            known = self._known_rows(X, missing, ranks)
-            self._start(X, resume, ranks, rows=known)
-            checkpoint = None
-            if self.checkpoint is not None:
-                checkpoint = closing.enter_context(self._open_checkpoint(X, y, resume))
-                if self.random_state is None and not resume:
-                    self._start_network(X, checkpoint.seed, rows=known)
-            self._optimizer_state = None
-            train_rows, validation_rows = self._split(X.shape[0], y, known, ranks)
-            counts = ranks.gather(X.shape[0] if train_rows is None else len(train_rows))
-            batches = self._make_training_batches(X, train_rows, counts, ranks)
+        with self._fitting(), current_ranks().together(), ExitStack() as closing:
+            data, given = self._look_at(X, y, resume)
+            model, memory, checkpoint = self._start(given, data, resume, closing)
+            memory = replace(memory, optimizer_state=None)
+            training, validation = split(given, data, model.seed)
+            batches, n_rows = training_batches(given, model, self.device_, data, training)
             early_stopping = None
-            if validation_rows is not None:
-                validation = self._make_batches(X, validation_rows)
-                early_stopping = EarlyStopping(validation, given.n_iter_no_change, given.tol)
+            if validation is not None:
+                rows = row_batches(given, model.scaling, self.device_, data, validation)
+                early_stopping = EarlyStopping(rows, given.n_iter_no_change, given.tol)
             self.max_epochs_ = resolve_max_epochs(
                 given.max_epochs,
-                sum(counts),
-                given.batch_size * ranks.size,
-                self._resolve_regularizers(),
+                n_rows,
+                given.batch_size * data.ranks.size,
+                auto_regularizers(given, model),
             )
             task.begin(self.max_epochs_)
-            autoencoder, loss, result = self._train(
-                any(ranks.gather(missing)),
-                y,
+            trained = Fit(
+                given,
+                model,
+                memory,
                 batches,
-                ranks,
-                rows=train_rows,
-                task=task,
-                checkpoint=checkpoint,
-                max_epochs=self.max_epochs_,
-                schedule=self.learning_rate_schedule,
+                self.device_,
+                self.max_epochs_,
+                schedule=given.learning_rate_schedule,
+                missing=data.survey.missing,
+                y=data.y,
+                rows=training,
                 early_stopping=early_stopping,
-            )
-            with global_seed(self._seed, self._network, self.loss):
-                nothing_learned = diagnose(autoencoder, batches, loss, ranks)
-            self._store(autoencoder, result)
+                watchers=partial(self._watchers, n_rows, data.ranks, task, checkpoint),
+                ranks=data.ranks,
+            ).run(diagnosed=True)
+            self._store(trained)
+            self._memory.optimizer_state = None  # moments go from one `partial_fit` to the next
             task.end()
-        if nothing_learned:
+        if trained.nothing_learned:
             warn(
-                f"{type(self).__name__} learned nothing: {nothing_learned}. Change max_epochs "
-                f"(now {self.max_epochs_}), learning_rate (now {self.learning_rate:g}) or "
-                f"scaling (now {self.scaling!r}).",
+                f"{type(self).__name__} learned nothing: {trained.nothing_learned}. Change "
+                f"max_epochs (now {self.max_epochs_}), learning_rate (now {self.learning_rate:g}) "
+                f"or scaling (now {self.scaling!r}).",
                 ConvergenceWarning,
             )
         return self
@@ -678,27 +655,26 @@ class AutoencoderTransformer(
         >>> transformer.n_iter_
         3
         """
-        resume = "encoder_" in self.__dict__
-        ranks = current_ranks()
-        with self._fitting(), ranks.together():
-            self._fitted_library = name_of_array_library(X)
-            X, y = self._check(X, y, resume, ranks)
-            missing = has_missing(X)
-            known = self._known_rows(X, missing, ranks)
-            self._start(X, resume, ranks, rows=known)
-            counts = ranks.gather(X.shape[0] if known is None else len(known))
-            batches = self._make_training_batches(X, known, counts, ranks)
-            autoencoder, _, result = self._train(
-                any(ranks.gather(missing)),
-                y,
-                batches,
-                ranks,
-                rows=known,
-                max_epochs=1,
-                optimizer_state=self._optimizer_state,
+        resume = "_model" in self.__dict__
+        with self._fitting(), current_ranks().together():
+            data, given = self._look_at(X, y, resume)
+            model, memory, _ = self._start(given, data, resume)
+            batches, n_rows = training_batches(given, model, self.device_, data, data.known)
+            self._store(
+                Fit(
+                    given,
+                    model,
+                    memory,
+                    batches,
+                    self.device_,
+                    max_epochs=1,
+                    missing=data.survey.missing,
+                    y=data.y,
+                    rows=data.known,
+                    watchers=partial(self._watchers, n_rows, data.ranks, None, None),
+                    ranks=data.ranks,
+                ).run()
             )
-            self._store(autoencoder, result)
-            self._optimizer_state = result.optimizer_state
         return self
 
     def transform(self, X: Any) -> np.ndarray:
@@ -714,14 +690,7 @@ class AutoencoderTransformer(
             In float64 for float64 and 32- or 64-bit integer X, otherwise in float32.
         """
         rows = self._check_fitted_rows(X, "transform")
-        encoder = self._placed("encoder_", rows.dtype)
-        inputs = self._scaling.inputs
-        codes = self._map_chunks(
-            lambda chunk: encoder(self._filled(inputs(to_tensor(chunk, self.device_)), chunk)),
-            rows,
-            self._n_features_out,
-        )
-        return like(codes, X)
+        return like(self._model.encode(rows, self.device_), X)
 
     @takes_old_arguments(renamed={"Z": "X"})
     def inverse_transform(self, X: Any) -> np.ndarray:
@@ -740,14 +709,8 @@ class AutoencoderTransformer(
         """
         check_is_fitted(self)
         check_array_library(self, X, self._fitted_library, "inverse_transform")
-        codes = check_codes(X, self._n_features_out, self)
-        decoder = self._placed("decoder_", codes.dtype)
-        rows = self._map_chunks(
-            lambda chunk: self._in_units_of_X(decoder(to_tensor(chunk, self.device_))),
-            codes,
-            self.n_features_in_,
-        )
-        return in_columns_of_fit(self, rows, X)
+        codes = check_codes(X, self._model.n_components, self)
+        return in_columns_of_fit(self, self._model.decode(codes, self.device_), X)
 
     def reconstruct(self, X: Any) -> np.ndarray:
         """Return X as the autoencoder gives it back: an estimate of every entry.
@@ -764,7 +727,7 @@ class AutoencoderTransformer(
             In X's units, in the dtype of `transform`. A frame, and NaN, as of `inverse_transform`.
         """
         rows = self._check_fitted_rows(X, "reconstruct")
-        return in_columns_of_fit(self, self._reconstruct(rows), X)
+        return in_columns_of_fit(self, self._model.reconstruct(rows, self.device_), X)
 
     def score_samples(self, X: Any, *, per_feature: bool | Literal["raw"] = False) -> np.ndarray:
         """Return minus the reconstruction error of the rows of X: higher is more normal.
@@ -812,14 +775,9 @@ class AutoencoderTransformer(
             raise ValueError(f"per_feature must be True, False or 'raw', got {per_feature!r}.")
         rows = self._check_fitted_rows(X, "score_samples")
         if not per_feature:
-            return like(self._score_samples(rows), X)
-
-        def differences(x: torch.Tensor, r: torch.Tensor) -> torch.Tensor:
-            difference = self._scaling.differences(x, r, raw=raw)
-            return -difference.masked_fill(x.isnan(), 0)
-
-        scores = self._map_reconstructed(rows, differences, rows.shape[1])
-        return in_columns_of_fit(self, scores, X)
+            return like(-self._model.row_losses(rows, self.device_), X)
+        errors = self._model.entry_errors(rows, self.device_, raw=raw)
+        return in_columns_of_fit(self, -errors, X)
 
     def score(self, X: Any, y: Any = None) -> float:
         """Return the mean of `score_samples`, for model selection.
@@ -837,7 +795,7 @@ class AutoencoderTransformer(
             with no known value are left out; NaN if there are no others.
         """
         rows = self._check_fitted_rows(X, "score")
-        scores = self._score_samples(rows)
+        scores = -self._model.row_losses(rows, self.device_)
         known = scores[~np.isnan(scores)]
         return float(known.mean(dtype=np.float64)) if len(known) else float("nan")
 
@@ -876,13 +834,7 @@ class AutoencoderTransformer(
         check_is_fitted(self)
         if part not in ("encoder", "decoder", "autoencoder"):
             raise ValueError(f"part must be 'encoder', 'decoder' or 'autoencoder', got {part!r}.")
-        encoder, decoder, scaling, fill = copied(tuple(self.__dict__[name] for name in _MODULES))
-        copies = not self._is_as_built
-        if part == "encoder":
-            return Encoder(encoder, scaling, fill).eval()
-        if part == "decoder":
-            return Decoder(decoder, scaling, copies=copies).eval()
-        return Autoencoder(encoder, decoder, scaling, fill, copies=copies).eval()
+        return self._model.to_module(part)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the fitted transformer to a file that `load` reads, and that holds no code.
@@ -922,7 +874,7 @@ class AutoencoderTransformer(
         True
         """
         check_is_fitted(self)
-        save_model(self, path)
+        save_model(self, self._model, self._memory, path)
 
     @classmethod
     def load(
@@ -955,447 +907,151 @@ class AutoencoderTransformer(
         OSError
             If the file cannot be read.
         """
-        return load_model(cls, path, device, network)
+        estimator, model, memory = load_model(cls, path, device, network)
+        estimator._model, estimator._memory = model, memory
+        return estimator
+
+    @property
+    def encoder_(self) -> nn.Module:
+        """The trained encoder."""
+        return self._given_out("encoder")
+
+    @encoder_.setter
+    def encoder_(self, module: nn.Module) -> None:
+        note_given_out(module)
+        self._model = replace(self._model, encoder=module)
+
+    @property
+    def decoder_(self) -> nn.Module:
+        """The trained decoder."""
+        return self._given_out("decoder")
+
+    @decoder_.setter
+    def decoder_(self, module: nn.Module) -> None:
+        note_given_out(module)
+        self._model = replace(self._model, decoder=module)
+
+    def _given_out(self, part: str) -> nn.Module:
+        if "_model" not in self.__dict__:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute '{part}_'")
+        module: nn.Module = getattr(self._model, part)
+        note_given_out(module)
+        return module
 
     @property
     def _n_features_out(self) -> int:
-        return int(self._built_from["n_components"])
+        return self._model.n_components
 
-    def _check_fitted_rows(self, X: Any, method: str) -> Rows:
+    def _check_fitted_rows(self, X: Any, method: str) -> Source:
         check_is_fitted(self)
         check_array_library(self, X, self._fitted_library, method)
         return check_rows(self, X, reset=False)
 
-    def _placed(self, name: str, dtype: np.dtype) -> Callable[[torch.Tensor], torch.Tensor]:
-        module, work = self.__dict__[name], work_dtype(dtype, self.device_)
-        placed = placed_before(module, self.device_, work)
-        if placed is not None:
-            return placed
-        if is_as_built(self._network, module):
-            return place(module, self.device_, work)
-        return place_guest(module, self.device_)
-
-    def _score_samples(self, X: Rows) -> np.ndarray:
-        loss = leave_out_missing(resolve_loss(self._fitted_loss))
-        return self._map_reconstructed(X, lambda x, r: (-loss(r, x), x.isnan().all(dim=1)), None)
-
-    def _reconstruct(self, X: Rows) -> np.ndarray:
-        return self._map_reconstructed(X, lambda _, r: self._in_units_of_X(r), X.shape[1])
-
-    def _map_reconstructed(
-        self,
-        X: Rows,
-        function: Callable[[torch.Tensor, torch.Tensor], Any],
-        n_columns: int | None,
-    ) -> np.ndarray:
-        """Apply `function` to rows and reconstructions in the network's range."""
-        encoder = self._placed("encoder_", X.dtype)
-        decoder = self._placed("decoder_", X.dtype)
-
-        def on_chunk(rows: Rows) -> Any:
-            unscaled = to_tensor(rows, self.device_)
-            scaled = self._scaling(unscaled)
-            inputs = self._scaling.inputs(unscaled) if self._scaling.has_hidden else scaled
-            reconstruction = decoder(encoder(self._filled(inputs, rows)))
-            return function(self._scaling.targets(scaled), self._scaling.outputs(reconstruction))
-
-        return self._map_chunks(on_chunk, X, n_columns)
-
-    def _map_chunks(
-        self, function: Callable[[Rows], torch.Tensor], X: Rows, n_columns: int | None
-    ) -> np.ndarray:
-        """Do as `map_chunks` with code that may be the caller's own: each call draws the same."""
-        with unaffected(self._seed, self._network, self._fitted_loss):
-            return map_chunks(function, X, n_columns, width=self._cost.width)
-
-    def _filled(self, inputs: torch.Tensor, rows: Rows) -> torch.Tensor:
-        if not (self._scaling.has_unknown or has_missing(rows)):
-            return inputs
-        fill = place(self._fill, self.device_, work_dtype(rows.dtype, self.device_))
-        filled: torch.Tensor = fill(inputs)
-        return filled
-
-    def _in_units_of_X(self, rows: torch.Tensor) -> Any:  # noqa: N802
-        """Rows in the network's range in X's units, and where they are missing."""
-        inverse = self._scaling.inverse(rows)
-        return (inverse, inverse.isnan() & ~rows.isnan()) if self._scaling.has_unknown else inverse
-
-    def _check(self, X: Any, y: Any, resume: bool, ranks: Ranks) -> tuple[Rows, np.ndarray | None]:
-        """Check what a fit is given, also against what the fits of other ranks are."""
-        if ranks.size == 1:
-            return check_rows_and_labels(self, X, y, reset=not resume)
-        if self.checkpoint is not None:
-            raise ValueError(
-                "checkpoint cannot be used within distributed(): it is of one process. Set it to "
-                "None."
-            )
-        X, y = check_rows_and_labels(self, X, y, reset=not resume, min_rows=0)
-        settings: dict[str, Any] = {
-            "number of columns": X.shape[1],
-            "names of columns": list(getattr(self, "feature_names_in_", [])),
-            "start": "from an earlier fit" if resume else "new",
-        }
-        parameters = plain(self).get_params(deep=False)
-        settings |= {name: parameters[name] for name in parameters if name not in _OF_A_RANK}
-        same = {name: _in_short(value) for name, value in settings.items()}
-        if resume:
-            modules = [getattr(self, name) for name in _MODULES]
-            model = digest([modules, self._heads, self._learns_missing])
-            same["model to go on from"] = model, model
-        others = ranks.gather(same)
-        for name in same:
-            keys, shown = zip(*(other.get(name, (None, "None")) for other in others), strict=True)
-            if any(key != keys[0] for key in keys):
-                if len(set(shown)) == 1:  # they differ in what is left out
-                    shown = tuple(
-                        f"{text} (digest {key[:8]})" for text, key in zip(shown, keys, strict=True)
-                    )
-                raise ValueError(
-                    f"All ranks must fit with the same {name}, got by rank: {', '.join(shown)}."
-                )
-        if sum(ranks.gather(X.shape[0])) == 0:
-            raise ValueError("Found no rows on any rank: fit needs at least 1.")
-        return X, y
+    def _look_at(self, X: Any, y: Any, resume: bool) -> tuple[Data, Self]:
+        """Check X and y and read X once; return them, and the parameters as Python's numbers."""
+        ranks = current_ranks()
+        self._fitted_library = name_of_array_library(X)
+        fewest = 1 if ranks.size == 1 else 0
+        rows, y = check_rows_and_labels(self, X, y, reset=not resume, min_rows=fewest)
+        given = plain(self)
+        model, memory = (self._model, self._memory) if resume else (None, None)
+        if ranks.size > 1:
+            check_same_on_ranks(given, rows, ranks, model, memory)
+        return look_at(rows, y, ranks, model), given
 
     def _start(
-        self,
-        X: Rows,
-        resume: bool,
-        ranks: Ranks = ALONE,
-        learned: tuple[Scaling, np.ndarray] | None = None,
-        rows: np.ndarray | None = None,
-    ) -> None:
-        """Set all that a training needs: new, or left by the last one.
+        self, given: Self, data: Data, resume: bool, closing: ExitStack | None = None
+    ) -> tuple[Model, Memory, FitFile | None]:
+        """Return the model and the state that a training starts from, and its checkpoint.
 
-        `rows` are those of X to learn from. Where `learned` has the scaling and the means, X needs
-        no more than a shape.
+        A checkpoint is opened in `closing`, if there is one.
         """
-        self.device_ = resolve_device(self.device)
-        if self.device_.type == "mps" and self.precision == "float64":
-            raise ValueError(
-                "precision='float64' cannot be had with device 'mps'. Use precision='float32' or "
-                "device='cpu'."
-            )
-        self._fitted_loss = self.loss
-        given = plain(self)
-        network = clone(given.network) if isinstance(given.network, Network) else given.network
-        built_from: dict[str, Any] = {
-            "n_components": given.n_components,
-            "hidden_layer_sizes": str(layer_widths("hidden_layer_sizes", self.hidden_layer_sizes)),
-            "activation": given.activation,
-            "normalization": given.normalization,
-            "network": network,
-            "precision": given.precision,
-            "scaling": given.scaling,
-        }
+        self.device_ = resolve_device(given.device)
+        closing = closing if given.checkpoint is not None else None
+        checkpoint = None
         if resume:
-            changed = [
-                name
-                for name, value in built_from.items()
-                if not same_value(value, self._built_from[name])
-            ]
-            if changed:
-                raise ValueError(
-                    f"Training cannot go on: {', '.join(changed)} changed since the last fit. "
-                    "Set it back, or train a new network with warm_start=False and fit."
-                )
-            self._scaling = extend_scaling(self._scaling, X, ranks)
-            check_loss_range(self.loss, self._scaling, self.scaling)
-            self._rng = copy.deepcopy(self._rng)
-            return
-        if self.n_components >= X.shape[1] > 1:  # a single column is what no code compresses
-            warn(
-                f"n_components={self.n_components} is not below the number of columns, "
-                f"{X.shape[1]}: the code is not a compression."
-            )
-        if self.random_state is None:  # scikit-learn would advance NumPy's global generator
-            seed = int(np.random.SeedSequence().generate_state(1)[0])
-        else:
-            seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
-        seed, *_ = ranks.gather(seed)
-        self._scaling, means = learned or learn_scaling(
-            X, self.scaling, ranks, bounded=self.loss == "bce"
-        )
-        if self._scaling.wide and self.device_.type == "mps":
-            raise ValueError(
-                "X has columns so large or so nearly constant that float32, all that device 'mps' "
-                "has, does not hold what they are scaled by. Use device='cpu', or rescale them."
-            )
-        if self._scaling.has_unknown:
-            warn(
-                f"X has no known value in {self._names_of_unknown()}: values of new rows have no "
-                "effect there, and come back as missing (NaN)."
-            )
-        scaled_means = self._scaling(torch.from_numpy(means))
-        self._fill = FillMissing(scaled_means.to(PRECISIONS[self.precision]))
-        check_loss_range(self.loss, self._scaling, self.scaling)
-        self._built_from = built_from
-        if network is None:
-            network = DenseNetwork(
-                given.hidden_layer_sizes,
-                given.activation,
-                given.normalization,
-                resolve_principal_components(
-                    (sum(ranks.gather(X.shape[0])), X.shape[1]),
-                    resolve_regularizers(self.regularizer),
-                ),
-                self._resolve_init(X.shape[1], has_rows=learned is None),
-            )
-        self._network = clone(network) if isinstance(network, Network) else network
+            model, memory = go_on(given, data.survey, self._model), self._memory
+            if closing is not None:
+                start = model, memory
+                checkpoint = self._open_checkpoint(given, data, model.scaling, model.fill, start)
+                closing.enter_context(checkpoint)
+            return model, memory, checkpoint
+        seed = draw_seed(given.random_state, data.ranks)
+        scaling, fill = scale(given, data.survey, self.device_)
+        if closing is not None:
+            checkpoint = self._open_checkpoint(given, data, scaling, fill, seed)
+            closing.enter_context(checkpoint)
+            seed = checkpoint.seed  # of an unseeded fit, that of the fit that was interrupted
+        model = build(given, data, data.survey, scaling, fill, seed, self.device_)
+        self._reset(model)
+        return model, Memory(seeded_rng(seed, data.ranks)), checkpoint
+
+    def _reset(self, model: Model) -> None:
+        """Set the attributes of a fit that begins with a new model."""
         self.__dict__.pop("hidden_layer_sizes_", None)
-        if isinstance(self._network, DenseNetwork):
-            widths = resolve_widths(self._network.hidden_layer_sizes, self._n_features_out)
-            self._network.hidden_layer_sizes = widths
-            self.hidden_layer_sizes_ = tuple(layer_widths("hidden_layer_sizes", widths))
-        self._start_network(X, seed, ranks, rows)
-        self._heads = []
+        if isinstance(model.network, DenseNetwork):
+            widths = layer_widths("hidden_layer_sizes", model.network.hidden_layer_sizes)
+            self.hidden_layer_sizes_ = tuple(widths)
         self.task_ = None
-        self._optimizer_state = None
-        self._learns_missing = False
         self.n_iter_ = self.n_steps_ = 0
         self.loss_curve_ = []
         self.validation_loss_curve_ = None
 
-    def _resolve_init(self, n_features: int, *, has_rows: bool) -> str:
-        """How the weights start; "auto" is PCA where it can be had and compresses."""
-        if self.init != "auto":
-            return self.init
-        able = can_start_as_pca(self.activation, self.normalization)
-        able = able and has_rows and self._n_features_out < n_features
-        return "pca" if able and not self._scaling.bounded else "random"
-
-    def _names_of_unknown(self) -> str:
-        """The columns that were never known, as a message names them."""
-        columns = self._scaling.unknown_columns()
-        names = getattr(self, "feature_names_in_", None)
-        named = [repr(str(names[i])) if names is not None else str(i) for i in columns[:10]]
-        more = ", ..." if len(columns) > 10 else ""
-        return f"column{'s' * (len(columns) > 1)} {', '.join(named)}{more}"
-
-    def _start_network(
-        self, X: Rows, seed: int, ranks: Ranks = ALONE, rows: np.ndarray | None = None
-    ) -> None:
-        """Set all that is drawn at random before a training."""
-        self._seed = seed
-        # Ranks draw orders and noise of their own.
-        self._rng = np.random.default_rng([seed, ranks.rank] if ranks.rank else seed)
-
-        def axes(
-            n_axes: int, *, sample: bool = False
-        ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-            means = self._fill.values.detach().to(self.device_)
-            rng = np.random.default_rng(seed)
-            batches = self._make_batches(X, rows)
-            axes, deviations = principal_axes(batches, means, n_axes, rng, ranks, sample=sample)
-            return axes.cpu(), means.cpu(), deviations.cpu()
-
-        spec = BuildSpec(
-            self._scaling.bounded,
-            PRECISIONS[self.precision],
-            torch.Generator("cpu").manual_seed(seed),
-            principal_axes=axes,
-        )
-        modules = build_network(self._network, X.shape[1], self._n_features_out, spec=spec)
-        self.__dict__.update(zip(("encoder_", "decoder_"), modules, strict=True))
-        with global_seed(seed, self._network):
-            self._cost = cost_per_row(nn.Sequential(*modules), X.shape[1])
-
-    def _open_checkpoint(self, X: Rows, y: np.ndarray | None, resume: bool) -> FitFile:
-        parameters = plain(self).get_params(deep=False).items()
+    def _open_checkpoint(
+        self,
+        given: Self,
+        data: Data,
+        scaling: Scaling,
+        fill: FillMissing,
+        start: int | tuple[Model, Memory],
+    ) -> FitFile:
+        """Return the file of a fit that starts with a seed, or with the last fit's outcome."""
+        parameters = given.get_params(deep=False)
+        seed = start if isinstance(start, int) else start[0].seed
+        drawn = given.random_state is None and isinstance(start, int)
         depends_on = [
             type(self),
-            {name: value for name, value in parameters if name not in _NOT_TOLD_APART},
+            {name: parameters[name] for name in parameters if name not in _NOT_IN_KEY},
             self.device_.type,
-            digest_of_rows(X),
-            y,
-            self._scaling,
-            self._fill,
-            None if self.random_state is None and not resume else self._seed,
+            digest_of_rows(data.rows),
+            data.y,
+            scaling,
+            fill,
+            None if drawn else seed,
         ]
-        if resume:
-            modules = tuple(self.__dict__[name] for name in _MODULES[:2])
+        if not isinstance(start, int):
+            model, memory = start
             depends_on += [
-                modules,
-                self._heads,
-                self._learns_missing,
-                self._rng.bit_generator.state,
+                (model.encoder, model.decoder),
+                memory.heads,
+                memory.learns_missing,
+                memory.rng.bit_generator.state,
             ]
-        assert self.checkpoint is not None
-        return FitFile(self.checkpoint, depends_on, self._seed)
+        assert given.checkpoint is not None
+        return FitFile(given.checkpoint, depends_on, seed)
 
-    def _split(
+    def _watchers(
         self,
         n_rows: int,
-        y: np.ndarray | None = None,
-        known: np.ndarray | None = None,
-        ranks: Ranks = ALONE,
-    ) -> tuple[np.ndarray | None, np.ndarray | None]:
-        """Training and validation rows, both of the `known`; None stands for all and none."""
-        if not self.early_stopping:
-            return known, None
-        rows = np.arange(n_rows) if known is None else known
-        if max(ranks.gather(len(rows))) == 1:
-            raise ValueError(
-                "early_stopping=True needs at least 2 rows, got n_samples=1. Set it to False."
-            )
-        groups = [] if y is None else self._groups(y, ranks)
-        if len(rows) < 2:  # of a rank
-            training, validation = rows, np.empty(0, np.intp)
-        else:
-            # The seed of the first fit: a warm start must not validate on what it was trained on.
-            share = plain(self).validation_fraction
-            training, validation = train_test_split(rows, test_size=share, random_state=self._seed)
-        if groups:
-            training, validation = keep_groups(groups, training, validation)
-            if not any(ranks.gather(len(validation) > 0)):
-                raise ValueError(
-                    "early_stopping=True finds no row to validate on: each is the only labelled "
-                    "row of its class, and needed for training. Set it to False."
-                )
-        return np.sort(training), np.sort(validation)  # datasets in files are read in order
-
-    def _known_rows(self, X: Rows, missing: bool, ranks: Ranks) -> np.ndarray | None:
-        """Rows of X to learn from, those with any known value; None stands for all."""
-        known = rows_with_values(X) if missing else None
-        if sum(ranks.gather(X.shape[0] if known is None else len(known))) == 0:
-            raise ValueError("X has no known value: all are missing. There is nothing to learn.")
-        return known
-
-    def _groups(self, y: np.ndarray, ranks: Ranks) -> list[np.ndarray]:
-        """For each regularizer that has any, the groups of rows that training needs."""
-        regularizers = resolve_regularizers(self.regularizer)
-        groups = [regularizer._groups(y, ranks) for regularizer in regularizers]
-        return [each for each in groups if each is not None]
-
-    @property
-    def _is_as_built(self) -> bool:
-        return is_as_built(self._network, *(self.__dict__[name] for name in _MODULES[:2]))
-
-    def _make_training_batches(
-        self, X: Rows, rows: np.ndarray | None, counts: list[int], ranks: Ranks
-    ) -> Batches:
-        batch_size = plain(self).batch_size
-        # A network of the caller's own may need more than one row, as for a variance.
-        single = self._is_as_built or batch_size == 1
-        batch_size = batch_size_of(counts, batch_size, ranks.rank, 1 if single else 2)
-        return self._make_batches(X, rows, batch_size=batch_size, no_single_rows=not single)
-
-    def _make_batches(self, X: Rows, rows: np.ndarray | None = None, **settings: Any) -> Batches:
-        return Batches(
-            X,
-            self._scaling,
-            **{"batch_size": plain(self).batch_size, **settings},
-            device=self.device_,
-            dtype=PRECISIONS[self.precision],
-            rows=rows,
-        )
-
-    def _train(
-        self,
-        missing: bool,
-        y: np.ndarray | None,
-        batches: Batches,
         ranks: Ranks,
-        *,
-        rows: np.ndarray | None = None,
-        task: FitTask | None = None,
-        checkpoint: Watcher | None = None,
-        **settings: Any,
-    ) -> tuple[nn.Sequential, RowLoss, TrainingResult]:
-        """Train a copy of the network on the device; return it, the loss it was trained with."""
-        given = plain(self)
-        encoder, decoder, _, fill = copied(tuple(self.__dict__[name] for name in _MODULES))
-        as_built = self._is_as_built
-        if not as_built:
-            encoder, decoder = Guest(encoder), Guest(decoder)
-        loss = resolve_loss(self.loss)
-        if missing and not self._learns_missing:
-            self._learns_missing = True
-            settings["optimizer_state"] = None  # it has no moments for the values to learn
-        if self._learns_missing:
-            loss = leave_out_missing(loss)
-            encoder = nn.Sequential(fill, encoder)
-        autoencoder = nn.Sequential(encoder, decoder).to(self.device_)
-        draws = random_state_for(
-            [self._network, self.loss, *resolve_regularizers(self.regularizer)],
-            seed_beside(self._rng, self.n_steps_),
-            self.device_,
-        )
-        regularizers = self._prepare_regularizers(y, batches, ranks, rows, draws)
-        tasks = (each.task for each in regularizers if isinstance(each, Supervised))
-        self.task_ = next(tasks, None)
-        kinds = [type(regularizer) for regularizer in regularizers]
-        if kinds != [kind for kind, _ in self._heads]:
-            settings["optimizer_state"] = None  # its moments are of other parameters
+        task: FitTask | None,
+        checkpoint: FitFile | None,
+        outcome: Callable[[TrainingResult], Trained],
+    ) -> list[Watcher]:
+        """Return the watchers of a training on `n_rows` rows of all ranks."""
         watchers: list[Watcher] = []
-        n_rows = sum(ranks.gather(batches.n_rows))
         if self.verbose and ranks.rank == 0:
-            watchers.append(Progress(settings["max_epochs"], n_rows))
+            watchers.append(Progress(1 if task is None else self.max_epochs_, n_rows))
         if task is not None:
-            watchers += task.watchers(lambda result: self._as_fitted(autoencoder, result))
+            watchers += task.watchers(lambda result: self._as_fitted(outcome(result)))
         if checkpoint is not None:
             watchers.append(checkpoint)
-        result = train(
-            autoencoder,
-            batches,
-            loss,
-            learning_rate=given.learning_rate,
-            weight_decay=given.weight_decay,
-            rng=self._rng,
-            mixed=self.precision == "bfloat16",
-            regularizers=regularizers,
-            work=self._cost.multiply_adds * batches.batch_size,
-            watchers=watchers,
-            ranks=ranks,
-            written_gradient=as_built and getattr(self._network, "has_written_gradient", False),
-            draws=draws,
-            **settings,
-        )
-        self._heads = [(type(regularizer), regularizer.head) for regularizer in regularizers]
-        return autoencoder, loss, result
+        return watchers
 
-    def _prepare_regularizers(
-        self,
-        y: np.ndarray | None,
-        batches: Batches,
-        ranks: Ranks = ALONE,
-        rows: np.ndarray | None = None,
-        draws: RandomState | None = None,
-    ) -> list[Regularizer]:
-        regularizers = self._resolve_regularizers()
-        if is_auto(self.regularizer) and isinstance(batches, StreamedBatches):
-            # Of rows that are streamed there are no principal axes.
-            regularizers = [each for each in regularizers if not isinstance(each, NearPCA)]
-        means = self._fill.values.detach().to(self.device_, copy=True)
-        # Training goes on with the heads of the last call, where it asked for the same.
-        heads: list[nn.Module | None] = [None] * len(regularizers)
-        if [type(regularizer) for regularizer in regularizers] == [kind for kind, _ in self._heads]:
-            heads = [copy.deepcopy(head) for _, head in self._heads]
-        own = y if y is None or rows is None else y[rows]
-        data = TrainingData(
-            batches, own, means, self._n_features_out, self._rng, None, ranks, y, rows
-        )
-        prepared = []
-        for regularizer, head in zip(regularizers, heads, strict=True):
-            with nullcontext() if draws is None or is_ours(regularizer) else draws.borrowed():
-                prepared.append(regularizer.prepare(replace(data, head=head)))
-        return prepared
-
-    def _resolve_regularizers(self) -> list[Regularizer]:
-        """What the parameter stands for; "auto" depends on the scaling."""
-        scaling = self._scaling
-        standard = self.scaling in ("auto", "standard") and not (scaling.bounded or scaling.common)
-        compresses = self._n_features_out < self.n_features_in_
-        if is_auto(self.regularizer) and standard and compresses:
-            return [Denoising("gaussian", _AUTO_NOISE), NearPCA()]
-        return resolve_regularizers(self.regularizer)
-
-    def _store(self, autoencoder: nn.Sequential, result: TrainingResult) -> None:
-        encoder, decoder = autoencoder.cpu()
-        if self._learns_missing:
-            self._fill, encoder = encoder.children()
-        for name, part in (("encoder_", encoder), ("decoder_", decoder)):
-            self.__dict__[name] = part.network if isinstance(part, Guest) else part
+    def _store(self, trained: Trained) -> None:
+        """Set the attributes that a training leaves."""
+        result = trained.result
+        self._model, self._memory, self.task_ = trained.model, trained.memory, trained.task
         self.n_iter_ += len(result.loss_curve)
         self.n_steps_ += result.n_steps
         self.loss_curve_ = self.loss_curve_ + result.loss_curve
@@ -1406,11 +1062,11 @@ class AutoencoderTransformer(
         )
         self.best_loss_ = min(self.validation_loss_curve_ or self.loss_curve_)
 
-    def _as_fitted(self, autoencoder: nn.Sequential, result: TrainingResult) -> dict[str, Any]:
-        """The attributes that a fit would leave if it were over, with copies of the weights."""
+    def _as_fitted(self, trained: Trained) -> dict[str, Any]:
+        """Return the attributes that the fit would leave if it were over."""
         fitted = object.__new__(type(self))
         fitted.__dict__.update(self.__dict__)
-        fitted._store(copied(autoencoder), result)
+        fitted._store(trained)
         return fitted.__dict__
 
     @contextmanager
@@ -1420,22 +1076,30 @@ class AutoencoderTransformer(
             yield
 
     def __getstate__(self) -> dict[str, Any]:
-        state: dict[str, Any] = super().__getstate__()
-        # What a fit under way leaves to scikit-learn: a callback may save `fitted_estimator`.
-        state = {name: state[name] for name in state if name not in _OF_RUNNING_FIT}
-        if "encoder_" not in state:
+        state = without_running_fit(super().__getstate__())
+        if "_model" not in state:
             return state
-        state = {name: value for name, value in state.items() if name != "device_"}
-        modules = to_arrays(tuple(state[name] for name in _MODULES))
-        state |= zip(_MODULES, modules, strict=True)
-        return {**state, "_heads": [], "_optimizer_state": None}
+        model, memory, _ = state.pop("_model"), state.pop("_memory"), state.pop("device_")
+        return {
+            **state,
+            **model.state(),
+            "_rng": memory.rng,
+            "_learns_missing": memory.learns_missing,
+            "_heads": [],
+            "_optimizer_state": None,
+        }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        state = dict(state)
         if "encoder_" in state:
-            modules = from_arrays(tuple(state[name] for name in _MODULES))
-            state = {**state, **dict(zip(_MODULES, modules, strict=True))}
+            state["_model"] = Model.take_from(state)
+            state["_memory"] = Memory(
+                state.pop("_rng"), state["n_steps_"], state.pop("_learns_missing")
+            )
+            for name in ("_heads", "_optimizer_state"):
+                state.pop(name)
         super().__setstate__(state)
-        if "encoder_" in state:
+        if "_model" in state:
             self.device_ = resolve_saved_device(self.device)
 
     def __sklearn_tags__(self) -> Any:

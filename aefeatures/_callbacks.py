@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from aefeatures._sklearn import callback_context, has_callbacks
 from aefeatures._training import TrainingResult, Watcher
 
 
@@ -25,8 +26,8 @@ class FitTask:
 
     def __init__(self, estimator: Any, X: Any, y: Any) -> None:
         self._context = None
-        if getattr(estimator, "_skl_callbacks", None):
-            self._context = estimator._init_callback_context(max_subtasks=None)
+        if has_callbacks(estimator):
+            self._context = callback_context(estimator)
         self._about = {"estimator": estimator, "X": X, "y": X if y is None else y}
 
     def begin(self, n_epochs: int) -> None:

@@ -7,25 +7,21 @@ back when the process dies, keeps a second fit of the same kind away from it.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import sys
 import time
 import types
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Self
 
 import numpy as np
 import torch
-from scipy import sparse
 from sklearn.base import BaseEstimator
-from torch import nn
 
-from aefeatures._batches import Rows
+from aefeatures._digests import digest
+from aefeatures._files import read_file, write_file
 from aefeatures._networks import plain
-from aefeatures._persistence import read_file, write_file
 from aefeatures._training import TrainingResult, TrainingState, Watcher
 from aefeatures._version import __version__
 from aefeatures._warnings import warn
@@ -40,17 +36,6 @@ else:
 _SECONDS_BETWEEN = 1.0
 _SECONDS_WITHIN_EPOCH = 120.0
 _TIMES_ITS_DURATION = 20
-
-# X up to so many bytes is digested as a whole; of a larger one so many blocks of consecutive rows,
-# together a quarter of that.
-_WHOLE_BYTES = 2**28
-_BLOCKS = 64
-
-_CONSTANTS = (bool, int, float, str)
-_METHODS = (types.FunctionType, staticmethod, classmethod, property)
-
-# Packages whose classes do not change while their version stays the same.
-_RELEASED = ("aefeatures", "builtins", "collections", "functools", "numpy", "sklearn", "torch")
 
 
 class Checkpoint(BaseEstimator):
@@ -265,125 +250,3 @@ def _release(path: Path, file: BinaryIO) -> None:
     with suppress(OSError):
         path.unlink()
     file.close()
-
-
-# What a fit depends on
-
-
-def digest_of_rows(X: Rows) -> str:
-    """Return a digest of X: of all its bytes, or, where it is large, of some of its rows."""
-    n_rows = X.shape[0]
-    size = n_rows * X.shape[1] * X.dtype.itemsize
-    if sparse.issparse(X):
-        size = X.data.nbytes + X.indices.nbytes
-    whole = size <= _WHOLE_BYTES
-    length = max(1, n_rows * _WHOLE_BYTES // (4 * _BLOCKS * max(size, 1)))
-    n_blocks = -(-n_rows // length) if whole else _BLOCKS
-    hashed = hashlib.blake2b(f"{X.shape} {X.dtype} {whole}".encode(), digest_size=16)
-    for start in np.linspace(0, max(0, n_rows - length), n_blocks).astype(np.intp).tolist():
-        block = X[start : start + length]
-        stored = [block.indptr, block.indices, block.data] if sparse.issparse(X) else [block]
-        for array in map(np.ascontiguousarray, stored):
-            hashed.update(array.reshape(-1).view(np.uint8).data)
-    return hashed.hexdigest()
-
-
-def digest(value: Any) -> str:
-    """Return a digest of a value, the same in every process.
-
-    Functions and classes of the caller's own count by their code and the numbers and strings that
-    they read; what they call in other modules only by its name.
-
-    Raises
-    ------
-    TypeError
-        If there is a part that has no value, like an open file.
-    """
-    hashed = hashlib.blake2b(digest_size=16)
-    try:
-        for part in _parts(value, {}):
-            hashed.update(len(part).to_bytes(8, "little") + part)
-    except (TypeError, RecursionError) as error:
-        raise TypeError(
-            "checkpoint has to tell one fit from another by the values of its parameters, which "
-            f"these have not: {error}. Set it to None, or change the network, loss or regularizer."
-        ) from error
-    return hashed.hexdigest()
-
-
-def _parts(value: Any, seen: dict[int, Any]) -> Iterator[bytes]:
-    """What tells `value` from others; `seen` holds the functions and classes met so far."""
-    kind = type(value)
-    yield _name(kind)
-    if isinstance(value, (type(None), bool, int, float, complex, str, bytes, np.generic)):
-        yield repr(value).encode()
-    elif isinstance(value, (torch.device, torch.dtype, os.PathLike, types.ModuleType)):
-        yield str(getattr(value, "__name__", value)).encode()
-    elif isinstance(value, torch.Tensor):
-        yield f"{value.dtype} {tuple(value.shape)}".encode()
-        flat = value.detach().cpu().contiguous().reshape(-1)
-        yield flat.view(torch.uint8).numpy().tobytes()
-    elif isinstance(value, np.ndarray) and not value.dtype.hasobject:
-        yield f"{value.dtype} {value.shape}".encode()
-        yield np.ascontiguousarray(value).tobytes()
-    elif isinstance(value, (types.FunctionType, type)):
-        yield _name(value)
-        if value.__module__.partition(".")[0] not in _RELEASED and id(value) not in seen:
-            seen[id(value)] = value
-            yield from _parts(_code(value), seen)
-    elif isinstance(value, (set, frozenset)):  # whose order is another in each process
-        yield from sorted(b"".join(_parts(item, seen)) for item in value)
-    else:
-        items = _items(value)
-        yield str(len(items)).encode()
-        for item in items:
-            yield from _parts(item, seen)
-
-
-def _name(kind: Any) -> bytes:
-    # A script that starts processes has another name in them.
-    module = "__main__" if kind.__module__ == "__mp_main__" else kind.__module__
-    return f"{module}.{kind.__qualname__}".encode()
-
-
-def _items(value: Any) -> list[Any]:
-    if isinstance(value, dict):
-        return [each for pair in value.items() for each in pair]
-    if isinstance(value, (list, tuple)):
-        return list(value)
-    if isinstance(value, np.ndarray):
-        return [value.shape, *value.ravel().tolist()]
-    if isinstance(value, types.CodeType):
-        return [value.co_code, value.co_consts, value.co_names, value.co_varnames]
-    if isinstance(value, types.MethodType):
-        return [value.__self__, value.__func__]
-    if isinstance(value, (staticmethod, classmethod)):
-        return [value.__func__]
-    if isinstance(value, property):
-        return [value.fget, value.fset]
-    if isinstance(value, nn.Module):
-        settings = {name: each for name, each in vars(value).items() if name[0] != "_"}
-        trained = [parameter.requires_grad for parameter in value.parameters()]
-        return [type(value), repr(value), settings, dict(value.state_dict()), trained]
-    reduced = value.__reduce_ex__(2)  # what makes it what it is, as pickle has it
-    return [reduced] if isinstance(reduced, str) else list(reduced[:3])
-
-
-def _code(value: Any) -> list[Any]:
-    """What a function or class of the caller's own consists of."""
-    if isinstance(value, type):
-        own = [
-            each
-            for name, each in vars(value).items()
-            if isinstance(each, _METHODS) or (isinstance(each, _CONSTANTS) and name[:2] != "__")
-        ]
-        return [*value.__bases__, *own]
-    cells = [cell.cell_contents for cell in value.__closure__ or ()]
-    read = [value.__globals__.get(name) for name in value.__code__.co_names]
-    read = [
-        each
-        for each in read
-        if isinstance(each, _CONSTANTS)
-        or (isinstance(each, (types.FunctionType, type)) and each.__module__ == value.__module__)
-    ]
-    return [value.__code__, value.__defaults__, value.__kwdefaults__, cells, read]

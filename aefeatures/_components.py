@@ -16,14 +16,14 @@ from sklearn.pipeline import make_pipeline
 from sklearn.utils import check_array, check_random_state, indexable
 from sklearn.utils.parallel import Parallel, delayed
 
-from aefeatures._autoencoder import AutoencoderTransformer
-from aefeatures._batches import to_dense
+from aefeatures._autoencoder import AutoencoderTransformer, fitted_model
+from aefeatures._checks import check_labels, check_rows, take_samples
 from aefeatures._displays import PALETTE, import_pyplot, plain
 from aefeatures._labels import Labels, split_labels
 from aefeatures._pipelines import split_steps
 from aefeatures._scaling import Scaling, learn_scaling
+from aefeatures._survey import Survey
 from aefeatures._targets import Target
-from aefeatures._validation import check_labels, check_rows, take_samples
 
 _SIZES = (1, 2, 3, 5, 8, 12, 16, 24, 32)
 # More different whole numbers than this are a quantity, as in the other pictures.
@@ -365,10 +365,10 @@ def _make_fold(
         rows = step.fit_transform(rows, y_train)
         rows_test = step.transform(rows_test)
     checking = clone(transformer)  # learns the names of columns
-    dense = to_dense(check_rows(checking, rows, reset=True))
-    dense_test = to_dense(check_rows(checking, rows_test, reset=False))
+    dense = check_rows(checking, rows, reset=True).dense()
+    dense_test = check_rows(checking, rows_test, reset=False).dense()
     # That of the loss "bce" may differ by a factor of all columns, which changes no R2.
-    scaling, _ = learn_scaling(dense, transformer.scaling)
+    scaling, _ = learn_scaling(Survey.of(dense), transformer.scaling)
     return _Fold(
         rows,
         rows_test,
@@ -392,7 +392,8 @@ def _score_codes(
 ) -> tuple[float, float]:
     """R2 of the reconstruction and the predictor's score, with this many codes."""
     transformer = clone(transformer).set_params(n_components=size).fit(fold.rows, fold.y)
-    reconstructed = transformer._reconstruct(check_rows(transformer, fold.rows_test, reset=False))
+    rows = check_rows(transformer, fold.rows_test, reset=False)
+    reconstructed = fitted_model(transformer).reconstruct(rows, transformer.device_)
     r2 = _r2(fold, _scaled(fold.scaling, reconstructed))
     if head is None:
         return r2, np.nan

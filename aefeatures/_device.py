@@ -178,27 +178,9 @@ def place(module: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Mod
     return placed
 
 
-class PublicModule:
-    """A module as an attribute of an estimator, which notes when it is read or set from outside.
-
-    The caller may change its weights unseen from then on, so `place` keeps no copy of it. The
-    estimator itself reads its `__dict__` instead.
-    """
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self._name = name
-
-    def __get__(self, estimator: Any, owner: type | None = None) -> nn.Module:
-        module: nn.Module | None = None if estimator is None else vars(estimator).get(self._name)
-        if module is None:
-            kind = type(estimator).__name__ if owner is None else owner.__name__
-            raise AttributeError(f"{kind!r} object has no attribute {self._name!r}")
-        _public.add(module)
-        return module
-
-    def __set__(self, estimator: Any, module: nn.Module) -> None:
-        _public.add(module)
-        estimator.__dict__[self._name] = module
+def note_given_out(module: nn.Module) -> None:
+    """Note that the caller has a module, whose weights may change unseen: no copy of it is kept."""
+    _public.add(module)
 
 
 def placed_before(module: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module | None:

@@ -20,10 +20,13 @@ from sklearn.utils.validation import (
 )
 
 from aefeatures._autoencoder import AutoencoderTransformer
-from aefeatures._batches import code_dtype, has_missing, iterate_slices, to_dense
+from aefeatures._batches import code_dtype
+from aefeatures._checks import check_rows
 from aefeatures._networks import plain, resolve_image_shape
 from aefeatures._regularizers import Batch, Regularizer, TrainingData, resolve_regularizers
-from aefeatures._validation import Interval, check_rows, fit_context, unchanged_on_error
+from aefeatures._sklearn import Interval, fit_context, unchanged_on_error
+from aefeatures._sources import iterate_slices
+from aefeatures._survey import has_missing
 
 # Pixels around each by which its motion is found, and how much worse, in mean squared
 # differences between frames, a match may be and still count.
@@ -256,7 +259,7 @@ class NextFramePredictor(BaseEstimator):
         return films[0] if groups is None else films
 
     def _check(self, X: Any, groups: Any, *, reset: bool) -> tuple[np.ndarray, np.ndarray]:
-        X = to_dense(check_rows(self, X, reset=reset))
+        X = check_rows(self, X, reset=reset).dense()
         if has_missing(X):
             raise ValueError("Input X contains NaN or masked pixels: frames must be whole.")
         return X, _starts(X, groups)

@@ -14,24 +14,18 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.mixture import GaussianMixture
 from sklearn.neighbors import KNeighborsClassifier
-from sklearn.utils import check_random_state
+from sklearn.utils import check_random_state, get_tags
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, column_or_1d
 
 from aefeatures._autoencoder import AutoencoderTransformer
-from aefeatures._batches import Rows, iterate_slices, physical_memory
+from aefeatures._checks import as_numpy, check_labels, check_rows
 from aefeatures._labels import split_labels
+from aefeatures._memory import physical_memory
 from aefeatures._networks import plain
 from aefeatures._new_rows import describe_columns, describe_dtypes, keep_to, with_dtypes
-from aefeatures._validation import (
-    GENERATOR_CONSTRAINTS,
-    as_numpy,
-    check_labels,
-    check_rows,
-    fit_context,
-    get_tags,
-    unchanged_on_error,
-)
+from aefeatures._sklearn import HasMethods, StrOptions, fit_context, unchanged_on_error
+from aefeatures._sources import Source, iterate_slices
 
 # Components of a mixture: the most, and how many rows there are for each. Few rows span few
 # directions only, those in which codes go together.
@@ -63,6 +57,10 @@ class StandardNormal(BaseEstimator):
         """Return the logarithm of the density at the codes Z."""
         log_density: np.ndarray = -0.5 * ((Z**2).sum(axis=1) + Z.shape[1] * np.log(2 * np.pi))
         return log_density
+
+
+# What an autoencoder has to offer to generator and oversampler.
+CODES_AND_BACK = HasMethods(["fit", "transform", "inverse_transform"])
 
 
 class AutoencoderGenerator(BaseEstimator):
@@ -143,7 +141,12 @@ class AutoencoderGenerator(BaseEstimator):
     >>> sevens, _ = generator.sample(5, y=7)
     """
 
-    _parameter_constraints: ClassVar[dict[str, list[Any]]] = GENERATOR_CONSTRAINTS
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "autoencoder": [None, CODES_AND_BACK],
+        "density": [None, StrOptions({"normal"}), HasMethods(["fit", "sample"])],
+        "keep_range": ["boolean"],
+        "random_state": ["random_state"],
+    }
 
     autoencoder_: Any
     densities_: list[Any]
@@ -334,7 +337,7 @@ class AutoencoderGenerator(BaseEstimator):
         steps = self._decode(np.linspace(*ends, int(n_steps)))
         return self._as_seen(steps, self._dtypes)
 
-    def _make_autoencoder(self, rows: Rows, rng: np.random.RandomState) -> Any:
+    def _make_autoencoder(self, rows: Source, rng: np.random.RandomState) -> Any:
         if self.autoencoder is None:
             made: Any = default_autoencoder(rows)
         else:
@@ -496,7 +499,7 @@ class AutoencoderGenerator(BaseEstimator):
         return tags
 
 
-def default_scaling(X: Rows) -> str:
+def default_scaling(X: Source) -> str:
     """How columns are scaled where nobody said it: alike in all units.
 
     "auto" would not scale data that happens to lie within [0, 1].
@@ -504,7 +507,7 @@ def default_scaling(X: Rows) -> str:
     return "auto" if X.dtype in (np.uint8, np.uint16) else "standard"
 
 
-def default_autoencoder(X: Rows) -> AutoencoderTransformer:
+def default_autoencoder(X: Source) -> AutoencoderTransformer:
     """The autoencoder of a generator that was given none."""
     n_features = X.shape[1]
     return AutoencoderTransformer(

@@ -12,19 +12,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 from torch.nn.modules import module as torch_module
 
 from aefeatures._distributed import Ranks
 from aefeatures._losses import LOSSES
+from aefeatures._networks import DenseLayers
 from aefeatures._regularizers import Denoising, NearPCA, Objective
 
 # Writes the gradient of the mean loss over rows, given with their positions, into the
 # parameters' `grad`, and returns the sum of the rows' reconstruction losses.
 GradientStep = Callable[[torch.Tensor, np.ndarray], torch.Tensor]
 
-# What ranks tell each other in a step behind the gradient: summed loss, rows, ranks in trouble.
-N_TOLD = 3
+# Numbers that ranks reduce in a step behind the gradient: summed loss, rows, ranks in trouble.
+N_BEHIND = 3
 
 # Where PyTorch keeps the hooks of all modules.
 _GLOBAL_HOOKS = (
@@ -67,7 +67,7 @@ def joint_steps(
     one that is in trouble tells the others in the same step, and all raise. So it does of what the
     caller met after the last step, and has put into `errors`.
     """
-    gradient, told = buffer[:-N_TOLD], buffer[-N_TOLD:]
+    gradient, behind = buffer[:-N_BEHIND], buffer[-N_BEHIND:]
     remaining = itertools.chain(batches, itertools.repeat(None))
     while True:
         error = errors.pop() if errors else None
@@ -77,16 +77,16 @@ def joint_steps(
         try:
             if error is None and (batch := next(remaining)) is not None:
                 rows, index = batch
-                told[0] = step_gradient(rows, index)
+                behind[0] = step_gradient(rows, index)
                 gradient *= len(rows)
-                told[1], told[2] = len(rows), 0
+                behind[1], behind[2] = len(rows), 0
         except BaseException as raised:  # noqa: BLE001 - raised below, when all know of it
             error = raised
         if error is not None or batch is None:
             buffer.zero_()
-            told[2] = error is not None
+            behind[2] = error is not None
         ranks.sum_(buffer)
-        _, n_rows, n_in_trouble = told.tolist()
+        _, n_rows, n_in_trouble = behind.tolist()
         if error is not None:
             ranks.fail(error)
             raise error
@@ -95,11 +95,11 @@ def joint_steps(
         if n_rows == 0:
             return
         gradient /= n_rows
-        yield int(n_rows), told[0]
+        yield int(n_rows), behind[0]
 
 
 def gradient_step(
-    objective: Objective, gradient: torch.Tensor, *, written: bool = False
+    objective: Objective, gradient: torch.Tensor, layers: DenseLayers | None = None
 ) -> GradientStep:
     """Return the fastest way to the gradient of `objective`.
 
@@ -108,18 +108,18 @@ def gradient_step(
     objective : Objective
         Of a network whose parameters' `grad` are views of `gradient`.
     gradient : tensor of shape (n_parameters,)
-    written : bool
-        Whether the gradient of the network's squared error is the one written out here. A network
-        does not look it: nothing is known of a layer that its user has made or changed.
+    layers : DenseLayers, optional
+        Layers of the network, if the gradient of its squared error is the one written out here, as
+        its builder declares.
     """
     if (
-        written
+        layers is not None
         and not objective.mixed
         and {type(each) for each in objective.regularizers} <= {Denoising, NearPCA}
         and objective.loss is LOSSES["mse"]
-        and DenseGradient.covers(objective.autoencoder)
+        and not _is_watched(layers)
     ):
-        return DenseGradient(objective.autoencoder, objective)
+        return DenseGradient(layers, objective)
 
     def by_autograd(rows: torch.Tensor, index: np.ndarray) -> torch.Tensor:
         gradient.zero_()
@@ -160,9 +160,9 @@ class DenseGradient:
 
     Parameters
     ----------
-    autoencoder : nn.Sequential
-    objective : Objective, optional
-        Whose `Denoising` and `NearPCA` take part.
+    layers : DenseLayers
+    objective : Objective
+        Its `Denoising` and `NearPCA` take part.
 
     Notes
     -----
@@ -171,59 +171,23 @@ class DenseGradient:
     rows``, and ``dL/dh[i] = d[i] W[i]``.
     """
 
-    def __init__(
-        self,
-        autoencoder: nn.Sequential,
-        objective: Objective | None = None,
-    ) -> None:
-        regularizers = [] if objective is None else objective.regularizers
+    def __init__(self, layers: DenseLayers, objective: Objective) -> None:
+        regularizers = objective.regularizers
         noise = any(isinstance(each, Denoising) for each in regularizers)
-        self._corrupted = objective.corrupted if objective is not None and noise else None
+        self._corrupted = objective.corrupted if noise else None
         self._near = [each for each in regularizers if isinstance(each, NearPCA)]
-        encoder: Any = autoencoder[0]
-        self._code = sum(isinstance(part, nn.Linear) for part in encoder) - 1  # its layer
-        modules = [module for part in autoencoder for module in part]  # type: ignore[attr-defined]
-        layers = [module for module in modules if isinstance(module, nn.Linear)]
-        following = [*modules[1:], None]
-        self._rectified = [
-            isinstance(after, nn.ReLU)
-            for module, after in zip(modules, following, strict=True)
-            if isinstance(module, nn.Linear)
-        ]
-        self._sigmoid = isinstance(modules[-1], nn.Sigmoid)
-        self._weights = [layer.weight.data for layer in layers]
+        linear: list[Any] = layers.linear
+        self._code = layers.code
+        self._rectified = layers.rectified
+        self._sigmoid = layers.sigmoid
+        self._weights = [layer.weight.data for layer in linear]
         self._transposed = [weight.t() for weight in self._weights]
-        self._biases = [layer.bias.data for layer in layers]
-        self._weight_gradients = [layer.weight.grad for layer in layers]
-        self._bias_gradients = [layer.bias.grad for layer in layers]
+        self._biases = [layer.bias.data for layer in linear]
+        self._weight_gradients = [layer.weight.grad for layer in linear]
+        self._bias_gradients = [layer.bias.grad for layer in linear]
         self._one = torch.ones_like(self._biases[0][0])
-        self._widths = [layer.out_features for layer in layers]
+        self._widths = [layer.out_features for layer in linear]
         self._buffers: dict[int, tuple[list[torch.Tensor], list[torch.Tensor]]] = {}
-
-    @staticmethod
-    def covers(autoencoder: nn.Sequential) -> bool:
-        """Whether a network that its builder vouches for is of the layers covered here.
-
-        And whether all of their parameters are there, each once, to be trained without hooks.
-        """
-        if not all(type(part) is nn.Sequential for part in autoencoder):
-            return False
-        parameters = list(autoencoder.parameters())
-        if not all(map(_is_plain, parameters)) or any(map(vars(torch_module).get, _GLOBAL_HOOKS)):
-            return False
-        modules = [module for part in autoencoder for module in part]  # type: ignore[attr-defined]
-        if type(modules[-1]) is nn.Sigmoid:
-            modules.pop()
-        linear = [type(module) is nn.Linear for module in modules]
-        return (
-            linear[0]
-            and linear[-1]
-            and len(parameters) == 2 * sum(linear)
-            and all(
-                is_linear or (type(module) is nn.ReLU and linear[i - 1])
-                for i, (module, is_linear) in enumerate(zip(modules, linear, strict=True))
-            )
-        )
 
     @torch.no_grad()
     def __call__(self, rows: torch.Tensor, index: np.ndarray) -> torch.Tensor:
@@ -270,10 +234,13 @@ class DenseGradient:
         return self._buffers[n]
 
 
-def _is_plain(parameter: nn.Parameter) -> bool:
-    return (
-        type(parameter) is nn.Parameter
-        and parameter.requires_grad
+def _is_watched(layers: DenseLayers) -> bool:
+    """Whether weights are frozen, or hooks wait for what autograd alone would give them."""
+    if any(map(vars(torch_module).get, _GLOBAL_HOOKS)):
+        return True
+    return not all(
+        parameter.requires_grad
         and not parameter._backward_hooks
         and not parameter._post_accumulate_grad_hooks
+        for parameter in layers.parameters()
     )

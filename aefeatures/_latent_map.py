@@ -20,14 +20,13 @@ from sklearn import config_context
 from sklearn.utils import check_consistent_length, resample
 from torch import nn
 
-from aefeatures._autoencoder import AutoencoderTransformer
-from aefeatures._batches import to_dense
+from aefeatures._autoencoder import AutoencoderTransformer, fitted_model
+from aefeatures._checks import as_numpy, check_rows, take_samples
+from aefeatures._files import write_atomically
 from aefeatures._networks import ACTIVATIONS, BatchNorm, ConvNetwork, resolve_image_shape
-from aefeatures._persistence import write_atomically
 from aefeatures._pipelines import find_steps, names_out
 from aefeatures._scaling import Scaling
 from aefeatures._targets import Target
-from aefeatures._validation import as_numpy, check_rows, take_samples
 from aefeatures._warnings import takes_old_arguments, warn
 
 # Ten colours times four symbols can be told apart; the rarest of more classes share one.
@@ -167,6 +166,7 @@ def write_latent_map(
             names = names_out(before)
     shape = _resolve_shape(image_shape, transformer)
     shown = as_numpy(shown)
+    loss = fitted_model(transformer).loss
     with config_context(array_api_dispatch=False):  # the page is made of NumPy's arrays
         contents = {
             "n_rows": n_rows,
@@ -176,9 +176,7 @@ def write_latent_map(
             "target": None if target is None else _describe_target(target, index),
             "image_shape": shape,
             "feature_names": _resolve_names(feature_names, names, transformer),
-            "loss": transformer._fitted_loss
-            if isinstance(transformer._fitted_loss, str)
-            else "loss",
+            "loss": loss if isinstance(loss, str) else "loss",
             "errors": _pack(-transformer.score_samples(shown).astype(np.float32)),
             **_describe_codes(transformer, shown, is_image=shape is not None),
         }
@@ -275,8 +273,9 @@ def _describe_codes(
     transformer: AutoencoderTransformer, X: Any, *, is_image: bool
 ) -> dict[str, Any]:
     """Rows, codes, where they are plotted, and how the page decodes."""
-    values = to_dense(check_rows(transformer, X, reset=False)).astype(np.float64)
+    values = check_rows(transformer, X, reset=False).dense().astype(np.float64)
     limits = _extent(values) if is_image else None  # black and white
+    model = fitted_model(transformer)
     codes = np.asarray(transformer.transform(X), np.float32)
     n_components = codes.shape[1]
     mean, directions = np.zeros(n_components), np.eye(n_components)
@@ -284,7 +283,7 @@ def _describe_codes(
         mean = codes.mean(axis=0, dtype=np.float64)
         directions = _principal_directions(codes - mean)
     points = (codes - mean) @ directions.T
-    layers = _page_layers(transformer.decoder_, transformer._scaling)
+    layers = _page_layers(model.decoder, model.scaling)
     sliders_are_codes = n_components <= (_MOST_SLIDERS if layers else 3)
     contents: dict[str, Any] = {
         "n_components": n_components,

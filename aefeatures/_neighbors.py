@@ -11,6 +11,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from aefeatures._batches import Batches
 from aefeatures._distributed import ALONE, Ranks
+from aefeatures._sources import SOME_ROWS, many_rows
 
 # Neighbours are searched among this many principal components: all distances of raw pixels
 # take many times as long and say no more.
@@ -22,12 +23,6 @@ _MULTIPLY_ADDS = 10**10
 
 # An entry of an axis below this is none.
 _ROUNDING = 1e-7
-
-# Rows that tell to which side a component has its longer tail.
-_SAMPLE_ROWS = 2_000
-
-# Entries of the rows whose principal axes serve for those of all: 40 MB in float32.
-_SAMPLE_ELEMENTS = 10_000_000
 
 # Columns up to which all of their covariances are computed, in one pass over the rows: the passes
 # of the iteration take as many products, and each has to convert and centre the rows anew.
@@ -124,7 +119,7 @@ def principal_axes(
     where the rows lie farther out. `rng` has to be in the same state on all ranks. With `sample`,
     at most some thousands of rows are looked at, evenly spaced.
     """
-    most = max(_SAMPLE_ROWS, _SAMPLE_ELEMENTS // batches.n_features) if sample else batches.n_rows
+    most = many_rows(batches.n_features) if sample else batches.n_rows
     few = batches.n_rows > most
 
     def centred() -> Iterator[torch.Tensor]:
@@ -159,7 +154,7 @@ def principal_axes(
     # Signs are arbitrary: longer tails are positive, where a rectifier lets them pass.
     tails = torch.zeros_like(deviations)
     if batches.n_rows:
-        tails += (_centred(batches.sample(_SAMPLE_ROWS), means) @ axes).pow(3).sum(dim=0)
+        tails += (_centred(batches.sample(SOME_ROWS), means) @ axes).pow(3).sum(dim=0)
     ranks.sum_(tails)
     axes = torch.where(tails < 0, -axes, axes)
     missing = n_axes - axes.shape[1]

@@ -165,10 +165,53 @@ class DenseNetwork(Network):
             _start_as_pca(encoder, decoder, min(n_components, *hidden, reading[0]), spec)
         return encoder, decoder
 
+    def layers_as_built(self, encoder: nn.Module, decoder: nn.Module) -> DenseLayers | None:
+        """Return the layers of what `build` returned, for the gradient written out for them.
+
+        None if `build` makes layers of other kinds, or if layers were exchanged since.
+        """
+        modules = [*encoder.children(), *decoder.children()]
+        hidden = [nn.Linear, nn.ReLU] * len(layer_widths("", self.hidden_layer_sizes))
+        kinds = 2 * [*hidden, nn.Linear]
+        found = [type(module) for module in modules]
+        if self.activation != "relu" or found not in (kinds, [*kinds, nn.Sigmoid]):
+            return None
+        layers = DenseLayers(
+            [module for module in modules if isinstance(module, nn.Linear)],
+            code=len(hidden) // 2,
+            sigmoid=found[-1] is nn.Sigmoid,
+        )
+        weights = {id(parameter) for parameter in layers.parameters()}
+        return layers if len(weights) == 2 * len(layers.linear) else None
+
+
+@dataclass(frozen=True)
+class DenseLayers:
+    """Linear layers of a `DenseNetwork`, with rectifiers between them.
+
+    Attributes
+    ----------
+    linear : list of nn.Linear
+        Those of the encoder, then those of the decoder.
+    code : int
+        Position of the layer that ends in the code.
+    sigmoid : bool
+        Whether a sigmoid follows the last layer.
+    """
+
+    linear: list[nn.Linear]
+    code: int
+    sigmoid: bool
+
     @property
-    def has_written_gradient(self) -> bool:
-        """Whether `_gradients.DenseGradient` is the gradient of what `build` returns."""
-        return self.activation == "relu" and self.normalization is None
+    def rectified(self) -> list[bool]:
+        """Whether a rectifier follows each layer: none follows the code or the last one."""
+        return [i not in (self.code, len(self.linear) - 1) for i in range(len(self.linear))]
+
+    def parameters(self) -> list[nn.Parameter]:
+        """Return weights and biases; a layer may have lost its bias."""
+        own = (parameter for layer in self.linear for parameter in (layer.weight, layer.bias))
+        return [parameter for parameter in own if type(parameter) is nn.Parameter]
 
 
 class Projection(nn.Module):

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from aefeatures._batches import Rows, iterate_chunks, to_dense
+from aefeatures._sources import as_source
 
 # Rows of its own that a class counts for as much as all rows do together: the fewer rows a class
 # has, the less their repetitions say.
@@ -17,12 +17,12 @@ _ROWS_OF_PRIOR = 3
 _STAYS = 0.5
 
 
-def describe_columns(X: Rows) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def describe_columns(X: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the smallest and the largest value of each column, and whether all are whole.
 
     Missing values are left out.
     """
-    chunks = [_describe(to_dense(chunk)) for chunk in iterate_chunks(X)]
+    chunks = [_describe(chunk) for chunk in as_source(X).chunks()]
     low, high, whole = map(np.array, zip(*chunks, strict=True))
     # Of X's dtype: float64 does not hold all integers of 64 bits.
     return np.fmin.reduce(low), np.fmax.reduce(high), np.logical_and.reduce(whole)

@@ -28,13 +28,14 @@ from sklearn.preprocessing import (
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
-from aefeatures._autoencoder import AutoencoderTransformer
+from aefeatures._autoencoder import AutoencoderTransformer, fitted_model
 from aefeatures._batches import work_dtype
+from aefeatures._checks import check_rows
 from aefeatures._device import PRECISIONS
+from aefeatures._files import write_atomically
 from aefeatures._global_state import unaffected
-from aefeatures._persistence import write_atomically
 from aefeatures._pipelines import flat_steps, unwrap
-from aefeatures._validation import check_rows
+from aefeatures._sklearn import columns_of
 from aefeatures._version import __version__
 from aefeatures._warnings import warn
 
@@ -422,7 +423,7 @@ def _parse_columns(scope: Any, model: Any, inputs: Any, custom_parsers: Any = No
     parse = _import("skl2onnx._parse")
     results = []
     for name, transformer, columns in model.transformers_:
-        places = model._transformer_to_input_indices[name]
+        places = columns_of(model, name)
         if transformer == "drop" or not len(places):
             continue
         transformer, given = _plain(transformer), inputs
@@ -598,7 +599,7 @@ def _set_output_type(operator: Any) -> None:
     kind = _import("skl2onnx.common.data_types").guess_tensor_type(operator.inputs[0].type)
     kind.shape = [
         operator.inputs[0].get_first_dimension(),
-        operator.raw_operator._n_features_out,
+        fitted_model(operator.raw_operator).n_components,
     ]
     operator.outputs[0].type = kind
 
@@ -647,7 +648,8 @@ def _export(
     onnx = _import("onnx")
     module = transformer.to_module(cast("Any", "autoencoder" if part == "reconstruct" else part))
     dtype_of_results = dtype_of_network = work_dtype(dtype, torch.device("cpu"))
-    if not transformer._is_as_built:  # which may not be converted
+    model_of_rows = fitted_model(transformer)
+    if not model_of_rows.is_as_built:  # its network may not be converted
         dtype_of_network = PRECISIONS[transformer.precision]
     for name, child in module.named_children():
         if name != "scaling":  # which computes in the precision that it needs
@@ -656,7 +658,9 @@ def _export(
         module = _Second(module)
     if dtype_of_network != dtype_of_results:
         module = _Cast(module, dtype_of_results)
-    n_columns = transformer._n_features_out if part == "decoder" else transformer.n_features_in_
+    n_columns = transformer.n_features_in_
+    if part == "decoder":
+        n_columns = model_of_rows.n_components
     rows = (torch.from_numpy(np.zeros((2, n_columns), dtype)),)
     source, results = {**_NAMES, **_DEPRECATED_NAMES}[part]
     settings: dict[str, Any] = {
@@ -664,7 +668,7 @@ def _export(
         "output_names": results,
         "opset_version": _OPSET,
     }
-    apart = unaffected(transformer._seed, transformer._network)
+    apart = unaffected(model_of_rows.seed, model_of_rows.network)
     with _exporting, warnings.catch_warnings(), apart:
         warnings.simplefilter("ignore")
         if "dynamic_shapes" in signature(torch.onnx.export).parameters:

@@ -41,7 +41,7 @@ class Adam:
     vector and their gradients of another, so that a step is one call instead of one for each
     parameter (and PyTorch's optimizer classes, whose import takes a second, are not needed).
     `release` gives each parameter its own memory again. The gradient is the front of `buffer`,
-    which has `room` for other numbers behind it. Frozen parameters are left alone.
+    which has `n_behind` other numbers behind it. Frozen parameters are left alone.
 
     Parameters
     ----------
@@ -63,7 +63,7 @@ class Adam:
         weight_decay: float = 0.0,
         undecayed: Sequence[nn.Parameter] = (),
         state: AdamState | None = None,
-        room: int = 0,
+        n_behind: int = 0,
     ) -> None:
         trained = [parameter.requires_grad for parameter in module.parameters()]
         if not any(trained):
@@ -78,7 +78,7 @@ class Adam:
         self._parameters = [*undecayed, *decayed]
         with torch.no_grad():
             self.vector = torch.cat([p.detach().reshape(-1) for p in self._parameters])
-        self.buffer = self.vector.new_zeros(len(self.vector) + room)
+        self.buffer = self.vector.new_zeros(len(self.vector) + n_behind)
         self.gradient = self.buffer[: len(self.vector)]
         views = _split_like(self.vector, self._parameters)
         gradients = _split_like(self.gradient, self._parameters)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from numbers import Real
 from typing import Any, ClassVar
 
 import numpy as np
 from scipy import sparse
 from sklearn.base import clone
+from sklearn.utils import get_tags
 
 from aefeatures._autoencoder import AutoencoderTransformer
-from aefeatures._batches import evenly_spaced, iterate_slices, to_dense
+from aefeatures._checks import check_matrix
 from aefeatures._generation import (
+    CODES_AND_BACK,
     common_covariance,
     default_scaling,
     give_seeds,
@@ -26,7 +29,8 @@ from aefeatures._new_rows import (
     numbers_of_categories,
     to_categories,
 )
-from aefeatures._validation import OVERSAMPLER_CONSTRAINTS, check_rows, get_tags
+from aefeatures._sklearn import Interval, parameter_constraints
+from aefeatures._sources import as_source, evenly_spaced, iterate_slices
 
 try:
     from imblearn.over_sampling.base import BaseOverSampler
@@ -113,8 +117,9 @@ class AutoencoderOversampler(BaseOverSampler):
     """
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        **BaseOverSampler._parameter_constraints,
-        **OVERSAMPLER_CONSTRAINTS,
+        **parameter_constraints(BaseOverSampler),
+        "autoencoder": [None, CODES_AND_BACK],
+        "spread": [Interval(Real, 0, None, closed="left")],
     }
 
     def __init__(
@@ -137,7 +142,7 @@ class AutoencoderOversampler(BaseOverSampler):
                 "X.to_numpy() and y.to_numpy()."
             )
         y, one_of_each = check_target_type(y, indicate_one_vs_all=True)
-        return check_rows(self, X, reset=True), y, one_of_each
+        return check_matrix(self, X, reset=True), y, one_of_each
 
     def fit_resample(self, X: Any, y: Any, **params: Any) -> tuple[Any, Any]:
         """Return X and y with new rows behind them.
@@ -191,7 +196,7 @@ class AutoencoderOversampler(BaseOverSampler):
         common = common_covariance([codes[y == label] / scale for label in np.unique(y)])
         described = describe_columns(X)
         n_told = int(np.clip(_NUMBERS_TOLD // X.shape[1], *_ROWS_TOLD))
-        told = to_dense(X[evenly_spaced(X.shape[0], n_told)])
+        told = as_source(X).take(evenly_spaced(X.shape[0], n_told))
         parts = [X]
         for label, n_samples in wanted.items():
             members = np.flatnonzero(y == label)
@@ -217,7 +222,7 @@ class AutoencoderOversampler(BaseOverSampler):
         self, X: Any, codes: np.ndarray, index: np.ndarray, noise: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return the rows at the positions `index`, and the same moved by noise in their codes."""
-        rows, decoded = to_dense(X[index]), self._decode(codes[index])
+        rows, decoded = as_source(X).take(index), self._decode(codes[index])
         # A row goes the way from its reconstruction to that of the moved code.
         return rows, rows + (self._decode(codes[index] + noise) - decoded)
 

@@ -9,7 +9,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
 from aefeatures._autoencoder import AutoencoderTransformer
-from aefeatures._validation import BaseSearchCV
+from aefeatures._sklearn import BaseSearchCV
 
 
 def find_transformer(estimator: Any, X: Any = None) -> tuple[AutoencoderTransformer, Any]:

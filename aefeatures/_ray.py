@@ -9,10 +9,10 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from numbers import Integral
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -23,25 +23,32 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
-from aefeatures._autoencoder import AutoencoderTransformer
-from aefeatures._batches import (
-    Batches,
-    StreamedBatches,
-    evenly_spaced,
-    has_missing,
-    iterate_slices,
-    rows_with_values,
-)
+from aefeatures._autoencoder import AutoencoderTransformer, fitted_model, set_outcome
+from aefeatures._batches import RowBatches, StreamedBatches
+from aefeatures._checks import check_rows
 from aefeatures._device import PRECISIONS, resolve_device
 from aefeatures._distributed import Ranks, current_ranks, distributed
+from aefeatures._files import read_file, write_file
+from aefeatures._fitting import (
+    Fit,
+    Memory,
+    Trained,
+    build,
+    draw_seed,
+    resolve_max_epochs,
+    scale,
+    seeded_rng,
+)
 from aefeatures._global_state import seed_beside, unaffected
 from aefeatures._losses import leave_out_missing, resolve_loss
+from aefeatures._model import Model
 from aefeatures._networks import plain
-from aefeatures._persistence import read_file, write_file
+from aefeatures._progress import Progress
 from aefeatures._regularizers import NearPCA, NeighborPreserving, resolve_regularizers
-from aefeatures._scaling import Columns, largest_of_type, make_scaling
+from aefeatures._sklearn import check_parameters, has_callbacks
+from aefeatures._sources import evenly_spaced, iterate_slices
+from aefeatures._survey import Survey, with_values
 from aefeatures._training import TrainingResult, TrainingState, Watcher, diagnose
-from aefeatures._validation import check_rows, resolve_max_epochs
 from aefeatures._warnings import warn
 
 if TYPE_CHECKING:
@@ -143,26 +150,35 @@ def fit_on_ray(
     _check_estimator(estimator)
     num_workers = _check_count("num_workers", num_workers)
     names = _resolve_columns(dataset, feature_columns)
-    about = _describe(dataset, names)
-    if about is None or about.n_rows < num_workers:
+    survey = _survey(dataset, names)
+    if survey is None or survey.n_rows < num_workers:
         raise ValueError(
             f"Found no row for each of the num_workers={num_workers}: the dataset has "
-            f"{0 if about is None else about.n_rows} rows."
+            f"{0 if survey is None else survey.n_rows} rows."
         )
-    n_rows, n_features = about.n_rows, about.n_features
     fitted = clone(estimator)
+    _check_names(fitted, names, survey.n_features)
     given = plain(fitted)
-    _check_names(fitted, names, n_features)
-    learned = make_scaling(fitted.scaling, about.full, about.columns, bounded=fitted.loss == "bce")
-    if use_gpu or fitted.device == "auto":
-        fitted.device = "cpu"  # here; workers have devices of their own
-    fitted._start(SimpleNamespace(shape=(n_rows, n_features)), resume=False, learned=learned)
-    fitted.device = estimator.device
-    fitted.max_epochs_ = resolve_max_epochs(
-        given.max_epochs,
-        n_rows,
-        given.batch_size * num_workers,
-        resolve_regularizers(fitted.regularizer),
+    device = torch.device("cpu")  # here; workers have devices of their own
+    if not use_gpu and fitted.device != "auto":
+        device = resolve_device(fitted.device)
+    sample, survey.sample = survey.sample, np.empty(0)
+    scaling, fill = scale(given, survey, device)
+    model = build(given, None, survey, scaling, fill, draw_seed(given.random_state), device)
+    task = _Task(
+        given,
+        model,
+        names,
+        survey.n_rows // num_workers,
+        survey.dtype,
+        survey.missing,
+        resolve_max_epochs(
+            given.max_epochs,
+            survey.n_rows,
+            given.batch_size * num_workers,
+            resolve_regularizers(given.regularizer),
+        ),
+        use_gpu,
     )
 
     from ray.train import CheckpointConfig, DataConfig, FailureConfig, RunConfig, ScalingConfig
@@ -173,14 +189,7 @@ def fit_on_ray(
     with tempfile.TemporaryDirectory() as folder:
         trainer = TorchTrainer(
             _work,
-            train_loop_config={
-                "estimator": fitted,
-                "names": names,
-                "missing": about.missing,
-                "dtype": about.dtype,
-                "n_rows": n_rows // num_workers,
-                "use_gpu": use_gpu,
-            },
+            train_loop_config={"task": task},
             datasets={"train": dataset.select_columns(names)},
             dataset_config=DataConfig(execution_options=options),
             scaling_config=ScalingConfig(
@@ -198,9 +207,9 @@ def fit_on_ray(
         result = trainer.fit().return_value
     if isinstance(result, Exception):
         raise result
-    fitted = pickle.loads(result)
-    _warn_if_nothing_learned(fitted, about.rows)
-    return fitted
+    trained = pickle.loads(result)
+    _warn_if_nothing_learned(trained, given, sample)
+    return set_outcome(fitted, trained, task.max_epochs)
 
 
 def transform_on_ray(
@@ -271,10 +280,9 @@ def transform_on_ray(
         estimator.get_feature_names_out() if output_columns is None else output_columns
     )
     _check_there("keep_columns", kept, schema)
-    if len(outputs) != estimator._n_features_out:
-        raise ValueError(
-            f"output_columns must name {estimator._n_features_out} columns, got {outputs!r}."
-        )
+    n_components = fitted_model(estimator).n_components
+    if len(outputs) != n_components:
+        raise ValueError(f"output_columns must name {n_components} columns, got {outputs!r}.")
     twice = sorted(name for name, count in Counter(outputs + kept).items() if count > 1)
     if twice:
         raise ValueError(
@@ -318,103 +326,42 @@ class _Encoder:
 # What is known of a dataset before the training
 
 
-@dataclass
-class _About:
-    """What is known of the rows of a block, or of all.
-
-    Attributes
-    ----------
-    n_rows, n_features : int
-    full : float
-        The largest number of the columns' type, as `make_scaling` takes it.
-    missing : bool
-        Whether any value is missing.
-    dtype : dtype
-        Holds the values of all columns.
-    columns : Columns
-    rows : ndarray
-        Some of the rows.
-    """
-
-    n_rows: int
-    n_features: int
-    full: float
-    missing: bool
-    dtype: np.dtype
-    columns: Columns
-    rows: np.ndarray
-
-    @classmethod
-    def of(cls, X: np.ndarray) -> _About:
-        """What is known of X."""
-        X = _with_values(X)
-        columns = Columns(X.shape[1])
-        columns.add(X)
-        return cls(
-            X.shape[0],
-            X.shape[1],
-            largest_of_type(X),
-            bool((columns.count < len(X)).any()),
-            X.dtype,
-            columns,
-            X[evenly_spaced(len(X), _SAMPLE_ROWS_OF_BLOCK)],
-        )
-
-    def join(self, other: _About) -> None:
-        """Take in what is known of other rows."""
-        if other.n_features != self.n_features:
-            raise ValueError(
-                "All rows must have as many numbers: there are rows of "
-                f"{self.n_features} and of {other.n_features}."
-            )
-        self.n_rows += other.n_rows
-        self.full = max(self.full, other.full)
-        self.missing |= other.missing
-        self.dtype = np.promote_types(self.dtype, other.dtype)
-        self.columns.join(other.columns)
-        rows = np.concatenate([self.rows, other.rows])
-        if len(rows) >= 2 * _SAMPLE_ROWS:
-            rows = rows[evenly_spaced(len(rows), _SAMPLE_ROWS)]
-        self.rows = rows
-
-
-def _about_block(batch: dict[str, np.ndarray], names: list[str]) -> dict[str, list[bytes]]:
-    """What is known of a block, or what is wrong with it, as a row of a dataset."""
+def _survey_block(batch: dict[str, np.ndarray], names: list[str]) -> dict[str, list[bytes]]:
+    """The survey of a block, or an error that says what is wrong with it, as a row of a dataset."""
     found: Any = None
     try:
         for part in iterate_slices(len(batch[names[0]]), len(names)):
-            about = _About.of(_to_matrix({name: batch[name][part] for name in names}, names))
-            if found is None:
-                found = about
-            else:
-                found.join(about)
-    except ValueError as error:  # told by the driver, without the cluster's traces
+            rows = _to_matrix({name: batch[name][part] for name in names}, names)
+            survey = Survey.of(with_values(rows), n_sampled=_SAMPLE_ROWS_OF_BLOCK)
+            found = survey if found is None else _joined(found, survey)
+    except ValueError as error:  # raised by the driver, without the cluster's traces
         found = error
     return {"found": [pickle.dumps(found)]}
 
 
-def _describe(dataset: Dataset, names: list[str]) -> _About | None:
-    """Read the dataset once; returns None where it has no rows."""
-    about: _About | None = None
+def _survey(dataset: Dataset, names: list[str]) -> Survey | None:
+    """Read the dataset once; returns None if it has no rows."""
+    survey: Survey | None = None
     parts = dataset.select_columns(names).map_batches(
-        _about_block, fn_args=[names], batch_size=None, batch_format="numpy"
+        _survey_block, fn_args=[names], batch_size=None, batch_format="numpy"
     )
     with _errors_of_reading():
         for row in parts.iter_rows():
             found = pickle.loads(row["found"])
             if isinstance(found, Exception):
                 raise found
-            if about is None:
-                about = found
+            if survey is None:
+                survey = found
             elif found is not None:
-                about.join(found)
-    return about
+                survey = _joined(survey, found)
+    return survey
 
 
-def _with_values(rows: np.ndarray) -> np.ndarray:
-    """The rows with any known value."""
-    known = rows_with_values(rows) if has_missing(rows) else None
-    return rows if known is None else rows[known]
+def _joined(survey: Survey, other: Survey) -> Survey:
+    survey.join(other)
+    if len(survey.sample) >= 2 * _SAMPLE_ROWS:
+        survey.sample = survey.sample[evenly_spaced(len(survey.sample), _SAMPLE_ROWS)]
+    return survey
 
 
 def _to_matrix(batch: dict[str, np.ndarray], names: list[str]) -> np.ndarray:
@@ -466,63 +413,117 @@ def _errors_of_reading() -> Iterator[None]:
 # The training in a worker
 
 
+@dataclass(frozen=True)
+class _Task:
+    """What each worker trains.
+
+    Attributes
+    ----------
+    given : AutoencoderTransformer
+        With the parameters, as Python's numbers.
+    model : Model
+        With first weights.
+    names : list of str
+        Columns of the dataset.
+    n_rows : int
+        About how many rows a worker gets in an epoch.
+    dtype : numpy.dtype
+        Holds the values of all columns.
+    missing : bool
+        Whether any value is missing.
+    max_epochs : int
+    use_gpu : bool
+    """
+
+    given: AutoencoderTransformer
+    model: Model
+    names: list[str]
+    n_rows: int
+    dtype: np.dtype
+    missing: bool
+    max_epochs: int
+    use_gpu: bool
+
+    @property
+    def batch_size(self) -> int:
+        """Rows of a worker in a step."""
+        return min(self.given.batch_size, max(1, self.n_rows))
+
+
 def _work(config: dict[str, Any]) -> Any:
-    """Train with the other workers; return the pickled estimator, or what is wrong with it."""
-    from ray import cloudpickle, train
+    """Train with the other workers; return the pickled outcome, or what is wrong with it."""
+    from ray import cloudpickle
 
-    estimator, names = config["estimator"], config["names"]
-    shard = train.get_dataset_shard("train")
-    batch_size = min(plain(estimator).batch_size, max(1, config["n_rows"]))
-    n_features = estimator.n_features_in_
-    n_rows_of_part = batch_size * max(
-        1, _CHUNK_ELEMENTS // (_PARTS_OF_CHUNK * n_features * batch_size)
-    )
-
-    def chunks() -> Iterator[np.ndarray]:
-        chunk = np.empty((_PARTS_OF_CHUNK * n_rows_of_part, n_features), config["dtype"])
-        n_rows = 0
-        for batch in shard.iter_batches(batch_size=n_rows_of_part, batch_format="numpy"):
-            part = _with_values(_to_matrix(batch, names))
-            chunk[n_rows : n_rows + len(part)] = part
-            n_rows += len(part)
-            if n_rows + n_rows_of_part > len(chunk):
-                yield chunk[:n_rows]
-                n_rows = 0
-        if n_rows:
-            yield chunk[:n_rows]
-
+    task: _Task = config["task"]
     with distributed():
         ranks = current_ranks()
-        estimator._rng = np.random.default_rng([estimator._seed, ranks.rank])
         try:
             with ranks.together():
-                estimator.device_ = _device_of_worker(estimator.device, config["use_gpu"])
-                batches = StreamedBatches(
-                    chunks,
-                    config["n_rows"],
-                    n_features,
-                    estimator._scaling,
-                    batch_size=batch_size,
-                    device=estimator.device_,
-                    dtype=PRECISIONS[estimator.precision],
-                    no_single_rows=not estimator._is_as_built,
-                )
-                autoencoder, _, result = estimator._train(
-                    config["missing"],
-                    None,
-                    batches,
-                    ranks,
-                    checkpoint=_Reports(ranks, estimator._seed),
-                    max_epochs=estimator.max_epochs_,
-                    schedule=estimator.learning_rate_schedule,
-                )
-                estimator._store(autoencoder, result)
+                trained = _train(task, ranks)
         except Exception as error:
             # What would come again is handed over. A worker that was lost is Ray's to replace.
             if ranks.told or isinstance(error, (ArithmeticError, TypeError, ValueError)):
                 return error
             raise
-    return cloudpickle.dumps(estimator)  # a loss may be of a notebook
+    memory = Memory(trained.memory.rng, trained.memory.n_steps, trained.memory.learns_missing)
+    result = replace(trained.result, optimizer_state=None)  # on this worker's device
+    # A loss may be of a notebook.
+    return cloudpickle.dumps(replace(trained, memory=memory, result=result))
+
+
+def _train(task: _Task, ranks: Ranks) -> Trained:
+    given, model = task.given, task.model
+    device = _device_of_worker(given.device, task.use_gpu)
+    batches = StreamedBatches(
+        partial(_chunks, task),
+        (task.n_rows, len(model.fill.values)),
+        model.scaling,
+        batch_size=task.batch_size,
+        device=device,
+        dtype=PRECISIONS[given.precision],
+        no_single_rows=not model.is_as_built,
+    )
+
+    def watchers(_: Any) -> list[Watcher]:
+        shown: list[Watcher] = []
+        n_rows = sum(ranks.gather(task.n_rows))
+        if given.verbose and ranks.rank == 0:
+            shown.append(Progress(task.max_epochs, n_rows))
+        return [*shown, _Reports(ranks, model.seed)]
+
+    return Fit(
+        given,
+        model,
+        Memory(seeded_rng(model.seed, ranks)),
+        batches,
+        device,
+        task.max_epochs,
+        schedule=given.learning_rate_schedule,
+        missing=task.missing,
+        watchers=watchers,
+        ranks=ranks,
+    ).run()
+
+
+def _chunks(task: _Task) -> Iterator[np.ndarray]:
+    """Yield the rows of this worker in an epoch, in chunks of whole batches."""
+    from ray import train
+
+    shard = train.get_dataset_shard("train")
+    n_features = len(task.model.fill.values)
+    size = task.batch_size
+    n_rows_of_part = size * max(1, _CHUNK_ELEMENTS // (_PARTS_OF_CHUNK * n_features * size))
+    chunk = np.empty((_PARTS_OF_CHUNK * n_rows_of_part, n_features), task.dtype)
+    n_rows = 0
+    for batch in shard.iter_batches(batch_size=n_rows_of_part, batch_format="numpy"):
+        part = with_values(_to_matrix(batch, task.names))
+        chunk[n_rows : n_rows + len(part)] = part
+        n_rows += len(part)
+        if n_rows + n_rows_of_part > len(chunk):
+            yield chunk[:n_rows]
+            n_rows = 0
+    if n_rows:
+        yield chunk[:n_rows]
 
 
 def _device_of_worker(device: str | torch.device, use_gpu: bool) -> torch.device:
@@ -609,16 +610,16 @@ def _check_estimator(estimator: Any) -> None:
             "estimator is fitted already, and fit_on_ray would train a new one: give it "
             "sklearn.base.clone(estimator)."
         )
-    estimator._validate_params()
+    check_parameters(estimator)
     for name, unused in (("early_stopping", False), ("checkpoint", None)):
         if getattr(estimator, name) != unused:
             raise ValueError(f"{name} cannot be used by fit_on_ray. Set it to {unused}.")
-    if getattr(estimator, "_skl_callbacks", None):
+    if has_callbacks(estimator):
         raise ValueError("fit_on_ray calls no callbacks. Remove them with set_callbacks().")
     if getattr(estimator.network, "n_principal_components", None) is not None:
         raise ValueError(
-            "n_principal_components of the network are learned from rows in memory, which a stream "
-            "of rows is not. Set it to None, or fit within distributed()."
+            "n_principal_components needs rows in memory; fit_on_ray streams them. Set it to None, "
+            "or fit within distributed()."
         )
     for regularizer in resolve_regularizers(estimator.regularizer):
         if regularizer.requires_y or isinstance(regularizer, (NearPCA, NeighborPreserving)):
@@ -771,15 +772,19 @@ def _resources(num_workers: int, use_gpu: bool) -> dict[str, float]:
     return {"CPU": cpus, "GPU": 1} if use_gpu else {"CPU": cpus}
 
 
-def _warn_if_nothing_learned(fitted: AutoencoderTransformer, rows: np.ndarray) -> None:
-    loss = leave_out_missing(resolve_loss(fitted.loss))
-    dtype = PRECISIONS[fitted.precision]
-    batches = Batches(
-        rows, fitted._scaling, batch_size=len(rows), device=torch.device("cpu"), dtype=dtype
+def _warn_if_nothing_learned(trained: Trained, given: Any, rows: np.ndarray) -> None:
+    model = trained.model
+    loss = leave_out_missing(resolve_loss(model.loss))
+    batches = RowBatches(
+        rows,
+        model.scaling,
+        batch_size=len(rows),
+        device=torch.device("cpu"),
+        dtype=PRECISIONS[given.precision],
     )
-    encoder = nn.Sequential(fitted._fill, fitted.encoder_)
-    with unaffected(fitted._seed, fitted._network, fitted.loss):
-        nothing_learned = diagnose(nn.Sequential(encoder, fitted.decoder_), batches, loss)
+    encoder = nn.Sequential(model.fill, model.encoder)
+    with unaffected(model.seed, model.network, model.loss):
+        nothing_learned = diagnose(nn.Sequential(encoder, model.decoder), batches, loss)
     if nothing_learned:
         warn(
             f"fit_on_ray learned nothing: {nothing_learned}. Change max_epochs, learning_rate or "

@@ -7,15 +7,17 @@ from typing import Any, Literal, Self
 
 import numpy as np
 import sklearn
+from scipy import sparse
 from sklearn.exceptions import NotFittedError
 from sklearn.utils import check_array
 
-from aefeatures._autoencoder import AutoencoderTransformer
-from aefeatures._batches import evenly_spaced, take_rows, to_dense
+from aefeatures._autoencoder import AutoencoderTransformer, fitted_model
+from aefeatures._checks import check_rows
 from aefeatures._displays import PALETTE, import_pyplot, plain
 from aefeatures._networks import resolve_image_shape
 from aefeatures._pipelines import find_steps, find_transformer, names_out
-from aefeatures._validation import CallbackSupportMixin, check_rows
+from aefeatures._sklearn import CallbackSupportMixin
+from aefeatures._sources import as_source, evenly_spaced
 
 _MISSING = "#c9a0a0"  # a colour that no grey picture has
 _MOST_BARS = 30
@@ -136,12 +138,12 @@ class ReconstructionDisplay:
         """
         transformer, X = find_transformer(estimator, X)
         rows = check_rows(transformer, X, reset=False)
-        rows = take_rows(rows, evenly_spaced(rows.shape[0], n_samples))
+        shown = rows.take(evenly_spaced(rows.shape[0], n_samples))
         if feature_names is None and not hasattr(transformer, "feature_names_in_"):
             feature_names = names_out(find_steps(estimator)[1])
         display = cls(
-            to_dense(rows),
-            transformer._reconstruct(rows),
+            shown,
+            fitted_model(transformer).reconstruct(as_source(shown), transformer.device_),
             image_shape=image_shape,
             **_columns_of(transformer, feature_names),
         )
@@ -530,7 +532,7 @@ class ReconstructionMonitor:
 
 def _columns_of(transformer: AutoencoderTransformer, names: Any = None) -> dict[str, Any]:
     """Names and scaling of the columns of a fitted transformer."""
-    scaling = transformer._scaling
+    scaling = fitted_model(transformer).scaling
     if names is None:
         names = getattr(transformer, "feature_names_in_", None)
     return {
@@ -541,7 +543,11 @@ def _columns_of(transformer: AutoencoderTransformer, names: Any = None) -> dict[
 
 
 def _dense_array(X: Any) -> np.ndarray:
-    return check_array(to_dense(X), dtype="numeric", ensure_all_finite="allow-nan")
+    return check_array(
+        X.toarray() if sparse.issparse(X) else np.asarray(X),
+        dtype="numeric",
+        ensure_all_finite="allow-nan",
+    )
 
 
 def _image_limits(images: np.ndarray) -> tuple[float, float]:

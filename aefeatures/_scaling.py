@@ -8,8 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from aefeatures._batches import Rows, iterate_chunks, to_dense
-from aefeatures._distributed import ALONE, Ranks
+from aefeatures._survey import SMALLEST, Survey
 
 SCALINGS = ("auto", "standard", "feature", "global")
 
@@ -17,17 +16,11 @@ SCALINGS = ("auto", "standard", "feature", "global")
 _LARGEST = 1e300
 # In float32 the squares of larger ones, summed over an epoch, overflow.
 _LARGEST_UNSCALED = 1e15
-# What is smaller is no number to divide by: denormal, and zero where these are flushed.
-_SMALLEST = float(np.finfo(np.float64).tiny)
 # Offsets and scales between these can be computed with in float32, others in float64 alone.
 _IN_FLOAT32 = (1e-30, 1e30)
 # Mean variance below which columns within [0, 1] do not fill that range, as weights of words do
 # not: a network that ends in a sigmoid learns nothing of them.
 _LEAST_VARIANCE = 1e-2
-# Relative range below which a column of floats, by the bytes of its type, is constant except for
-# rounding. Hundreds of units in the last place of float64, which resolves far more than is ever
-# measured; a few of the coarser types, in which dates and coordinates may have no more.
-_ROUNDING = {2: 1e-3, 4: 1e-6, 8: 1e-13}
 
 
 class Scaling(nn.Module):
@@ -195,6 +188,12 @@ class Scaling(nn.Module):
             difference = difference.double()
         return (difference * factor.to(difference)).to(X.dtype)
 
+    @property
+    def fixed(self) -> np.ndarray:
+        """Which columns were constant or never known, of shape (n_features,) or ()."""
+        mask: np.ndarray = (self._constant | self._unknown).numpy()
+        return mask
+
     def unknown_columns(self) -> list[int]:
         """Return the positions of the columns that were never known."""
         positions: list[int] = torch.nonzero(self._unknown)[:, 0].tolist()
@@ -206,33 +205,15 @@ class Scaling(nn.Module):
 
 
 def learn_scaling(
-    X: Rows, how: str | None, ranks: Ranks = ALONE, *, bounded: bool = False
+    survey: Survey, how: str | None, *, bounded: bool = False
 ) -> tuple[Scaling, np.ndarray]:
-    """Learn from X, of shape (n, n_features), the map that `how` names.
-
-    Returned with it are the means of the columns, in X's units. Missing values (NaN) are left
-    out. The statistics come from one pass over chunks of rows; a sparse X is made dense a chunk at
-    a time, so that it gets the very numbers that a dense one gets. They are of the rows of all
-    ranks.
-    """
-    columns = Columns(X.shape[1])
-    columns.add(X)
-    full = max(ranks.gather(largest_of_type(X)))
-    return make_scaling(how, full, _of_all(columns, ranks), bounded=bounded)
-
-
-def make_scaling(
-    how: str | None, full: float, columns: Columns, *, bounded: bool = False
-) -> tuple[Scaling, np.ndarray]:
-    """Return the map that `how` names and the means of the columns.
+    """Return the map that `how` names and the means of the columns, in X's units.
 
     Parameters
     ----------
-    how : str or None
-    full : float
-        The largest number of X's type, as of `largest_of_type`.
-    columns : Columns
+    survey : Survey
         Of all rows.
+    how : str or None
     bounded : bool
         Whether the loss needs a range of [0, 1]: "auto" leaves X there then.
 
@@ -241,6 +222,7 @@ def make_scaling(
     ValueError
         If the values are too large.
     """
+    columns, full = survey.columns, survey.largest
     columns.finish()
     low, high = columns.extent()
     kind = _resolve(how, low, high, full)
@@ -276,17 +258,16 @@ def make_scaling(
     return scaling, mean
 
 
-def extend_scaling(scaling: Scaling, X: Rows, ranks: Ranks = ALONE) -> Scaling:
+def extend_scaling(scaling: Scaling, survey: Survey) -> Scaling:
     """Return the scaling with what X tells of columns that were constant or unknown so far.
 
-    In a column that was constant the earlier rows count as many as those of X.
+    `survey` has the statistics of these columns, the `fixed` ones. In a column that was constant
+    the earlier rows count as many as those of X.
     """
-    fixed = (scaling._constant | scaling._unknown).numpy()
+    fixed = scaling.fixed
     if not fixed.any():
         return scaling
-    columns = Columns(int(fixed.sum()))
-    columns.add(X, fixed)
-    columns = _of_all(columns, ranks)
+    columns = survey.columns
     assert scaling.center is not None
     assert scaling.spread is not None
     center, spread = scaling.center.numpy().copy(), scaling.spread.numpy().copy()
@@ -297,16 +278,16 @@ def extend_scaling(scaling: Scaling, X: Rows, ranks: Ranks = ALONE) -> Scaling:
     changed[fixed] &= columns.count > 0
     if not changed.any():
         return scaling
-    told = changed[fixed]
-    center[changed] = columns.mean[told]
-    spread[changed] = columns.standard_deviation[told]
+    now = changed[fixed]
+    center[changed] = columns.mean[now]
+    spread[changed] = columns.standard_deviation[now]
     offset, scale = scaling.offset.numpy().copy(), scaling.scale.numpy().copy()
     if offset.ndim:
-        offset[changed] = (columns.low if scaling.bounded else columns.mean)[told]
+        offset[changed] = (columns.low if scaling.bounded else columns.mean)[now]
     if scale.ndim:
         extent = columns.high - columns.low if scaling.bounded else columns.standard_deviation
         extent = np.where(columns.standard_deviation > 0, extent, 0)
-        scale[changed] = _divisor(extent[told], center[changed])
+        scale[changed] = _divisor(extent[now], center[changed])
     return Scaling(
         offset,
         scale,
@@ -315,14 +296,6 @@ def extend_scaling(scaling: Scaling, X: Rows, ranks: Ranks = ALONE) -> Scaling:
         center=center,
         spread=spread,
     )
-
-
-def largest_of_type(X: Rows) -> float:
-    """The largest number that X's type holds, where that type tells what X is scaled by."""
-    if X.shape[0] == 0:  # of a rank without rows: the others tell
-        return 0.0
-    small = X.dtype.kind == "u" and X.dtype.itemsize <= 2  # in any order of bytes
-    return float(np.iinfo(X.dtype).max) if small else np.inf
 
 
 def _resolve(how: str | None, low: float, high: float, full: float) -> str | None:
@@ -347,103 +320,5 @@ def _resolve(how: str | None, low: float, high: float, full: float) -> str | Non
 def _divisor(spread: Any, center: Any) -> Any:
     """What to divide columns by: their spread, and their size or 1 where they do not vary."""
     size = np.nan_to_num(np.abs(center))
-    size = np.where(size < _SMALLEST, 1.0, size)
-    return np.where(np.asarray(spread) < _SMALLEST, size, spread)
-
-
-class Columns:
-    """Mean, extent and deviation of each column, without missing values.
-
-    One pass, whose chunks are joined by the formula of Chan, Golub and LeVeque (1983): it stays
-    exact where the offset is large beside the variance. A column of missing values alone is
-    all zero.
-    """
-
-    def __init__(self, n_features: int) -> None:
-        self.low, self.high = np.full(n_features, np.inf), np.full(n_features, -np.inf)
-        self.mean, self.squares, self.count = (np.zeros(n_features) for _ in range(3))
-        self.unit = np.full(n_features, _SMALLEST)  # `squares` are in units of its square
-        self.rounding = 0.0  # relative range below which a column does not vary
-
-    def add(self, X: Rows, columns: Any = slice(None)) -> None:
-        """Take in some columns of the rows of X."""
-        with np.errstate(under="ignore", over="ignore", invalid="ignore"):
-            for part in iterate_chunks(X, width=4 * X.shape[1]):
-                self._add_chunk(to_dense(part)[:, columns])
-
-    def _add_chunk(self, chunk: np.ndarray) -> None:
-        other = Columns(chunk.shape[1])
-        if chunk.dtype.kind == "f":
-            other.rounding = _ROUNDING.get(chunk.dtype.itemsize, 0.0)
-        missing = np.isnan(chunk) if chunk.dtype.kind == "f" else np.False_
-        known = np.where(missing, 0, chunk) if missing.any() else chunk
-        other.count = len(chunk) - np.broadcast_to(missing, chunk.shape).sum(axis=0)
-        other.mean = known.sum(axis=0, dtype=np.float64) / np.maximum(other.count, 1)
-        other.low = np.fmin.reduce(chunk, axis=0).astype(np.float64)
-        other.high = np.fmax.reduce(chunk, axis=0).astype(np.float64)
-        step = np.abs(other.mean - self.mean)
-        other.unit = np.maximum(self.unit, _unit(np.fmax(other.high - other.low, step)))
-        centred = known - other.mean
-        centred[np.broadcast_to(missing, chunk.shape)] = 0
-        if (other.unit != 1).any():
-            centred /= other.unit
-        other.squares = np.einsum("ij,ij->j", centred, centred)
-        self.join(other)
-
-    def join(self, other: Columns) -> None:
-        """Take in what another has of other rows."""
-        joined = np.maximum(self.count + other.count, 1)
-        step = other.mean - self.mean
-        unit = np.maximum(np.maximum(self.unit, other.unit), _unit(np.abs(step)))
-        self.squares *= (self.unit / unit) ** 2
-        self.squares += other.squares * (other.unit / unit) ** 2
-        self.squares += (step / unit) ** 2 * (self.count * other.count / joined)
-        self.unit = unit
-        self.low = np.fmin(self.low, other.low)
-        self.high = np.fmax(self.high, other.high)
-        self.mean += step * (other.count / joined)
-        self.count = self.count + other.count
-        self.rounding = max(self.rounding, other.rounding)
-
-    def constants(self, values: np.ndarray) -> Columns:
-        """Return columns of as many rows, all of these values; NaN is unknown."""
-        other = Columns(len(values))
-        other.count = np.where(np.isnan(values), 0, self.count)
-        other.mean = np.nan_to_num(values)
-        other.low = other.high = values
-        return other
-
-    def finish(self) -> None:
-        """Set `standard_deviation`, when all rows are in: 0 where all that varies is rounding."""
-        self.low[self.count == 0] = self.high[self.count == 0] = 0.0
-        with np.errstate(under="ignore", over="ignore"):
-            constant = self.high - self.low <= self.rounding * np.maximum(-self.low, self.high)
-            # Of a constant column the sum, and so the mean, may have been rounded.
-            self.mean[constant] = np.clip(self.mean, self.low, self.high)[constant]
-            deviation = np.sqrt(self.squares / np.maximum(self.count, 1)) * self.unit
-        self.standard_deviation = np.where(constant, 0.0, deviation)
-
-    def extent(self) -> tuple[float, float]:
-        """Return the least and the largest value of all columns, when all rows are in."""
-        known = self.count > 0
-        if not known.any():
-            return 0.0, 0.0
-        return float(self.low[known].min()), float(self.high[known].max())
-
-
-def _of_all(columns: Columns, ranks: Ranks) -> Columns:
-    """The columns of the rows of all ranks, which all join in the same order."""
-    columns, *others = ranks.gather(columns)
-    for other in others:
-        columns.join(other)
-    return columns
-
-
-def _unit(spread: np.ndarray) -> np.ndarray:
-    """What to divide numbers of this size by before they are squared: most often 1.
-
-    Else a power of two, so that nothing is rounded.
-    """
-    ordinary = (spread > 1e-140) & (spread < 1e140)
-    near = np.where(spread > 0, np.ldexp(1.0, np.frexp(spread)[1] - 1), 0.0)
-    return np.where(ordinary, 1.0, np.maximum(near, _SMALLEST))
+    size = np.where(size < SMALLEST, 1.0, size)
+    return np.where(np.asarray(spread) < SMALLEST, size, spread)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from sklearn.utils.validation import column_or_1d
 
-from aefeatures._validation import as_numpy
+from aefeatures._checks import as_numpy
 
 # Whole numbers with more different values than this are a quantity.
 _MOST_INTEGERS = 20

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,9 +19,9 @@ from aefeatures._batches import Batches
 from aefeatures._device import TrainingThread
 from aefeatures._distributed import ALONE, Ranks
 from aefeatures._global_state import RandomState, global_seed
-from aefeatures._gradients import N_TOLD, gradient_step, joint_steps, own_steps
+from aefeatures._gradients import N_BEHIND, gradient_step, joint_steps, own_steps
 from aefeatures._losses import RowLoss
-from aefeatures._networks import FillMissing
+from aefeatures._networks import DenseLayers, FillMissing
 from aefeatures._optimizer import Adam, AdamState
 from aefeatures._regularizers import Objective, Regularizer
 from aefeatures._warnings import warn
@@ -113,201 +113,267 @@ class Watcher:
         """The training is over, also by an error or an interrupt."""
 
 
-def train(
-    autoencoder: nn.Sequential,
-    batches: Batches,
-    loss: RowLoss,
-    *,
-    max_epochs: int,
-    learning_rate: float,
-    schedule: str = "constant",
-    weight_decay: float = 0.0,
-    rng: np.random.Generator,
-    early_stopping: EarlyStopping | None = None,
-    optimizer_state: AdamState | None = None,
-    mixed: bool = False,
-    regularizers: Sequence[Regularizer] = (),
-    work: int = 0,
-    watchers: Sequence[Watcher] = (),
-    ranks: Ranks = ALONE,
-    written_gradient: bool = False,
-    draws: RandomState | None = None,
-) -> TrainingResult:
-    """Train `autoencoder`, an encoder and its decoder, in place.
+@dataclass(frozen=True)
+class Plan:
+    """What to train, on what, and for how long.
 
-    Parameters
+    Attributes
     ----------
     autoencoder : nn.Sequential
-        On the device and in the precision of `batches`.
+        An encoder and its decoder, on the device and in the precision of `batches`. Trained in
+        place.
+    batches : Batches
+    loss : callable
+        Loss per row.
+    max_epochs : int
+    learning_rate : float
+        Peak of the schedule.
     rng : np.random.Generator
-        What the order of the rows is drawn from.
+        Gives the order of the rows.
+    schedule : str
+        Key of `SCHEDULES`.
+    weight_decay : float
+    early_stopping : EarlyStopping, optional
     optimizer_state : AdamState, optional
         Adam's moments of an earlier training of the same network; not changed.
     mixed : bool
         Whether products of matrices are computed in bfloat16.
     regularizers : sequence of Regularizer
         As `prepare` returned them. Their heads are trained along.
-    work : int
-        Multiply-adds of a step, by which `TrainingThread` chooses where it computes.
+    multiply_adds : int
+        Of a step, by which `TrainingThread` chooses where it computes.
     watchers : sequence of Watcher
         Any of them may end the training after an epoch. An error of theirs is raised.
     ranks : Ranks
         All train the same network, each on batches of its own.
-    written_gradient : bool
-        Whether `DenseGradient` is the gradient of the network, as whoever built it knows.
+    layers : DenseLayers, optional
+        Layers of the autoencoder whose gradient is written out, as their builder declares.
     draws : RandomState, optional
         Random state that modules, losses and regularizers of the caller's own draw from.
+    """
+
+    autoencoder: nn.Sequential
+    batches: Batches
+    loss: RowLoss
+    max_epochs: int
+    learning_rate: float
+    rng: np.random.Generator
+    schedule: str = "constant"
+    weight_decay: float = 0.0
+    early_stopping: EarlyStopping | None = None
+    optimizer_state: AdamState | None = None
+    mixed: bool = False
+    regularizers: Sequence[Regularizer] = ()
+    multiply_adds: int = 0
+    watchers: Sequence[Watcher] = ()
+    ranks: Ranks = ALONE
+    layers: DenseLayers | None = None
+    draws: RandomState = field(default_factory=lambda: RandomState(0, ()))
+
+
+class Training:
+    """A training that runs a plan, once.
+
+    Parameters
+    ----------
+    plan : Plan
 
     Raises
     ------
     ValueError
         If there are no weights to train.
-    FloatingPointError
-        If the loss is not finite, or 10,000 times that of reconstructing zeros.
-    MemoryError
-        If a batch does not fit into the device's memory.
-    KeyboardInterrupt
-        If interrupted before the end of the first epoch, or within two seconds of
-        another interrupt. Any other interrupt ends the training with a warning and the
-        best weights so far.
     """
-    heads = [regularizer.head for regularizer in regularizers if regularizer.head is not None]
-    trained = nn.ModuleList([autoencoder, *heads])
-    alone = ranks.size == 1
-    optimizer = Adam(
-        trained,
-        weight_decay=weight_decay,
-        undecayed=[part.values for part in trained.modules() if isinstance(part, FillMissing)],
-        state=optimizer_state,
-        room=0 if alone else N_TOLD,
-    )
-    frozen = [parameter for parameter in trained.parameters() if not parameter.requires_grad]
-    draws = draws or RandomState(0, ())
-    objective = Objective(
-        autoencoder, loss, list(regularizers), batches, rng, mixed=mixed, draws=draws
-    )
-    step_gradient = gradient_step(objective, optimizer.gradient, written=written_gradient)
-    rate = SCHEDULES[schedule]
-    n_steps = max(ranks.gather(len(batches)))  # of an epoch
-    share = batches.n_rows / sum(ranks.gather(batches.n_rows))
-    total_steps = max_epochs * n_steps
-    result = TrainingResult()
-    best = _Best([optimizer.vector, *trained.buffers()])
-    summed = torch.zeros((), device=batches.device)  # losses of the epoch's rows so far
-    tensors = [*optimizer.state.tensors(), *best.tensors, *frozen, summed]
-    state = TrainingState(result, best, tensors, rng, objective.generator, draws)
-    look_every = 1 if batches.device.type == "cpu" else _LOOK_EVERY
-    for tensor in tensors:
-        ranks.share_(tensor)
 
-    def rate_of(step: int) -> float:
-        """The learning rate of a step, counted from 0."""
-        return learning_rate * rate.factor(step / total_steps)
-
-    divergence = _Divergence(batches, loss, learning_rate, rate_of, n_steps, ranks, draws)
-
-    def run_epoch() -> tuple[float, float | None]:
-        """Losses on training and validation rows; called in the training thread."""
-        if state.rows_done == 0:
-            summed.zero_()
-        step = result.n_steps + -(-state.rows_done // batches.batch_size)
-        trained.train()
-        epoch = batches.indexed_epoch(state.order(), state.rows_done)
-        errors: list[BaseException] = []
-        steps = (
-            own_steps(step_gradient, epoch, thread.stopping)
-            if alone
-            else joint_steps(step_gradient, epoch, thread.stopping, optimizer.buffer, ranks, errors)
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        ranks, batches = plan.ranks, plan.batches
+        self._alone = ranks.size == 1
+        heads = [each.head for each in plan.regularizers if each.head is not None]
+        self._trained = trained = nn.ModuleList([plan.autoencoder, *heads])
+        self._optimizer = optimizer = Adam(
+            trained,
+            weight_decay=plan.weight_decay,
+            undecayed=[part.values for part in trained.modules() if isinstance(part, FillMissing)],
+            state=plan.optimizer_state,
+            n_behind=0 if self._alone else N_BEHIND,
         )
-        for n_rows, summed_loss in steps:
+        frozen = [parameter for parameter in trained.parameters() if not parameter.requires_grad]
+        objective = Objective(
+            plan.autoencoder,
+            plan.loss,
+            list(plan.regularizers),
+            batches,
+            plan.rng,
+            mixed=plan.mixed,
+            draws=plan.draws,
+        )
+        self._step_gradient = gradient_step(objective, optimizer.gradient, plan.layers)
+        self._schedule = SCHEDULES[plan.schedule]
+        steps_of_epoch = max(ranks.gather(len(batches)))
+        self._share = batches.n_rows / sum(ranks.gather(batches.n_rows))
+        self._total_steps = plan.max_epochs * steps_of_epoch
+        self._result = TrainingResult()
+        self._best = _Best([optimizer.vector, *trained.buffers()])
+        self._summed = torch.zeros((), device=batches.device)  # losses of the epoch's rows so far
+        tensors = [*optimizer.state.tensors(), *self._best.tensors, *frozen, self._summed]
+        self._state = TrainingState(
+            self._result, self._best, tensors, plan.rng, objective.generator, plan.draws
+        )
+        for tensor in tensors:
+            ranks.share_(tensor)
+        self._divergence = _Divergence(plan, self._rate, steps_of_epoch)
+
+    def run(self) -> TrainingResult:
+        """Train until the epochs are over, early stopping or a watcher ends them, or an interrupt.
+
+        Raises
+        ------
+        FloatingPointError
+            If the loss is not finite, or 10,000 times that of reconstructing zeros.
+        MemoryError
+            If a batch does not fit into the device's memory.
+        KeyboardInterrupt
+            If interrupted before the end of the first epoch, or within two seconds of
+            another interrupt. Any other interrupt ends the training with a warning and the
+            best weights so far.
+        """
+        plan = self.plan
+        # Ranks always compute in the thread: an interrupt must not tear one from a step of all.
+        with (
+            TrainingThread(plan.multiply_adds if self._alone else 0) as self._thread,
+            ExitStack() as watching,
+        ):
+            for watcher in plan.watchers:
+                watching.callback(watcher.close)
+            for watcher in reversed(plan.watchers):
+                watcher.begin(self._state)
+            try:
+                while not any(plan.ranks.gather(self._state.stopped)):
+                    self._run_epoch()
+            except KeyboardInterrupt as interrupt:
+                n_epochs = self._epochs_before(interrupt)
+                self._thread.stop()  # a step may be under way if the interrupt came just before it
+                watching.close()
+                self._keep_best(n_epochs)
+        return self._finished()
+
+    def _run_epoch(self) -> None:
+        """Train for an epoch, and judge it; called in the thread of the caller."""
+        plan, result, state = self.plan, self._result, self._state
+        for watcher in plan.watchers:
+            watcher.begin_epoch()
+        plan.ranks.gather(None)  # where all meet an error of one
+        try:
+            train_loss, validation_loss = self._thread.run(self._train_epoch)
+        except torch.cuda.OutOfMemoryError as error:
+            raise MemoryError(
+                f"A batch of {plan.batches.batch_size} rows does not fit into the memory of "
+                f"{plan.batches.device}. Lower batch_size or hidden_layer_sizes."
+            ) from error
+        watched = train_loss if validation_loss is None else validation_loss
+        self._divergence.check(train_loss, watched, self._best.loss, result.n_steps)
+        stopping = plan.early_stopping
+        improved = _is_better(watched, self._best.loss, stopping.tol if stopping else 0)
+        self._best.keep_if_better(watched)
+        if validation_loss is not None:
+            result.validation_loss_curve.append(validation_loss)
+        result.loss_curve.append(train_loss)
+        past_peak = result.n_steps > self._schedule.peak * self._total_steps
+        state.waited = 0 if improved or not past_peak else state.waited + 1
+        state.stopped = len(result.loss_curve) == plan.max_epochs or (
+            stopping is not None and state.waited >= stopping.patience
+        )
+        for watcher in plan.watchers:
+            state.stopped |= watcher.end_epoch(result)
+
+    def _train_epoch(self) -> tuple[float, float | None]:
+        """Return the losses on training and validation rows; called in the training thread."""
+        plan, state = self.plan, self._state
+        if state.rows_done == 0:
+            self._summed.zero_()
+        step = self._result.n_steps + -(-state.rows_done // plan.batches.batch_size)
+        self._trained.train()
+        errors: list[BaseException] = []
+        for n_rows, summed_loss in self._gradients(errors):
             # Summed on the device: reading each loss would wait for its step.
-            summed.add_(summed_loss)
-            optimizer.step(rate_of(step))
+            self._summed.add_(summed_loss)
+            self._optimizer.step(self._rate(step))
             step += 1
             state.rows_done += n_rows
-            if step % look_every == 0 and not math.isfinite(float(summed)):
-                raise divergence.error(float(summed), step)
-            try:
-                for watcher in watchers:
-                    watcher.step(n_rows, summed)
-            except Exception as error:
-                if alone:
-                    raise
-                errors.append(error)  # for the next step of all
-        train_loss = float(summed) / max(state.rows_done, 1)
-        result.n_steps, state.rows_done = step, 0
-        trained.eval()
-        if not alone:
-            _settle(trained, optimizer.vector, share, ranks)
-        if early_stopping is None:
+            self._after_step(step, n_rows, errors)
+        train_loss = float(self._summed) / max(state.rows_done, 1)
+        self._result.n_steps, state.rows_done = step, 0
+        self._trained.eval()
+        if not self._alone:
+            _settle(self._trained, self._optimizer.vector, self._share, plan.ranks)
+        if plan.early_stopping is None:
             return train_loss, None
-        with draws.borrowed():
-            return train_loss, evaluate(autoencoder, early_stopping.validation, loss, ranks)
+        validation = plan.early_stopping.validation
+        with plan.draws.borrowed():
+            return train_loss, evaluate(plan.autoencoder, validation, plan.loss, plan.ranks)
 
-    # Ranks always compute in the thread: an interrupt must not tear one from a step of all.
-    with TrainingThread(work if alone else 0) as thread, ExitStack() as watching:
-        for watcher in watchers:
-            watching.callback(watcher.close)
-        for watcher in reversed(watchers):
-            watcher.begin(state)
+    def _gradients(self, errors: list[BaseException]) -> Iterator[tuple[int, torch.Tensor]]:
+        """Compute the gradient of one step after the other; yield its rows and their loss."""
+        state, stopping = self._state, self._thread.stopping
+        epoch = self.plan.batches.indexed_epoch(state.order(), state.rows_done)
+        if self._alone:
+            return own_steps(self._step_gradient, epoch, stopping)
+        buffer = self._optimizer.buffer
+        return joint_steps(self._step_gradient, epoch, stopping, buffer, self.plan.ranks, errors)
+
+    def _after_step(self, step: int, n_rows: int, errors: list[BaseException]) -> None:
+        look_every = 1 if self._summed.device.type == "cpu" else _LOOK_EVERY
+        if step % look_every == 0 and not math.isfinite(float(self._summed)):
+            raise self._divergence.error(float(self._summed), step)
         try:
-            while not any(ranks.gather(state.stopped)):
-                for watcher in watchers:
-                    watcher.begin_epoch()
-                ranks.gather(None)  # where all meet an error of one
-                try:
-                    train_loss, validation_loss = thread.run(run_epoch)
-                except torch.cuda.OutOfMemoryError as error:
-                    raise MemoryError(
-                        f"A batch of {batches.batch_size} rows does not fit into the memory of "
-                        f"{batches.device}. Lower batch_size or hidden_layer_sizes."
-                    ) from error
-                watched = train_loss if validation_loss is None else validation_loss
-                divergence.check(train_loss, watched, best.loss, result.n_steps)
-                improved = _is_better(
-                    watched, best.loss, early_stopping.tol if early_stopping else 0
-                )
-                best.keep_if_better(watched)
-                if validation_loss is not None:
-                    result.validation_loss_curve.append(validation_loss)
-                result.loss_curve.append(train_loss)
-                past_peak = result.n_steps > rate.peak * total_steps
-                state.waited = 0 if improved or not past_peak else state.waited + 1
-                state.stopped = len(result.loss_curve) == max_epochs or (
-                    early_stopping is not None and state.waited >= early_stopping.patience
-                )
-                for watcher in watchers:
-                    state.stopped |= watcher.end_epoch(result)
-        except KeyboardInterrupt as interrupt:
-            if not ranks.told:
-                ranks.fail(interrupt)
-            # It may have come to some ranks after an epoch that others have yet to count.
-            n_epochs = min(ranks.gather(len(result.loss_curve)))
-            if any(ranks.gather(_is_second_interrupt())) or n_epochs == 0:
+            for watcher in self.plan.watchers:
+                watcher.step(n_rows, self._summed)
+        except Exception as error:
+            if self._alone:
                 raise
-            ranks.told = False
-            thread.stop()  # a step may be under way if the interrupt came as it was handed over
-            watching.close()
-            best.restore()
-            for tensor in best.tensors:
-                ranks.share_(tensor)
-            result.interrupted = True
-            del result.loss_curve[n_epochs:]
-            del result.validation_loss_curve[len(result.loss_curve) :]
-            warn(
-                f"Training interrupted by user in epoch {len(result.loss_curve) + 1} of "
-                f"{max_epochs}: keeping the best weights so far. A search goes on, and ranks this "
-                "fit like the others: interrupt again within 2 seconds to end it."
-            )
-    if early_stopping:
-        best.restore()
-    # What the last step did is in no loss.
-    if not bool(torch.isfinite(optimizer.vector).all()):
-        raise divergence.error(math.nan, result.n_steps)
-    trained.eval()
-    optimizer.release()
-    result.optimizer_state = optimizer.state
-    return result
+            errors.append(error)  # for the next step of all
+
+    def _rate(self, step: int) -> float:
+        """The learning rate of a step, counted from 0."""
+        return self.plan.learning_rate * self._schedule.factor(step / self._total_steps)
+
+    def _epochs_before(self, interrupt: KeyboardInterrupt) -> int:
+        """Return how many epochs all ranks had finished; raise the interrupt if it is to be."""
+        ranks = self.plan.ranks
+        if not ranks.told:
+            ranks.fail(interrupt)
+        # It may have come to some ranks after an epoch that others have yet to count.
+        n_epochs = min(ranks.gather(len(self._result.loss_curve)))
+        if any(ranks.gather(_is_second_interrupt())) or n_epochs == 0:
+            raise interrupt
+        ranks.told = False
+        return n_epochs
+
+    def _keep_best(self, n_epochs: int) -> None:
+        """Go back to the best weights of the epochs before an interrupt, and say so."""
+        result = self._result
+        self._best.restore()
+        for tensor in self._best.tensors:
+            self.plan.ranks.share_(tensor)
+        result.interrupted = True
+        del result.loss_curve[n_epochs:]
+        del result.validation_loss_curve[len(result.loss_curve) :]
+        warn(
+            f"Training interrupted by user in epoch {len(result.loss_curve) + 1} of "
+            f"{self.plan.max_epochs}: keeping the best weights so far. A search goes on, and ranks "
+            "this fit like the others: interrupt again within 2 seconds to end it."
+        )
+
+    def _finished(self) -> TrainingResult:
+        if self.plan.early_stopping:
+            self._best.restore()
+        # No loss shows the result of the last step.
+        if not bool(torch.isfinite(self._optimizer.vector).all()):
+            raise self._divergence.error(math.nan, self._result.n_steps)
+        self._trained.eval()
+        self._optimizer.release()
+        self._result.optimizer_state = self._optimizer.state
+        return self._result
 
 
 def _is_better(loss: float, other: float, tol: float) -> bool:
@@ -524,19 +590,8 @@ def _n_bytes(tensor: torch.Tensor) -> int:
 class _Divergence:
     """What tells that a training went astray, and why."""
 
-    def __init__(
-        self,
-        batches: Batches,
-        loss: RowLoss,
-        learning_rate: float,
-        rate_of: Callable[[int], float],
-        n_steps: int,
-        ranks: Ranks,
-        draws: RandomState,
-    ) -> None:
-        self._batches, self._loss, self._n_steps, self._ranks = batches, loss, n_steps, ranks
-        self._draws = draws
-        self._learning_rate, self._rate_of = learning_rate, rate_of
+    def __init__(self, plan: Plan, rate_of: Callable[[int], float], steps_of_epoch: int) -> None:
+        self._plan, self._rate_of, self._steps_of_epoch = plan, rate_of, steps_of_epoch
 
     def check(self, train_loss: float, watched: float, lowest: float, step: int) -> None:
         """Raise if a loss of an epoch is not finite, or that of its training explodes."""
@@ -555,14 +610,14 @@ class _Divergence:
         A network that learned nothing stays below.
         """
         # Not from the training's own state: a fit that goes on from a file may compute it again.
-        apart = global_seed(0) if self._draws.states else nullcontext()
+        apart = global_seed(0) if self._plan.draws.states else nullcontext()
         with torch.inference_mode(), apart:
             summed = sum(
-                float(self._loss(torch.zeros_like(rows), rows).abs().sum(dtype=torch.float64))
-                for rows in self._batches.epoch()
+                float(self._plan.loss(torch.zeros_like(rows), rows).abs().sum(dtype=torch.float64))
+                for rows in self._plan.batches.epoch()
             )
-        n_rows = self._batches.n_rows
-        return self._ranks.mean(summed / max(n_rows, 1), n_rows)
+        n_rows = self._plan.batches.n_rows
+        return self._plan.ranks.mean(summed / max(n_rows, 1), n_rows)
 
     def error(self, train_loss: float, step: int) -> FloatingPointError:
         """What to raise after so many steps."""
@@ -578,6 +633,7 @@ class _Divergence:
         )
         return FloatingPointError(
             f"The training diverged: its loss was {train_loss:.6g} in epoch "
-            f"{-(-step // self._n_steps)} after step {step}, at a rate of "
-            f"{self._rate_of(step - 1):.3g} with learning_rate={self._learning_rate:g}. {cause}"
+            f"{-(-step // self._steps_of_epoch)} after step {step}, at a rate of "
+            f"{self._rate_of(step - 1):.3g} with "
+            f"learning_rate={self._plan.learning_rate:g}. {cause}"
         )

@@ -9,6 +9,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 import torch
+from aefeatures._validation import resolve_max_epochs, resolve_principal_components
 
 from aefeatures import (
     AutoencoderGenerator,
@@ -17,7 +18,6 @@ from aefeatures import (
     RowView,
     Sparse,
 )
-from aefeatures._validation import resolve_max_epochs, resolve_principal_components
 
 X = np.random.default_rng(0).normal(size=(20, 6))
 

@@ -1,148 +1,37 @@
-"""Checks of X and of the parameters; every "auto"; scikit-learn's private parts."""
+"""Checks of what users pass: rows, codes and labels, of all the types they may come in."""
 
 from __future__ import annotations
 
-import math
-import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from numbers import Integral, Real
-from typing import Any, TypeVar
+from functools import partial
+from numbers import Integral
+from typing import Any
 
 import numpy as np
 import torch
 from scipy import sparse
 from sklearn import get_config
-from sklearn.base import _fit_context
-from sklearn.model_selection._search import BaseSearchCV
-from sklearn.utils import _safe_indexing, assert_all_finite, get_tags
-from sklearn.utils._array_api import _convert_to_numpy, device, get_namespace
-from sklearn.utils._param_validation import HasMethods, Hidden, Interval, StrOptions
-from sklearn.utils._set_output import _get_container_adapter
+from sklearn.utils import assert_all_finite, get_tags
 from sklearn.utils.validation import (
-    _check_feature_names_in,
     check_array,
     check_consistent_length,
     column_or_1d,
     validate_data,
 )
 
-from aefeatures._batches import (
-    Rows,
-    RowView,
-    is_dataset,
-    iterate_chunks,
-    take_rows,
-    work_dtype,
+from aefeatures._batches import work_dtype
+from aefeatures._sklearn import (
+    array_library,
+    convert_like,
+    convert_to_numpy,
+    in_container,
+    safe_indexing,
 )
-from aefeatures._checkpoint import Checkpoint
-from aefeatures._device import PRECISIONS
-from aefeatures._losses import LOSSES
-from aefeatures._networks import ACTIVATIONS, NORMALIZATIONS, Network
-from aefeatures._regularizers import Regularizer
-from aefeatures._scaling import SCALINGS, Scaling
-from aefeatures._training import SCHEDULES
-
-try:
-    from sklearn.callback import CallbackSupportMixin
-except ImportError:  # scikit-learn before 1.9
-
-    class CallbackSupportMixin:  # type: ignore[no-redef]
-        """Stands in for what older versions lack."""
-
-
-__all__ = [
-    "CallbackSupportMixin",
-    "GENERATOR_CONSTRAINTS",
-    "OVERSAMPLER_CONSTRAINTS",
-    "PARAMETER_CONSTRAINTS",
-    "BaseSearchCV",
-    "Interval",
-    "as_numpy",
-    "check_array_library",
-    "check_codes",
-    "check_labels",
-    "check_loss_range",
-    "check_rows",
-    "check_rows_and_labels",
-    "fit_context",
-    "in_columns_of_fit",
-    "get_tags",
-    "like",
-    "name_of_array_library",
-    "resolve_max_epochs",
-    "resolve_principal_components",
-    "take_samples",
-    "unchanged_on_error",
-]
-
-F = TypeVar("F", bound=Callable[..., Any])
-
-# On small data "auto" stands for 3,000 steps at batch 64.
-_AUTO_BATCH = 64
-_AUTO_ROWS = 3_000 * _AUTO_BATCH
-
-# Fewer rows do not settle the axes: codes of new rows are worse than from all columns. And fewer
-# columns make no difference to the time.
-_ROWS_PER_COMPONENT = 128
-_COLUMNS_PER_COMPONENT = 2
-
-PARAMETER_CONSTRAINTS: dict[str, list[Any]] = {
-    "n_components": [Interval(Integral, 1, None, closed="left")],
-    "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
-    "activation": [StrOptions(set(ACTIVATIONS))],
-    "normalization": [None, StrOptions(set(NORMALIZATIONS))],
-    # What is hidden is refused by `build_network`, which says what to pass.
-    "network": [None, Network, callable, Hidden(tuple), Hidden(list)],
-    "scaling": [None, StrOptions(set(SCALINGS))],
-    "loss": [StrOptions(set(LOSSES)), callable],
-    "init": [StrOptions({"auto", "pca", "random"})],
-    "regularizer": [None, str, Regularizer, list, tuple],
-    "learning_rate": [Interval(Real, 0, None, closed="neither")],
-    "learning_rate_schedule": [StrOptions(set(SCHEDULES))],
-    "weight_decay": [Interval(Real, 0, None, closed="left")],
-    "batch_size": [Interval(Integral, 1, None, closed="left")],
-    "max_epochs": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
-    "early_stopping": ["boolean"],
-    "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
-    "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
-    "tol": [Interval(Real, 0, None, closed="left")],
-    "warm_start": ["boolean"],
-    "device": [str, torch.device],
-    "precision": [StrOptions(set(PRECISIONS))],
-    "random_state": ["random_state"],
-    "checkpoint": [None, str, os.PathLike, Checkpoint],
-    "verbose": ["verbose"],
-}
-
-
-_CODES_AND_BACK = HasMethods(["fit", "transform", "inverse_transform"])
-
-GENERATOR_CONSTRAINTS: dict[str, list[Any]] = {
-    "autoencoder": [None, _CODES_AND_BACK],
-    "density": [None, StrOptions({"normal"}), HasMethods(["fit", "sample"])],
-    "keep_range": ["boolean"],
-    "random_state": ["random_state"],
-}
-
-# Beside those of imbalanced-learn's base class.
-OVERSAMPLER_CONSTRAINTS: dict[str, list[Any]] = {
-    "autoencoder": [None, _CODES_AND_BACK],
-    "spread": [Interval(Real, 0, None, closed="left")],
-}
-
-
-def fit_context(*, prefer_skip_nested_validation: bool) -> Callable[[F], F]:
-    """scikit-learn's decorator of `fit`, with types: else type checkers see none of `fit`."""
-    decorator: Callable[[F], F] = _fit_context(
-        prefer_skip_nested_validation=prefer_skip_nested_validation
-    )
-    return decorator
+from aefeatures._sources import RowView, Source, as_source, is_dataset
 
 
 def check_rows_and_labels(
     estimator: Any, X: Any, y: Any, *, reset: bool, min_rows: int = 1
-) -> tuple[Rows, np.ndarray | None]:
+) -> tuple[Source, np.ndarray | None]:
     """Return X as `check_rows` does, and y where the estimator asks for it."""
     if not get_tags(estimator).target_tags.required:
         return check_rows(estimator, X, reset=reset, min_rows=min_rows), None
@@ -156,17 +45,6 @@ def check_rows_and_labels(
     assert_all_finite(y, allow_nan=True, input_name="y")
     check_consistent_length(rows, y)
     return rows, y
-
-
-@contextmanager
-def unchanged_on_error(estimator: Any) -> Iterator[None]:
-    """Give an estimator back what it was where fitting it fails."""
-    before = estimator.__dict__.copy()
-    try:
-        yield
-    except BaseException:
-        estimator.__dict__ = before  # at once: an interrupt finds one or the other
-        raise
 
 
 def check_labels(y: Any) -> np.ndarray:
@@ -183,19 +61,24 @@ def check_labels(y: Any) -> np.ndarray:
     return labels
 
 
-def check_rows(estimator: Any, X: Any, *, reset: bool, min_rows: int = 1) -> Rows:
-    """Return X as a matrix of numbers without infinity, not copied where it is one already.
+def check_rows(estimator: Any, X: Any, *, reset: bool, min_rows: int = 1) -> Source:
+    """Return X as rows of numbers without infinity, not copied if it is a matrix of numbers.
 
     `reset` tells whether the estimator's number and names of columns are learned from X or
-    X is checked against them.
+    X is checked against them. The values of a dataset in a file are checked when they are read.
     """
-    _refuse_unknown_size(X)
     if is_dataset(X):
         return _check_dataset(estimator, X, reset=reset, min_rows=min_rows)
+    return as_source(check_matrix(estimator, X, reset=reset, min_rows=min_rows))
+
+
+def check_matrix(estimator: Any, X: Any, *, reset: bool, min_rows: int = 1) -> Any:
+    """Return X, which is no dataset in a file, as an array or a CSR matrix; see `check_rows`."""
+    _refuse_unknown_size(X)
     try:
         X = _as_numbers(X)
         with _no_warnings_of_sums():
-            rows: Rows = validate_data(
+            rows: Any = validate_data(
                 estimator,
                 X,
                 reset=reset,
@@ -376,27 +259,31 @@ def take_samples(X: Any, index: np.ndarray) -> Any:
     """The rows at the increasing positions `index` of an X of any kind, in that kind."""
     if isinstance(X, RowView):
         return X[index]
-    return take_rows(X, index) if is_dataset(X) else _safe_indexing(X, index)
+    return as_source(X).take(index) if is_dataset(X) else safe_indexing(X, index)
 
 
-def _check_dataset(estimator: Any, X: Any, *, reset: bool, min_rows: int) -> Any:
-    """Check a dataset by its chunks instead of reading it whole."""
+def _check_dataset(estimator: Any, X: Any, *, reset: bool, min_rows: int) -> Source:
+    """Check a dataset without reading it; the values of floats are checked as they are read."""
     if X.shape[0] < min_rows or X.shape[1] == 0:
         check_array(np.empty(X.shape), estimator=estimator)  # raises scikit-learn's message
-    # Integers are finite: of these the first row tells all.
-    for chunk in iterate_chunks(X) if X.dtype.kind not in "biu" else [X[:1]]:
-        with _no_warnings_of_sums():
-            check_array(
-                np.asarray(chunk),
-                dtype="numeric",
-                ensure_all_finite="allow-nan",
-                estimator=estimator,
-                input_name="X",
-            )
+    check = partial(_check_chunk, estimator)
+    if X.dtype.kind not in "biuf":
+        check(np.asarray(X[:1]))  # may say more
     if X.dtype.kind not in "biuf" or X.dtype.itemsize > 8:
         raise ValueError(f"A dataset must hold numbers of at most 64 bits, got {X.dtype}.")
     validate_data(estimator, X, reset=reset, skip_check_array=True)
-    return X
+    return as_source(X, check if X.dtype.kind == "f" else None)
+
+
+def _check_chunk(estimator: Any, chunk: np.ndarray) -> None:
+    with _no_warnings_of_sums():
+        check_array(
+            chunk,
+            dtype="numeric",
+            ensure_all_finite="allow-nan",
+            estimator=estimator,
+            input_name="X",
+        )
 
 
 def check_codes(X: Any, n_components: int, estimator: Any) -> np.ndarray:
@@ -417,16 +304,6 @@ def check_codes(X: Any, n_components: int, estimator: Any) -> np.ndarray:
     return codes
 
 
-# Arrays of other libraries, where scikit-learn's array API dispatch is on
-
-
-def _array_library(X: Any) -> Any:
-    """The namespace of an array that is not NumPy's; None for all else and without dispatch."""
-    if not get_config()["array_api_dispatch"] or isinstance(X, (np.ndarray, np.generic)):
-        return None
-    return get_namespace(X)[0] if hasattr(X, "__dlpack__") else None
-
-
 def as_numpy(X: Any) -> Any:
     """Return an array of another library as NumPy's, in the same memory where that can be.
 
@@ -434,8 +311,8 @@ def as_numpy(X: Any) -> Any:
     """
     if isinstance(X, torch.Tensor):
         return _tensor_as_numpy(X)
-    library = _array_library(X)
-    return X if library is None else _convert_to_numpy(X, library)
+    library = array_library(X)
+    return X if library is None else convert_to_numpy(X, library)
 
 
 def _tensor_as_numpy(X: torch.Tensor) -> np.ndarray:
@@ -459,17 +336,17 @@ def _tensor_as_numpy(X: torch.Tensor) -> np.ndarray:
 
 def like(result: np.ndarray, X: Any) -> Any:
     """Return a result as an array of the library of X, on the device of X."""
-    library = _array_library(X)
+    library = array_library(X)
     if library is None:
         return result
     if isinstance(X, torch.Tensor):
         return torch.from_numpy(result).to(X.device, work_dtype(result.dtype, X.device))
-    return library.asarray(result, device=device(X))
+    return convert_like(result, X, library)
 
 
 def name_of_array_library(X: Any) -> str | None:
     """What `check_array_library` compares; None for what any estimator takes."""
-    library = _array_library(X)
+    library = array_library(X)
     # Where the namespace of a library is found depends on scikit-learn's version.
     return None if library is None else library.__name__.rpartition(".")[2]
 
@@ -492,42 +369,5 @@ def in_columns_of_fit(estimator: Any, rows: np.ndarray, given: Any) -> Any:
 
     `given` is what they were computed from, whose index, if it has one, they take.
     """
-    adapter = _get_container_adapter("transform", estimator)
-    if adapter is None:
-        return like(rows, given)
-    names = _check_feature_names_in(estimator)
-    frame = adapter.create_container(rows, given, columns=names)
-    return adapter.rename_columns(frame, names.tolist())  # as polars makes up one for ""
-
-
-def check_loss_range(loss: Any, scaling: Scaling, name: str | None) -> None:
-    """Refuse "bce" where the network's range is not [0, 1]."""
-    if loss == "bce" and not scaling.bounded:
-        raise ValueError(
-            f"loss='bce' needs data in the range [0, 1], which scaling={name!r} does not give "
-            "for this X. Use scaling='feature' or scaling='global'."
-        )
-
-
-def resolve_max_epochs(
-    max_epochs: int | str, n_rows: int, batch_size: int, regularizers: Sequence[Regularizer]
-) -> int:
-    """The number of epochs that "auto" stands for on `n_rows` training rows."""
-    if max_epochs != "auto":
-        return int(max_epochs)
-    fewest = max([Regularizer.min_epochs, *(each.min_epochs for each in regularizers)])
-    most = min([Regularizer.max_epochs, *(each.max_epochs for each in regularizers)])
-    # Of data smaller than a batch an epoch is one step.
-    steps_worth = math.ceil(_AUTO_ROWS / max(n_rows, _AUTO_BATCH, batch_size))
-    return max(fewest, int(min(most, steps_worth)))
-
-
-def resolve_principal_components(
-    shape: tuple[int, int], regularizers: Sequence[Regularizer]
-) -> int | None:
-    """How many principal components of X the default network reads; None for all columns."""
-    asked = [regularizer.n_principal_components for regularizer in regularizers]
-    most = min([Regularizer.n_principal_components, *asked])
-    n_rows, n_features = shape
-    enough = most * _COLUMNS_PER_COMPONENT <= n_features and most * _ROWS_PER_COMPONENT <= n_rows
-    return int(most) if enough else None
+    frame = in_container(estimator, rows, given)
+    return like(rows, given) if frame is None else frame

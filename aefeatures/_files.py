@@ -1,0 +1,226 @@
+"""Files of arrays and a JSON document, in the format of safetensors, that hold no code.
+
+The metadata of the file hold one entry, "aefeatures": the document as a string, which begins
+with a digest of the whole file (computed with zeros in the digest's place), the number of the
+format and the first version of aefeatures that reads it. These three stay where they are in
+every format to come, so that an older version can say what it needs. What grows with the data
+or the epochs (feature names, loss curves) is kept as arrays: the header stays small, and a
+limit on its size keeps a bad one from costing time and memory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import safetensors.numpy
+
+from aefeatures._version import __version__
+
+E = TypeVar("E")
+
+FORMAT = 1
+# The first version that reads FORMAT: what an older one tells its user to install.
+_NEEDS = "0.1.0"
+
+_KEY = "aefeatures"
+_START = b'{"__metadata__":{"' + _KEY.encode() + b'":"{\\"digest\\":\\"'
+_NO_DIGEST = "0" * 64
+# Python's objects for the worst JSON of this size take 60 MB.
+_MAX_HEADER = 2**21
+
+
+def write_file(
+    path: str | os.PathLike[str],
+    document: dict[str, Any],
+    arrays: dict[str, np.ndarray],
+    what: str = "model",
+    temporary: str | None = None,
+) -> None:
+    """Write a file that `read_file` reads, as `write_atomically` does.
+
+    Raises
+    ------
+    ValueError
+        If the document is larger than what `read_file` takes.
+    OSError
+        If the file cannot be written.
+    """
+    envelope = {"digest": _NO_DIGEST, "format": FORMAT, "needs": _NEEDS, **document}
+    text = json.dumps(envelope, allow_nan=False, separators=(",", ":"))
+    data = safetensors.numpy.save(arrays, metadata={_KEY: text})
+    header_end = 8 + int.from_bytes(data[:8], "little")
+    if header_end > 8 + _MAX_HEADER:
+        raise ValueError(
+            f"The {what} cannot be saved: its parameters and the names of its {len(arrays)} arrays "
+            f"take {header_end - 8} bytes, at most {_MAX_HEADER} can be stored."
+        )
+    digest = hashlib.sha256(data).hexdigest()
+    header = data[:header_end].replace(_NO_DIGEST.encode(), digest.encode(), 1)
+    write_atomically(path, [header, memoryview(data)[header_end:]], what, temporary)
+
+
+def read_file(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Return the document and the arrays of a file of `write_file`.
+
+    Raises
+    ------
+    ValueError
+        If it is none, truncated, damaged or of a later format.
+    OSError
+        If it cannot be read.
+    """
+    name = os.fspath(path)
+    with Path(path).open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        start = file.read(8 + len(_START))
+        n_header = int.from_bytes(start[:8], "little")
+        if len(start) < 8 or not _START.startswith(start[8:]) or not 0 < n_header <= _MAX_HEADER:
+            raise ValueError(f"{name} is not a model saved by aefeatures.")
+        if size < 8 + n_header:
+            raise ValueError(f"{name} is truncated: {size} bytes, its header alone takes more.")
+        file.seek(8)
+        try:
+            entries = _parse(file.read(n_header))
+            document = _parse(entries.pop("__metadata__")[_KEY])
+            end = max(count({"end": entry["data_offsets"][1]}, "end") for entry in entries.values())
+            digest, format_ = document["digest"], count(document, "format")
+        except Exception as error:
+            raise ValueError(
+                f"{name} is damaged: its header cannot be read ({reason(error)})."
+            ) from error
+        if format_ > FORMAT:
+            raise ValueError(_newer(name, format_, document))
+        if size != 8 + n_header + end:
+            problem = "truncated" if size < 8 + n_header + end else "damaged"
+            raise ValueError(f"{name} is {problem}: {size} bytes instead of {8 + n_header + end}.")
+        file.seek(0)
+        data = file.read()
+    if not isinstance(digest, str) or digest != _digest(data, 8 + n_header, digest):
+        raise ValueError(f"{name} is damaged: its contents are not those that were saved.")
+    try:
+        return document, safetensors.numpy.load(data)
+    except Exception as error:
+        raise ValueError(f"{name} is damaged: {reason(error)}") from error
+
+
+def _digest(data: bytes, header_end: int, digest: str) -> str:
+    header = data[:header_end].replace(digest.encode(), _NO_DIGEST.encode(), 1)
+    hashed = hashlib.sha256(header)
+    hashed.update(memoryview(data)[header_end:])
+    return hashed.hexdigest()
+
+
+def _parse(text: str | bytes) -> dict[str, Any]:
+    """Return a JSON object: strictly, so that every reader of a file sees the same."""
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        entries = dict(pairs)
+        if len(entries) < len(pairs):
+            raise ValueError("a name stands twice in one object")
+        return entries
+
+    def refuse(constant: str) -> None:
+        raise ValueError(f"{constant} is not JSON")
+
+    parsed = json.loads(text, object_pairs_hook=unique, parse_constant=refuse)
+    if not isinstance(parsed, dict):
+        raise TypeError("it is not an object")
+    return parsed
+
+
+def _newer(name: str, format_: int, document: dict[str, Any]) -> str:
+    needs = str(document.get("needs"))
+    # Only what looks like a version is repeated: a message is no place for a file's text.
+    install = f">={needs}" if re.fullmatch(r"[0-9a-z.]{1,20}", needs) else " of a later version"
+    return (
+        f"{name} is of format {format_}, this version of aefeatures ({__version__}) reads "
+        f"formats up to {FORMAT}. Install aefeatures{install}."
+    )
+
+
+def write_atomically(
+    path: str | os.PathLike[str],
+    chunks: Iterable[bytes | memoryview],
+    what: str,
+    temporary_name: str | None = None,
+) -> None:
+    """Write beside `path`, then put it in its place: there is the old or the new file, whole.
+
+    `what` is written, as an error says it; until it is whole it has the `temporary_name`, by
+    default one that nothing else has.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written.
+    """
+    target = Path(path).resolve()  # of a link, what it points to
+    temporary = target.parent / (temporary_name or f".aefeatures-{secrets.token_hex(8)}.tmp")
+    try:
+        try:
+            with temporary.open("xb") as file:
+                for chunk in chunks:
+                    file.write(chunk)
+                file.flush()
+                os.fsync(file.fileno())
+            if target.exists():
+                shutil.copymode(target, temporary)
+            temporary.replace(target)
+        except BaseException:
+            with suppress(OSError):
+                temporary.unlink()
+            raise
+        _sync_folder(target.parent)
+    except OSError as error:
+        raise OSError(
+            error.errno, f"The {what} was not saved: {error.strerror}", os.fspath(path)
+        ) from error
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make sure that a new name in `folder` outlives a loss of power."""
+    if os.name != "posix":  # elsewhere folders cannot be opened
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def typed(document: dict[str, Any], name: str, kind: type[E]) -> E:
+    """Return a value of a document, which has to be of a type."""
+    value = document.get(name)
+    if type(value) is not kind:
+        raise ValueError(f"{name} should be a {kind.__name__}, got {short(value)}.")
+    return value
+
+
+def count(document: dict[str, Any], name: str, end: int = 2**63) -> int:
+    """Return a count of a document, which has to be below `end`."""
+    value = typed(document, name, int)
+    if not 0 <= value < end:
+        raise ValueError(f"{name} should be in [0, {end}), got {short(value)}.")
+    return value
+
+
+def short(value: Any) -> str:
+    """Return the beginning of a value's `repr`."""
+    text = repr(value)
+    return text if len(text) <= 100 else f"{text[:97]}..."
+
+
+def reason(error: Exception) -> str:
+    """The beginning of a message: PyTorch's bring stacks, others what they found in the file."""
+    line = str(error).partition("\n")[0][:300]
+    return line if type(error) is ValueError else f"{type(error).__name__}: {line}"
