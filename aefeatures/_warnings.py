@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import functools
-import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from inspect import Parameter, signature
+from inspect import Parameter, currentframe, signature
 from typing import Any, ParamSpec, TypeVar
 
 P = ParamSpec("P")
@@ -21,18 +20,16 @@ def warn(message: str, category: type[Warning] = UserWarning) -> None:
     """Warn, and show the line of the code that called this library.
 
     The line is the innermost one outside of this library, scikit-learn and the like. A worker
-    of a search has no such line; there the outermost line is shown.
+    of a search has no such line; there it is one of the code that runs the worker.
     """
     warnings.warn(message, category, stacklevel=_caller_level())
 
 
 def _caller_level() -> int:
     """Return the `stacklevel` that a call of `warnings.warn` in the calling function needs."""
-    frame = sys._getframe(1)
-    level = 1
-    while _package(frame.f_globals) in _BETWEEN and frame.f_back is not None:
-        frame = frame.f_back
-        level += 1
+    frame, level = currentframe(), 0
+    while frame is not None and _package(frame.f_globals) in _BETWEEN:
+        frame, level = frame.f_back, level + 1
     return level
 
 
