@@ -316,7 +316,7 @@ def measure_novelty(args):
 
 
 def measure_labels(args):
-    """KNN(15) on MNIST's test rows with all labels, with 1,000, and with none."""
+    """KNN(15) on MNIST's test rows with all labels, with 1,000, and without."""
     X, X_test, y, y_test, _ = load("mnist", args.data, 0)
     results = {}
     for name, n_labels, regularizer in (

@@ -8,7 +8,7 @@ lowest and highest. "of repeating" is the ratio to the error of showing the last
 
 FOLDER holds `carphone.npz`. Contestants learn from its first half and are tested on the second,
 with patches of 8 x 8 and 4 pixels around them. "motion" shows the last frame, moved on by the
-motion between the last two frames. "half motion" is the mean of that and the last frame. Neither
+motion between the last two frames. "half motion" is the mean of this and the last frame. Neither
 learns anything. "ridge" and "PCA" are linear models. They get the same rows of past frames as the
 predictor: all columns, or 64 components.
 
