@@ -1,12 +1,9 @@
 """The cost of training on several processes and on Ray, and how it survives lost workers.
 
-Every worker has one CPU thread. The parts are:
-
-- "throughput" of 1 and 2 ranks;
-- "shards" of unequal size;
-- "knn": accuracy of codes from 2 ranks and from Ray;
-- "kill": workers are killed during a fit and during `transform_on_ray`;
-- "stream": memory on a Parquet set that is larger than the memory of a worker.
+Every worker has one CPU thread. "throughput" measures 1 and 2 ranks, and "shards" shards of unequal
+size. "knn" measures the accuracy of codes from 2 ranks and from Ray. "kill" kills workers during a
+fit and during `transform_on_ray`. "stream" measures memory on a Parquet set that is larger than the
+memory of a worker.
 """
 
 import argparse
