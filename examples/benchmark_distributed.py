@@ -1,8 +1,9 @@
-"""What training on several processes and on Ray costs, and what it survives.
+"""The cost of training on several processes and on Ray, and how it survives lost workers.
 
-Every worker has one CPU thread. Parts: "throughput" of 1 and 2 ranks; "shards" of unequal
-size; "knn" accuracy of codes from 2 ranks and from Ray; "kill" of workers during a fit and during
-`transform_on_ray`; "stream", memory on a Parquet set larger than what a worker may hold.
+Every worker has one CPU thread. "throughput" measures 1 and 2 ranks, and "shards" shards of unequal
+size. "knn" measures the accuracy of codes from 2 ranks and from Ray. "kill" kills workers during a
+fit and during `transform_on_ray`. "stream" measures memory on a Parquet set that is larger than the
+memory of a worker.
 """
 
 import argparse
@@ -62,7 +63,7 @@ def accuracy(encode, X, X_test, y, y_test):
 
 def rank_of(rank, size, folder, work, args):
     torch.set_num_threads(1)
-    warnings.simplefilter("ignore", ConvergenceWarning)  # of rows without a structure
+    warnings.simplefilter("ignore", ConvergenceWarning)  # the rows have no structure
     dist.init_process_group(
         "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=size
     )
@@ -74,14 +75,14 @@ def rank_of(rank, size, folder, work, args):
 
 
 def on_ranks(size, work, *args):
-    """What `work(rank, size, *args)` returns in each of `size` processes."""
+    """Results of `work(rank, size, *args)` in each of `size` processes."""
     with tempfile.TemporaryDirectory() as folder:
         multiprocessing.spawn(rank_of, (size, folder, work, args), nprocs=size)
         return [json.loads(Path(folder, f"{rank}.json").read_text()) for rank in range(size)]
 
 
 def rate(rank, size, batch_size, n_steps):
-    """Rows a second of all ranks, from the difference that six more epochs make."""
+    """Rows per second of all ranks, from the time that six more epochs take."""
     rng = np.random.default_rng(rank)
     X = rng.random((batch_size * n_steps, 784), dtype=np.float32)
     seconds = {}
@@ -96,12 +97,12 @@ def rate(rank, size, batch_size, n_steps):
 
 
 def rate_apart(*args):
-    """The same of processes beside each other, each of which trains alone."""
-    return Context().run(rate, *args)  # in which there is no group
+    """The same for processes that run at the same time, but train alone."""
+    return Context().run(rate, *args)  # a context without a group
 
 
 def reduction(_rank, _size, n):
-    """Seconds that a sum of `n` float32 over ranks adds to a step that computes."""
+    """Seconds that a sum of `n` float32 over ranks adds to a step."""
     buffer, rows, weights = torch.zeros(n), torch.rand(512, 784), torch.rand(784, 128)
     seconds = {False: [], True: []}
     for reduces in [False, True] * 10:
@@ -147,7 +148,7 @@ def throughput(quick):
 
 
 class Counting:
-    """The mean squared error, which counts the rows that it is asked for in training."""
+    """Mean squared error that counts the rows it is computed on in training."""
 
     n_rows = 0
 
@@ -220,7 +221,7 @@ def write_parquet(folder, X, y, n_files):
 
 
 def processes(title):
-    """Ids of the processes of Ray with such a title."""
+    """Ids of the processes of Ray whose title contains `title`."""
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
@@ -232,7 +233,7 @@ def processes(title):
 
 
 def memory(pid):
-    """Bytes that a process holds: of its own; with libraries; with pages of the object store."""
+    """Bytes that a process holds: alone, with libraries, and with the object store."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     fields = dict(line.split(":", 1) for line in lines)
     kinds = ("RssAnon", "RssFile", "RssShmem")
@@ -240,7 +241,7 @@ def memory(pid):
 
 
 class Watch(threading.Thread):
-    """Notes every half second what the processes of Ray hold; kills some at given times."""
+    """Record the memory of the processes of Ray every half second; kill some on time."""
 
     def __init__(self, title="", kill_at=()):
         super().__init__(daemon=True)
@@ -278,7 +279,7 @@ class Watch(threading.Thread):
 
 
 def stored():
-    """Bytes of the memory of Ray's object store that were in use, of what it may take."""
+    """Bytes of the memory of Ray's object store that are in use."""
     for path in Path("/proc").glob("[0-9]*/comm"):
         try:
             if path.read_text().strip() == "raylet":
@@ -292,7 +293,7 @@ def stored():
 
 
 def on_ray(ray, folder, test, y_test, **watch):
-    """Accuracy of codes that were learned and made on Ray."""
+    """Accuracy of codes that were learned and computed on Ray."""
     dataset = ray.data.read_parquet(folder)
     start = time.perf_counter()
     with Watch(**watch) as watched:
@@ -333,7 +334,7 @@ def knn(path, quick):
 
 
 def kill(path, quick, seconds):
-    """Two workers killed in a fit, and two actors in the encoding of more rows."""
+    """Kill two workers during a fit, and two actors while they encode more rows."""
     X, X_test, y, y_test = pixels(path, quick)
     ray = start_ray()
     with tempfile.TemporaryDirectory() as folder:
@@ -365,7 +366,7 @@ def kill(path, quick, seconds):
 
 
 def stream(folder, gigabytes):
-    """One epoch on a Parquet set, and codes of it; the most that processes held."""
+    """One epoch on a Parquet set, and its codes, with the peak memory of the processes."""
     import pyarrow as pa
     from pyarrow import parquet
 

@@ -1,20 +1,20 @@
-"""What learned features are worth to a classifier, on real data and over seeds.
+"""Accuracy of classifiers on learned features, on real data and over seeds.
 
-For every set, number of codes and contestant, on held-out rows:
+The figures for every set, number of codes and contestant, on held-out rows:
 
     KNN(k)         accuracy of k nearest neighbours on the codes
     linear, RBF    the same of support vector machines, on standardised codes and at most
                    10,000 rows
-    few labels     KNN(5) that knows ten labelled rows of each class (median of five draws); the
+    few labels     KNN(5) with ten labelled rows of each class (median of five draws); the
                    codes are learned from all rows without labels
     trust          trustworthiness of 2,000 rows (scikit-learn's, 5 neighbours)
     MSE            of the reconstruction, in pixels of [0, 1] or standardised columns
     fit, new       seconds to learn the codes of the training rows, and for the test rows
 
-Contestants: the features themselves, PCA, KernelPCA (learned from 2,000 rows), UMAP with its
-defaults (once warmed up), PyOD's autoencoder, `AutoencoderTransformer()` and its presets. Peers get
-pixels in [0, 1] or standardised columns, ours the columns as they are. Medians over seeds; of a set
-without test rows a quarter is held out, stratified, anew for every seed.
+Contestants are the features themselves, PCA, KernelPCA (learned from 2,000 rows), UMAP with its
+defaults (after a warm-up), PyOD's autoencoder, `AutoencoderTransformer()` and its presets. Ours get
+the columns as they are, all others pixels in [0, 1] or standardised columns. The figures are
+medians over seeds. If a set has no test rows, a stratified quarter is held out for every seed.
 
     python examples/benchmark_features.py --data FOLDER [--quick] [--sets mnist segment]
         [--codes 3] [--only neighbors UMAP] [--seeds 3] [--json FILE] [--chart FILE]
@@ -23,13 +23,18 @@ without test rows a quarter is held out, stratified, anew for every seed.
     python examples/benchmark_features.py --data FOLDER --few-labels [--codes 16] [--seeds 3]
     python examples/benchmark_features.py --data FOLDER --time [--codes 3] [--seeds 3]
 
-`--novelty` measures detectors on FOLDER/anomaly instead: half of the normal rows to learn from,
-AUC over the rest and the outliers. `--labels` measures `Supervised` on MNIST, `--few-labels` the
-recipe of `few_labels.py` with 1, 4 and 10 labels of each class (medians of ten draws, and the
-least), `--time` "neighbors" against UMAP, in turn and both warm, both of them on
-MNIST and Fashion-MNIST if `--sets` names no others. FOLDER holds .npz
-files with X_train, y_train, X_test, y_test or X, y; without it the tables that scikit-learn
-bundles are measured. UMAP and PyOD need the extra `bench`.
+Other measurements replace these:
+
+- `--novelty`: detectors on FOLDER/anomaly, which learn from half of the normal rows. AUC over the
+  other half and the outliers.
+- `--labels`: `Supervised` on MNIST.
+- `--few-labels`: the recipe of `few_labels.py` with 1, 4 and 10 labels of each class, medians of
+  ten draws and the lowest.
+- `--time`: "neighbors" against UMAP, in turn and both warm.
+
+The last two use MNIST and Fashion-MNIST unless `--sets` names others. FOLDER holds .npz files with
+X_train, y_train, X_test, y_test or X, y. Without it the tables that scikit-learn bundles are
+measured. UMAP and PyOD need the extra `bench`.
 """
 
 import argparse
@@ -61,7 +66,7 @@ SVM_ROWS = 10_000
 
 
 class KernelPCASubsample(KernelPCA):
-    """Learned from 2,000 rows: its matrix has a number for each pair."""
+    """KernelPCA learned from 2,000 rows, as its matrix has a number for each pair of rows."""
 
     def fit(self, X, y=None):
         rows = np.random.default_rng(0).permutation(len(X))[:2_000]
@@ -106,7 +111,7 @@ def preset(name):
     )
 
 
-# Each takes the number of codes and a seed.
+# Each function takes the number of codes and a seed.
 CONTESTANTS = {
     "raw": None,
     "PCA": lambda n, seed: PCA(n, random_state=seed),
@@ -150,7 +155,7 @@ def few_labels(Z, y, Z_test, y_test):
 
 
 def measure(contestant, n_components, seed, X, X_test, y, y_test, peers):
-    """Every figure of one contestant; `peers` is what `for_peers` gave."""
+    """Every figure of one contestant; `peers` is the result of `for_peers`."""
     rows, rows_test = (X, X_test) if contestant in OURS else peers[:2]
     figures = {}
     if contestant == "raw":
@@ -186,7 +191,7 @@ def measure(contestant, n_components, seed, X, X_test, y, y_test, peers):
 
 
 def for_peers(X, X_test, is_image):
-    """What peers get, and the scale of a column."""
+    """Rows for the other methods, and the scale of a column."""
     if is_image:
         return np.float32(X / 255), np.float32(X_test / 255), 255.0
     scaler = StandardScaler().fit(X)
@@ -219,7 +224,7 @@ def report(title, figures):
 
 
 def save(results, path):
-    """Write every single figure; also of a run that is not over."""
+    """Write every single figure, even if the run is not finished."""
     if path:
         path.write_text(json.dumps(results, indent=1), encoding="utf-8")
 
@@ -311,7 +316,7 @@ def measure_novelty(args):
 
 
 def measure_labels(args):
-    """KNN(15) on MNIST's test rows with all labels, with 1,000, and with none."""
+    """KNN(15) on MNIST's test rows with all labels, with 1,000, and without."""
     X, X_test, y, y_test, _ = load("mnist", args.data, 0)
     results = {}
     for name, n_labels, regularizer in (
@@ -334,7 +339,7 @@ def measure_labels(args):
 
 
 def measure_few_labels(args):
-    """The recipe of `few_labels.py`: accuracies on test rows for each draw of the labels."""
+    """Accuracies on test rows of the recipe of `few_labels.py`, for each draw of labels."""
     results = {}
     names = "".join(f"{name:>18}" for name in recipe.NAMES)
     print(f"{'':<34}{'KNN(15), all labels':>20}{names}")

@@ -1,19 +1,21 @@
 """The next frame of a film: `NextFramePredictor` beside repeating, motion and linear models.
 
-Printed is the mean squared error of pixels in [0, 1] on held-out frames, medians over seeds with
-the lowest and highest; "of repeating" is the ratio to showing the last frame again.
+Prints the mean squared error of pixels in [0, 1] on held-out frames, as medians over seeds with the
+lowest and highest. "of repeating" is the ratio to the error of showing the last frame again.
 
     python examples/benchmark_frames.py --data FOLDER [--quick] [--sets carphone digits]
         [--only NAME ...] [--json FILE]
 
-FOLDER holds `carphone.npz`: learned from the first half, tested on the second, patches of 8 x 8
-with 4 pixels around them. "motion" shows the last frame moved on by the motion between the last
-two, "half motion" the mean of that and the last frame: neither learns anything. "ridge" and "PCA"
-get the predictor's own rows of the past: all columns, or 64 components of them, with a linear
-model behind.
-Moving digits are made of scikit-learn's: one of 8 x 8 pixels goes straight on in 16 x 16 and
-bounces, a quarter of the digits is held out with their films. "codes" are an autoencoder's of whole
-frames, of which a network predicts the next code. Without `--data` only digits are measured.
+FOLDER holds `carphone.npz`. Contestants learn from its first half and are tested on the second,
+with patches of 8 x 8 and 4 pixels around them. "motion" shows the last frame, moved on by the
+motion between the last two frames. "half motion" is the mean of this and the last frame. Neither
+learns anything. "ridge" and "PCA" are linear models. They get the same rows of past frames as the
+predictor: all columns, or 64 components.
+
+Moving digits are made from scikit-learn's. A digit of 8 x 8 pixels goes straight on in 16 x 16
+pixels and bounces. A quarter of the digits is held out, with their films. "codes" are the codes of
+whole frames from an autoencoder; a network predicts the next code. Without `--data` only digits are
+measured.
 """
 
 import argparse
@@ -37,7 +39,7 @@ SIZE, LENGTH, SEEN = 16, 12, 3
 
 
 class LinearModel(AutoencoderTransformer):
-    """In the autoencoder's place: a linear model of the columns it has to fill in."""
+    """A linear model of the hidden columns, used instead of an autoencoder."""
 
     def model(self):
         return Ridge(1_000.0)
@@ -59,7 +61,7 @@ class PCAModel(LinearModel):
 
 
 def moving_digits(digits, seed):
-    """Films of shape (n, LENGTH, SIZE * SIZE), a digit in each."""
+    """Films of shape (n, LENGTH, SIZE * SIZE), with one digit in each."""
     rng = np.random.default_rng(seed)
     room = SIZE - 8
     start = rng.integers(0, room + 1, (len(digits), 1, 2))
@@ -78,7 +80,7 @@ def as_rows(films):
 
 
 def carphone(folder, seeds, only):
-    """Errors of each contestant, a dictionary for every seed."""
+    """Errors of each contestant, in one dictionary per seed."""
     with np.load(folder / "carphone.npz") as data:
         X = data["X"].reshape(len(data["X"]), -1).astype(np.float32) / 255
     half = len(X) // 2
@@ -116,14 +118,14 @@ def carphone(folder, seeds, only):
     for seed in range(seeds):
         for name, predict in contestants.items():
             if (seed and not name.startswith("NextFrame")) or (only and name not in only):
-                continue  # all others have no seed
+                continue  # the others do not depend on a seed
             begin = time.perf_counter()
             error = float(np.square(predict(seed) - true).mean())
             yield name, {"next": error, "seconds": time.perf_counter() - begin}
 
 
 def codes_and_network(films, seed):
-    """A function that predicts the next from the last SEEN frames, (n, SEEN, pixels)."""
+    """A function that predicts the next frame from the last SEEN, (n, SEEN, pixels)."""
     autoencoder = AutoencoderTransformer(
         64, hidden_layer_sizes=(512,), batch_size=256, max_epochs=10, random_state=seed
     ).fit(as_rows(films)[0])
@@ -186,7 +188,7 @@ def digits(seeds, only):
         "motion": move_on,
         "NextFramePredictor, motion=2": partial(predictor, motion=2),
     }
-    start = LENGTH - 5  # of the rollout
+    start = LENGTH - 5  # first frame of the rollout
     for seed in range(seeds):
         train, test = train_test_split(images, random_state=seed, stratify=labels)
         films, true = moving_digits(train, seed), moving_digits(test, seed + 100)

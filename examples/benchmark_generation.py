@@ -1,22 +1,25 @@
-"""What generated rows are worth: samples, more training data, evened-out classes.
+"""Quality of generated rows: as samples, as training data, and to even out classes.
 
     samples     MNIST and Fashion-MNIST, 10,000 samples with classes (1,000 of each):
-                agree        samples that a network trained on the real rows gives their class
+                agree        share of samples to which a network trained on the real rows
+                             gives the requested class
                 samples only accuracy on real test rows of a network trained on samples alone
                 Frechet      distance between samples and test rows in the features of the
                              first network
-                distance     to the nearest training row, median, over that of real test rows
-                The same of a Gaussian mixture on PCA codes of the same size, and of real
-                training rows.
-    densities   the same of other densities of the codes of one autoencoder, and of other
-                autoencoders with the default density
-    labels      MNIST, 10, 20 and 50 labelled rows per class: accuracy of an SVC on raw pixels,
-                trained on the labelled rows, and on those and samples of a generator that saw all
-                rows and these labels
+                distance     median distance to the nearest training row, divided by that of
+                             real test rows
+                The same figures for a Gaussian mixture on PCA codes of the same size, and for
+                real training rows.
+    densities   the same figures for other densities of the codes of one autoencoder, and for
+                other autoencoders with the default density
+    labels      MNIST, 10, 20 and 50 labelled rows per class: accuracy of an SVC on raw pixels.
+                It is trained on the labelled rows alone, or together with samples of a generator
+                that saw all rows and these labels
     imbalance   balanced accuracy of three classifiers without sampling, and with
-                RandomOverSampler, SMOTE and AutoencoderOversampler: Fashion-MNIST's classes
-                0 and 6 (T-shirt, shirt), 3,000 rows and 30, and the sets of FOLDER/anomaly where
-                at most an eighth of the rows is positive, half of the rows held out
+                RandomOverSampler, SMOTE and AutoencoderOversampler. The sets are classes 0 and 6
+                of Fashion-MNIST (T-shirt, shirt) with 3,000 and 30 rows, and those sets of
+                FOLDER/anomaly in which at most an eighth of the rows is positive. Half of the
+                rows are held out
 
     python examples/benchmark_generation.py --data FOLDER [--sets mnist] [--seeds 3]
         [--parts samples densities labels imbalance] [--rows 60000] [--quick] [--json FILE]
@@ -53,7 +56,7 @@ from torch import nn
 from aefeatures import AutoencoderGenerator, AutoencoderOversampler, AutoencoderTransformer
 
 N_SAMPLES = 10_000
-MOST_ROWS = 10_000  # of a table
+MOST_ROWS = 10_000  # per table
 CLASSIFIERS = {
     "SVC": lambda _: make_pipeline(StandardScaler(), SVC()),
     "forest": lambda seed: RandomForestClassifier(random_state=seed),
@@ -129,7 +132,7 @@ def frechet(A, B):
 
 
 def distance_to_nearest(A, X):
-    """The median over rows of A, at most 2,000."""
+    """Median distance to the nearest row of X, over at most 2,000 rows of A."""
     rows = torch.from_numpy(np.float32(A[:: max(1, len(A) // 2_000)]))
     among = torch.from_numpy(np.float32(X))
     nearest = [torch.cdist(part, among).min(dim=1).values for part in rows.split(200)]
@@ -162,7 +165,7 @@ def measure_samples(args, keep):
 
 
 class LeastBIC(BaseEstimator):
-    """The Gaussian mixture that the Bayesian information criterion asks for."""
+    """The Gaussian mixture with the lowest Bayesian information criterion."""
 
     def __init__(self, random_state=None):
         self.random_state = random_state
@@ -212,7 +215,7 @@ def measure_densities(args, keep):
 
 
 def judged(judge, data, X_new, y_new, seed):
-    """What samples are worth, figure by figure."""
+    """Names and values of the figures of some samples."""
     X, X_test, _, y_test = data
     yield "agree", judge.score(X_new, y_new)
     yield "Frechet", frechet(judge.features(X_new), judge.features(X_test))
@@ -233,7 +236,7 @@ def measure_labels(args, keep):
             for label in np.unique(y):
                 chosen = rng.permutation(np.flatnonzero(y == label))[:n_labels]
                 few[chosen] = label
-            if n_labels == 10:  # the labels are no part of what it learns
+            if n_labels == 10:  # once is enough: it learns without labels
                 autoencoder.fit(X)
             generator = AutoencoderGenerator(FrozenEstimator(autoencoder), random_state=seed)
             X_new, y_new = generator.fit(X, few).sample(5_000)
@@ -248,7 +251,7 @@ def measure_labels(args, keep):
 
 
 def imbalanced_sets(args, seed):
-    """Names, training and test rows and labels; 1 is the few."""
+    """Names, training and test rows, and their labels; 1 is the rare class."""
     if args.data is None:
         X, y = load_breast_cancer(return_X_y=True)
         rows = np.concatenate([np.flatnonzero(y == 1), np.flatnonzero(y == 0)[:30]])
@@ -304,7 +307,7 @@ def measure_imbalance(args, keep):
 
 
 def report_imbalance(figures):
-    """On how many sets ours is above each other, ties counted for none."""
+    """Print on how many sets ours is above each other method; ties do not count."""
     for kind in CLASSIFIERS:
         for other in ("none", "random", "SMOTE"):
             pairs = [

@@ -1,18 +1,18 @@
-"""How much memory training takes, and whether its time grows with the rows alone.
+"""Memory of a training, and how its time grows with the number of rows.
 
-Every measurement runs in a process of its own. Memory is anonymous memory (RssAnon of Linux: what
-the process holds, without the page cache of a memory map), its peak above what the imports and
-X itself take.
+Every measurement runs in a process of its own. Memory is the peak of anonymous memory, beyond that
+of the imports and of X itself. Anonymous memory (RssAnon of Linux) is the memory of a process
+without the page cache of a memory map.
 
     array      uint8 in memory, fit and transform
-    map        a memory map of uint8 on disk, made here and removed after; one epoch, then codes
+    map        a memory map of uint8 on disk, which is removed afterwards; one epoch, then codes
                written chunk by chunk into another memory map; time per row beside a fit in memory
     rows       time per row and epoch from 10,000 rows to 1,000,000
-    sparse     a CSR matrix, 0.1% of it not zero, and what its dense copy would take
+    sparse     a CSR matrix with 0.1% nonzero entries, and the size of its dense copy
 
     python examples/benchmark_memory.py [--quick] [--folder FOLDER] [--json FILE]
 
-FOLDER is where the memory map is made: 10 GB, with --quick 500 MB.
+The memory map is written to FOLDER: 10 GB, or 500 MB with --quick.
 """
 
 import argparse
@@ -39,7 +39,7 @@ def anonymous_megabytes():
 
 
 class Peak:
-    """Peak of anonymous memory while the block runs, above what it was before."""
+    """Peak of anonymous memory while the block runs, above that before the block."""
 
     def __enter__(self):
         self._base = self._highest = anonymous_megabytes()
@@ -59,7 +59,7 @@ class Peak:
 
 
 def pixels(n_rows, seed=0):
-    """Rows like images: a few smooth shapes of many sizes, bytes."""
+    """Rows of bytes like images: smooth shapes of many sizes."""
     rng = np.random.default_rng(seed)
     grid = np.linspace(-1, 1, 28)
     centres = rng.uniform(-0.6, 0.6, (2, n_rows, 1)).astype(np.float32)
@@ -84,7 +84,7 @@ def transformer(**params):
 
 
 def warm_up():
-    """First calls load libraries and start threads, whatever the data."""
+    """Fit once, as a first call loads libraries and starts threads."""
     transformer().fit(fill(np.empty((2_000, N_FEATURES), np.uint8)))
 
 

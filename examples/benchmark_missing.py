@@ -1,13 +1,13 @@
 """Filling in missing values: `reconstruct` beside scikit-learn's imputers.
 
-A fifth of all entries is removed at random. Printed is the root mean squared error on the
-removed entries of standardised columns, so that 1 is about what the mean of the column
-reaches; medians over seeds, with the lowest and highest.
+A fifth of all entries is removed at random. Prints the root mean squared error on the removed
+entries of standardised columns, as medians over seeds with the lowest and highest. The mean of the
+column reaches about 1.
 
     python examples/benchmark_missing.py --data FOLDER [--quick] [--json FILE]
 
-FOLDER holds `segment.npz`, `spambase.npz` and `satimage.npz`; without it the bundled digits and
-breast-cancer sets are measured.
+FOLDER holds `segment.npz`, `spambase.npz` and `satimage.npz`. Without it the bundled digits and
+breast cancer sets are measured.
 """
 
 import argparse

@@ -1,12 +1,12 @@
 """ONNX models beside the estimators they were made from: labels, codes, time and size.
 
 Pipelines of a scaler, a transformer of each kind of network and a classifier are converted by
-skl2onnx and run by onnxruntime on the test rows. "codes" is the largest difference over the largest
-code. The times are medians, taken in turns, with as many threads on both sides.
+skl2onnx and run by onnxruntime on the test rows. "codes" is the largest difference divided by the
+largest code. Times are medians. Both sides run in turn, with the same number of threads.
 
     python examples/benchmark_onnx.py --data FOLDER [--threads N] [--quick] [--json FILE]
 
-FOLDER holds `mnist.npz`; without it the bundled digits are used.
+FOLDER holds `mnist.npz`. Without it the bundled digits are used.
 """
 
 import argparse
@@ -62,7 +62,7 @@ def session_of(content, threads):
 
 
 def run(session, X):
-    """The outputs for X, some rows at a time."""
+    """Outputs for X, computed in chunks of rows."""
     name = session.get_inputs()[0].name
     parts = [X[i : i + ROWS_AT_ONCE] for i in range(0, len(X), ROWS_AT_ONCE)]
     outputs = [session.run(None, {name: part}) for part in parts]
@@ -70,7 +70,7 @@ def run(session, X):
 
 
 def compare_labels(X_train, X_test, y_train, threads, networks):
-    """Print and return how far codes and labels agree."""
+    """Print and return how well codes and labels agree."""
     results = []
     print(f"{'network':28}{'classifier':24}{'input':>8}{'codes':>10}{'labels equal':>14}{'kB':>8}")
     for dtype in (np.float32, np.float64):
@@ -117,7 +117,7 @@ def compare_times(X_train, X_test, threads, networks, repeats):
             )
             calls = 100 if n == 1 else 1
             times = np.empty((repeats, 2))
-            for i in range(-1, repeats):  # the first is to warm up
+            for i in range(-1, repeats):  # the first is a warm-up
                 for side in range(2):
                     start = time.perf_counter()
                     for _ in range(calls):
@@ -144,7 +144,7 @@ def main():
     parser.add_argument("--only", choices=["labels", "times"])
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
-    # skl2onnx 1.20 reads what scikit-learn 1.9 deprecates.
+    # skl2onnx 1.20 uses an attribute that scikit-learn 1.9 deprecates.
     warnings.filterwarnings("ignore", "Attribute `prob", FutureWarning)
     torch.set_num_threads(args.threads)
     register_onnx_converters()

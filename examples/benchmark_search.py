@@ -1,21 +1,21 @@
-"""What a search in two processes takes: memory, and how often the autoencoder is trained.
+"""Memory of a search in two processes, and how often it trains the autoencoder.
 
-A grid of 12 settings, 4 of the autoencoder times 3 of the classifier, in 3 folds, in a `Pipeline`
-with `memory`. X is given as
+The grid has 12 settings: 4 of the autoencoder times 3 of the classifier. It is searched in 3 folds,
+with a `Pipeline` that has a `memory`. X is given as
 
     array      an array in memory, which scikit-learn cuts into folds by copying
     view       a `RowView` of it
     map        a `RowView` of a memory map in a file
 
-Memory is that of both processes of the search together, beyond what they hold after the imports,
-at its peak (sampled): the anonymous memory of each, and the files that they have mapped, such as
-joblib's copy of X, counted once where both have mapped them. Libraries are left out. The bar is
-1.5 times X.
+Memory is the sampled peak of both processes of the search together, beyond their memory after the
+imports. It consists of the anonymous memory of each, and of the files that they have mapped, such
+as joblib's copy of X. A file that both have mapped counts once. Libraries are left out. The target
+is 1.5 times X.
 
     python examples/benchmark_search.py [--data mnist.npz] [--quick] [--folder FOLDER] [--json FILE]
 
 X are the bundled digits, magnified to 24 x 24 pixels, or with --data the training images of MNIST,
-in float32 and repeated to 300,000 rows. FOLDER is where the memory map and the cache are made.
+in float32 and repeated to 300,000 rows. The memory map and the cache are written to FOLDER.
 """
 
 import argparse
@@ -46,7 +46,7 @@ N_FOLDS = 3
 
 
 class CountingTransformer(AutoencoderTransformer):
-    """Writes a line for every fit into the file that the environment names."""
+    """Transformer that writes a line for every fit into the file that the environment names."""
 
     def fit(self, X, y=None):
         with Path(os.environ["FITS_FILE"]).open("a", encoding="utf-8") as file:
@@ -55,7 +55,7 @@ class CountingTransformer(AutoencoderTransformer):
 
 
 class Peak:
-    """Peak of the memory of processes while the block runs, above what it was before, in MB."""
+    """Peak of the memory of processes while the block runs, above that before it, in MB."""
 
     def __init__(self, processes):
         self._processes = processes
@@ -86,10 +86,10 @@ class Peak:
 
 
 def memory(pid):
-    """Anonymous memory of a process, and what is in memory of each file mapped, in MB.
+    """Anonymous memory of a process, and the part in memory of each mapped file, in MB.
 
-    Not PSS, which would divide the files among the processes: some versions of Linux give each the
-    whole of a file in large pages.
+    PSS, which divides files among the processes, is not used: if a file is in large pages, some
+    versions of Linux count all of it for each process.
     """
     anonymous, files, name = 0.0, {}, ""
     with Path(f"/proc/{pid}/smaps").open(encoding="utf-8") as file:
@@ -106,8 +106,8 @@ def memory(pid):
 
 
 def import_all():
-    """What a process of the search imports; returns which process it is."""
-    time.sleep(1)  # so that the other one gets the second call
+    """Import the modules that a process of the search needs, and return its id."""
+    time.sleep(1)  # so that the other process gets the second call
     return AutoencoderTransformer and GridSearchCV and os.getpid()
 
 
@@ -118,7 +118,7 @@ def digits(n_rows):
 
 
 def repeated(X, y, n_rows):
-    """The rows of X again and again, written into one new array."""
+    """Rows of X, repeated into one new array."""
     times = -(-n_rows // len(X))
     rows = np.empty((n_rows, X.shape[1]), np.float32)
     for start in range(0, n_rows, len(X)):
@@ -134,7 +134,7 @@ def measure(kind, X, y, folder, batch_size):
     fits = folder / "fits"
     fits.touch()
     os.environ["FITS_FILE"] = str(fits)
-    # By the module's name: joblib's cache takes no class of a script.
+    # Imported by name, as joblib's cache does not support classes of a script.
     codes = importlib.import_module(Path(__file__).stem).CountingTransformer(
         regularizer=Denoising(),
         max_epochs=1,

@@ -1,30 +1,30 @@
-"""How long the same training takes here and elsewhere.
+"""Time of the same training in this library and in others.
 
-The network 784-128-64-12-3 and its mirror, Adam and mean squared error for ten epochs, each
-contestant in the form its users would write it:
+All train the network 784-128-64-12-3 and its mirror with Adam and mean squared error for ten
+epochs. Each contestant is written as its users would write it:
 
     lecture        the lecture's loop: `DataLoader`, `ToTensor` on PIL images
     bare loop      a tuned loop: data in one tensor, `index_select`, fused Adam (the better
                    of one and two threads)
     skorch         `NeuralNetRegressor`
     PyOD           `AutoEncoder` with its defaults: batch normalization, dropout, scaling
-    PyOD plain     the same without the three
+    PyOD plain     the same without these three
     MLPRegressor   scikit-learn's, fitted to (X, X) in float32
     products       the matrix products of the ten epochs and nothing else: the floor (the
                    better of one and two threads)
     aefeatures     `AutoencoderTransformer()` on the uint8 pixels
     no flush       the same without flushing denormal numbers to zero
 
-All run in one process, in turn, round after round; all with flush-to-zero but the last.
-Printed are medians with their range, and the median over the rounds of each contestant's
-time divided by ours of the same round.
+All run in one process, in turn, round after round. All except the last flush denormal numbers to
+zero. Prints medians with their range, and the median over the rounds of each contestant's time
+divided by ours in the same round.
 
     python examples/benchmark_speed.py --data mnist.npz [--quick] [--json FILE] [--chart FILE]
     OMP_NUM_THREADS=1 python examples/benchmark_speed.py --data mnist.npz --progress
 
-The second measures nothing but what progress and callbacks cost, on every fifth image.
+The second command only measures the cost of progress and callbacks, on every fifth image.
 
-Needs the extra `bench`. `--data` is a .npz with `X_train` of images.
+Needs the extra `bench`. `--data` is a .npz file with images in `X_train`.
 """
 
 import argparse
@@ -97,7 +97,7 @@ class LectureAutoencoder(nn.Module):
 
 
 class ImageDataset(torch.utils.data.Dataset):
-    """What torchvision's MNIST does for each row: a PIL image, then `ToTensor`."""
+    """Dataset that makes a PIL image of each row, then `ToTensor`, as torchvision's MNIST."""
 
     def __init__(self, X):
         from torchvision.transforms import ToTensor
@@ -249,7 +249,7 @@ BETTER_OF_TWO = ("bare loop", "products")
 
 
 def timed(name, *args):
-    """Seconds of one run, by the better number of threads where the contestant has the choice."""
+    """Seconds of one run, with the better number of threads if the contestant has a choice."""
     seconds = []
     for n in (1, 2) if name in BETTER_OF_TWO else (torch.get_num_threads(),):
         with threads(n):
@@ -268,7 +268,7 @@ def measure(data, batch_size, epochs, names, n_rounds):
 
 
 def measure_transform(X, n_rounds):
-    """Seconds of `transform`: of one row beside PCA's, of all rows beside a bare loop."""
+    """Seconds of `transform`: for one row beside PCA, for all rows beside a bare loop."""
     transformer = AutoencoderTransformer(max_epochs=1, device="cpu").fit(X[:2000])
     encoder = transformer.encoder_
     bare = torch.empty(len(X), 3)
@@ -368,7 +368,7 @@ class Idle:
 
 
 class Asking(Idle):
-    """A callback that asks for the estimator as it is after each epoch."""
+    """A callback that asks for the fitted estimator after each epoch."""
 
     def on_fit_task_end(self, estimator, context, *, fitted_estimator=None):
         pass
@@ -376,7 +376,7 @@ class Asking(Idle):
 
 @contextlib.contextmanager
 def time_inside(methods):
-    """Sum up, in a list of one number, the processor time of calls of `methods`."""
+    """Add up the processor time of calls of `methods`, in a list of one number."""
     spent = [0.0]
 
     def timed(method):
@@ -395,9 +395,9 @@ def time_inside(methods):
 
 
 def measure_progress(X, n_rounds):
-    """Seconds of processor time of fits, and how many of them went into progress and callbacks.
+    """Processor time of fits, and the part spent in progress and callbacks, in seconds.
 
-    To compare whole fits would not do: on a busy machine, two silent ones differ by more.
+    Whole fits cannot be compared: on a busy machine, two silent fits differ by more.
     """
     methods = [
         *((Progress, name) for name in ("step", "end_epoch", "close")),
@@ -489,7 +489,7 @@ def main():
         return
     results = {}
     table = table_data()
-    epochs = 20 if args.quick else 128  # 24 steps each: about 3,000
+    epochs = 20 if args.quick else 128  # of 24 steps, about 3,000 in all
     names = [name for name in chosen if name != "lecture"]
     measure(table, 64, 1, names, 1)  # imports and first calls
     title = f"1,500 x 64 table, batch 64, {epochs} epochs"

@@ -1,21 +1,21 @@
-"""What few codes of a table are worth to a classifier, with labels and without.
+"""Accuracy of classifiers on a few codes of a table, with labels and without.
 
-For every table and contestant, on held-out rows and as medians of the seeds: accuracy of KNN(5),
-SVC and logistic regression on the codes, the same of KNN(5) with ten labelled rows of each class
-("few", median of five draws: the codes are learned from all rows), R2 of the reconstruction on
-standardized columns, and seconds of a fit on one thread. "gap" is the accuracy of KNN(5) on rows
-that were trained on (each left out of its own neighbours) less that on new rows. The number of
-codes is 3 or, with "many", min(10, columns // 2).
+The figures for every table and contestant are on held-out rows, as medians of the seeds. They are
+the accuracy of KNN(5), SVC and logistic regression on the codes, R2 of the reconstruction on
+standardized columns, and seconds of a fit on one thread. "few" is the accuracy of KNN(5) with ten
+labelled rows of each class (median of five draws), on codes learned from all rows. "gap" is the
+accuracy of KNN(5) on rows that were trained on (each left out of its own neighbours), minus that on
+new rows. The number of codes is 3 or, with "many", min(10, columns // 2).
 
     python examples/benchmark_tables.py --data FOLDER --part labels [--codes 3]
     python examples/benchmark_tables.py --data FOLDER --part "no labels" [--codes many]
     python examples/benchmark_tables.py --data FOLDER --part imbalance
 
-FOLDER holds .npz files with X and y. Columns are standardized for all; classes of fewer than 8 rows
-are dropped, 30% of the rows held out, and at most `--rows` of the others learned from. Without
-`--data` the tables that scikit-learn bundles are measured. `--write FILE` puts the table between
-the comments ``<!-- PART, CODES -->`` and ``<!-- end -->`` of a Markdown file. UMAP is measured
-where it is installed.
+FOLDER holds .npz files with X and y. All contestants get standardized columns. Classes of fewer
+than 8 rows are dropped, 30% of the rows are held out, and at most `--rows` of the others are
+learned from. Without `--data` the tables that scikit-learn bundles are measured. `--write FILE`
+puts the table between the comments ``<!-- PART, CODES -->`` and ``<!-- end -->`` of a Markdown
+file. UMAP is measured if it is installed.
 """
 
 import argparse
@@ -52,7 +52,7 @@ def umap(n, seed):
 
 
 def lda(n, _, n_classes):
-    # It has one direction less than classes.
+    # LDA has one direction less than there are classes.
     return LinearDiscriminantAnalysis(n_components=min(n, n_classes - 1))
 
 
@@ -62,7 +62,7 @@ def preset(name, **params):
     )
 
 
-# Each takes the number of codes, a seed and the number of classes.
+# Each function takes the number of codes, a seed and the number of classes.
 PARTS = {
     "labels": {
         "all columns": None,
@@ -157,7 +157,7 @@ def measure(name, make, n, seed, X, X_new, y, y_new, accuracy):
 
 
 def measure_few(n, seed, X, X_new, y, y_new):
-    """The preset "classes" with ten labelled rows of each class among the others."""
+    """Figures of the preset "classes" with ten labelled rows of each class among all."""
     scores = []
     for draw in range(N_DRAWS):
         rows = ten_of_each(y, draw)
@@ -170,7 +170,7 @@ def measure_few(n, seed, X, X_new, y, y_new):
 
 
 def table(results, codes):
-    """Means over the tables, in Markdown, and on how many KNN(5) is not below all columns."""
+    """Means in Markdown, and on how many tables KNN(5) is as good as on all columns."""
     n_sets = len(results)
     names = next(iter(results.values())).keys()
     lines = [
@@ -214,7 +214,7 @@ def main():
     parser.add_argument("--write", type=Path, help="a Markdown file with the comments")
     parser.add_argument("--quick", action="store_true", help="one seed and no UMAP")
     args = parser.parse_args()
-    warnings.simplefilter("ignore")  # no convergence, more codes than columns
+    warnings.simplefilter("ignore")  # fits that do not converge, more codes than columns
     torch.set_num_threads(1)
     contestants = dict(PARTS[args.part])
     if args.quick:

@@ -1,8 +1,8 @@
 """Digits in ten lines: three learned features for SVC and KNN, beside three of PCA.
 
 Prints a table of test accuracies and saves one picture: original digits over their
-reconstructions, and the codes of the test digits in three dimensions. A page beside it
-shows the same to turn and point at.
+reconstructions, and the codes of the test digits in three dimensions. An interactive page of the
+codes is saved beside it.
 """
 
 import argparse
@@ -38,7 +38,7 @@ def save_picture(transformer, X, y, path):
         transformer, X[one_of_each], image_shape=(8, 8), n_samples=10, ax=top.add_subplot()
     )
     top.suptitle("Test digits over their reconstructions from three numbers")
-    # A few far codes would shrink the rest.
+    # A few distant codes would shrink the rest, so `trim` leaves them out.
     display = LatentSpaceDisplay.from_estimator(
         transformer, X, y, target_name="digit", ax=bottom.add_subplot(projection="3d"), trim=0.01
     )

@@ -1,17 +1,17 @@
-"""What unlabelled data is worth: classifiers that know a few labelled rows of each class.
+"""Classifiers that know only a few labels of each class, on codes of unlabelled rows.
 
-The codes are learned from all training rows without their labels, those of images with small turns,
-shifts and the like as neighbours. Then, on the codes and, beside them, on the columns themselves
-and on as many principal components:
+The codes are learned from all training rows without their labels. Images that are turned, shifted,
+stretched or sheared a little count as neighbours. The classifiers are:
 
 - KNN(1) and SVC on the codes of the labelled rows;
-- `CodeSpreading` below, in which the codes of all rows say where the labels reach.
+- `CodeSpreading` below, which spreads the labels over the codes of all rows.
 
-Medians over draws of the labelled rows, and the least.
+For comparison, they also run on the columns themselves and on as many principal components. Prints
+medians over draws of the labelled rows, and the lowest.
 
     python examples/few_labels.py [--data FILE.npz] [--per-class 1 4 10] [--codes 8] [--seed 0]
 
-Without `--data` (X_train, y_train, X_test, y_test) scikit-learn's bundled digits are used.
+FILE holds X_train, y_train, X_test and y_test. Without it scikit-learn's bundled digits are used.
 """
 
 import argparse
@@ -36,10 +36,11 @@ NAMES = ["KNN(1)", "SVC", "CodeSpreading", "with equal sizes"]
 class CodeSpreading(ClassifierMixin, BaseEstimator):
     """Spread labels along the graph of nearest codes (label spreading, Zhou et al. 2004).
 
-    The last step of a pipeline behind an `AutoencoderTransformer`. `fit` takes -1 for a row without
-    a label. Unlike in scikit-learn's `LabelSpreading` every row starts with a guess: the shares of
-    the classes in the similarities ``(1 + squared distance) ** -2``, by which the codes were
-    learned, to the labelled rows. A clump that no label reaches along the graph goes by it.
+    Use it as the last step of a pipeline, after an `AutoencoderTransformer`. In `fit`, -1 marks a
+    row without a label. Unlike in scikit-learn's `LabelSpreading`, every row starts with a guess:
+    the shares of the classes in its similarities to the labelled rows. The similarity is
+    ``(1 + squared distance) ** -2``, as in the training of the codes. The guess decides for clumps
+    that no label reaches along the graph.
 
     Parameters
     ----------
@@ -47,10 +48,10 @@ class CodeSpreading(ClassifierMixin, BaseEstimator):
     alpha : float, default=0.999
         Share of a row that comes from its neighbours.
     guess : float, default=0.1
-        Weight of the guess, where a label has 1.
+        Weight of the guess. A label has weight 1.
     equal_sizes : bool, default=False
-        Whether the classes are known to be about equally large: the votes are then scaled until
-        they are. It mends draws in which a label lies at the edge of its class.
+        Whether the classes are known to be about equally large. If so, the votes are scaled until
+        they are. This helps in draws in which a label lies at the edge of its class.
     """
 
     def __init__(self, n_neighbors=10, alpha=0.999, guess=0.1, equal_sizes=False):
@@ -60,7 +61,7 @@ class CodeSpreading(ClassifierMixin, BaseEstimator):
         self.equal_sizes = equal_sizes
 
     def fit(self, X, y, graph=None):
-        """Learn from codes and labels; `graph_of(X, n_neighbors)` may be given, as for many y."""
+        """Learn from codes and labels; for many y, `graph_of(X, n_neighbors)` can be reused."""
         y = np.asarray(y)
         labelled = y != -1
         self.classes_, known = np.unique(y[labelled], return_inverse=True)
@@ -89,14 +90,14 @@ class CodeSpreading(ClassifierMixin, BaseEstimator):
         return self.vote(self.search_.kneighbors(X, return_distance=False))
 
     def vote(self, nearest):
-        """Return the class that most of each row's nearest training rows have got."""
+        """Return the most frequent class of each row's nearest training rows."""
         votes = self.transduction_[nearest]
         counts = [(votes == label).sum(axis=1) for label in self.classes_]
         return self.classes_[np.argmax(counts, axis=0)]
 
 
 def graph_of(X, n_neighbors):
-    """Weights of nearest rows, which fall with the distance in units of the farthest one's."""
+    """Weights of nearest rows; they fall with the distance relative to the farthest row."""
     graph = kneighbors_graph(X, n_neighbors, mode="distance")
     squares = graph.data.reshape(len(X), -1) ** 2
     farthest = np.maximum(squares.max(axis=1, keepdims=True), np.finfo(np.float32).tiny)
@@ -116,7 +117,7 @@ def load(path):
 
 
 def draw(y, per_class, seed):
-    """Return y with `per_class` labels of each class; -1 is none."""
+    """Return y with `per_class` labels of each class, and -1 for rows without a label."""
     rng = np.random.default_rng(seed)
     rows = [np.flatnonzero(y == label) for label in np.unique(y)]
     rows = np.concatenate([rng.choice(r, per_class, replace=False) for r in rows])
@@ -126,7 +127,7 @@ def draw(y, per_class, seed):
 
 
 def learn(X, n_components, seed):
-    """The transformer of images, learned without labels."""
+    """A transformer of images, fitted without labels."""
     return AutoencoderTransformer.from_preset(
         "neighbors",
         n_components=n_components,
@@ -169,7 +170,7 @@ def main():
     transformer = learn(X, args.codes, args.seed)
     seconds = time.perf_counter() - start
     features = {f"aefeatures, {args.codes} codes": transformer}
-    if args.data is None:  # of many columns graphs take long
+    if args.data is None:  # graphs of many columns take long
         features[f"PCA, {args.codes} components"] = PCA(args.codes, random_state=0).fit(X)
         features[f"{X.shape[1]} columns"] = None
     print(f"{len(X):,} rows without labels ({seconds:.1f} s), {len(X_test):,} to test")

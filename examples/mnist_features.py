@@ -1,7 +1,7 @@
-"""The lecture's experiment: an autoencoder learns MNIST, its codes go into classifiers.
+"""The lecture's experiment: an autoencoder learns MNIST, and classifiers use its codes.
 
-Trains 784-128-64-12-3 and its mirror for ten epochs, shows five test images over their
-reconstructions after each, then compares classifiers on the three codes and on three
+Trains 784-128-64-12-3 and its mirror for ten epochs, and shows five test images over their
+reconstructions after each epoch. Then compares classifiers on the three codes and on three
 components of PCA.
 
     python examples/mnist_features.py --data mnist.npz
@@ -42,7 +42,7 @@ def load(args):
 
 
 def save_picture(originals, snapshots, path):
-    """The originals over their reconstructions, a row pair for each epoch."""
+    """Save the originals over their reconstructions, with a pair of rows for each epoch."""
     import matplotlib as mpl
 
     mpl.use("agg")
@@ -80,7 +80,7 @@ def main():
     save_picture(viewed, pictures, args.output)
     print(f"Pictures of every epoch: {args.output.resolve()}\n")
 
-    # The same network with the default schedule, as one would train it for its codes.
+    # The same network with the default schedule, the usual way to train it for its codes.
     start = time.perf_counter()
     transformer = AutoencoderTransformer(max_epochs=args.epochs, random_state=args.seed)
     codes_train = transformer.fit_transform(X_train)

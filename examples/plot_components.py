@@ -2,16 +2,16 @@
 How many codes
 ==============
 
-`ComponentsDisplay` trains an autoencoder for each of several numbers of codes and scores it on
-rows that it has not seen: how well it reconstructs them and, where there is a y, how well that is
-predicted from the codes. PCA with as many components is beside it.
+`ComponentsDisplay` trains an autoencoder for each of several numbers of codes and scores it on rows
+that it has not seen. It shows how well the rows are reconstructed and, if there is a y, how well y
+is predicted from the codes. PCA with the same number of components is shown for comparison.
 """
 
 # %%
 # With something to predict
 # -------------------------
-# Digits, with a classifier behind the codes, which is what predicts. Short trainings tell enough
-# about the number of codes: there is one for each number and each of three folds.
+# The data are digits, and a classifier predicts from the codes. There is one training for each
+# number of codes and each of three folds. Short trainings tell enough about the number of codes.
 from sklearn.datasets import load_breast_cancer, load_digits
 from sklearn.pipeline import make_pipeline
 from sklearn.svm import SVC
@@ -25,11 +25,11 @@ display = ComponentsDisplay.from_estimator(
 )
 
 # %%
-# Bands are one standard error over the folds to either side. The mark on the left is the knee of
-# the curve; the one on the right is the fewest codes that are as good as the best, but for one
-# standard error. The reconstruction gets better with every code, so that it is the right panel that
-# says how many a classifier needs. Two or three codes of the autoencoder tell more than as many
-# principal components; of many, those of PCA are the better ones here.
+# The bands show one standard error over the folds to either side. The mark on the left is the knee
+# of the curve. The mark on the right is the smallest number of codes whose score is within one
+# standard error of the best. The reconstruction gets better with every code, so only the right
+# panel says how many codes a classifier needs. Two or three codes of the autoencoder tell more than
+# two or three principal components. With many components PCA is better here.
 print(f"knee of the reconstruction: {display.knee_}")
 print(f"codes for the classifier:   {display.n_components_}")
 for n, ours, theirs in zip(
@@ -43,8 +43,8 @@ for n, ours, theirs in zip(
 # %%
 # Without a y
 # -----------
-# A table of 30 columns of different units: R2 is of standardised columns. Where PCA is as good with
-# as many components, its codes are the better choice, as they need no training.
+# This is a table of 30 columns in different units. R2 is computed on standardised columns. If PCA
+# is as good with the same number of components, it is the better choice, as it needs no training.
 X, _ = load_breast_cancer(return_X_y=True)
 transformer = AutoencoderTransformer(scaling="standard", max_epochs=40)
 ComponentsDisplay.from_estimator(transformer, X, random_state=0)

@@ -2,8 +2,8 @@
 Taking noise away
 =================
 
-An autoencoder that learns to restore corrupted rows (`Denoising`) has learned what columns say
-about each other. It cleans rows that it has never seen, and its codes suffer less from noise.
+An autoencoder that learns to restore corrupted rows (`Denoising`) learns how the columns depend on
+each other. It can clean rows that it has never seen, and its codes suffer less from noise.
 """
 
 # %%
@@ -21,8 +21,8 @@ rng = np.random.default_rng(0)
 X_noisy = X_test + rng.normal(scale=5, size=X_test.shape)
 
 # %%
-# Two autoencoders of 16 codes, one of which had noise of the same kind added to its input. Its
-# amount is in units of what pixels deviate by.
+# Two autoencoders have 16 codes each. One of them is trained with noise of the same kind on its
+# input. The amount of noise is in units of the standard deviation of the pixels.
 amount = 5 / np.sqrt(X_train.var(axis=0).mean())
 settings = {"n_components": 16, "hidden_layer_sizes": (128, 64), "scaling": "global"}
 plain = AutoencoderTransformer(**settings, random_state=0).fit(X_train)
@@ -39,7 +39,7 @@ for name, rows in cleaned.items():
     print(f"{name:<10} RMSE to the clean digits {np.sqrt(((rows - X_test) ** 2).mean()):.2f}")
 
 # %%
-# Clean digits, the same with noise, and what the two make of that.
+# The rows show clean digits, the same digits with noise, and both reconstructions of the latter.
 ReconstructionDisplay(
     X_test[:6],
     [rows[:6] for rows in cleaned.values()],
@@ -50,7 +50,7 @@ ReconstructionDisplay(
 # %%
 # Features from noisy rows
 # ------------------------
-# Nearest neighbours learned from clean digits, asked about noisy ones.
+# A classifier of nearest neighbours learns from clean digits and predicts noisy ones.
 from sklearn.neighbors import KNeighborsClassifier
 
 print(f"pixels     {KNeighborsClassifier().fit(X_train, y_train).score(X_noisy, y_test):.3f}")

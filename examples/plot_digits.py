@@ -2,9 +2,9 @@
 Digits in ten lines
 ===================
 
-Three learned features take the place of 64 pixels, and a support vector machine works on them.
-`AutoencoderTransformer` stands in the pipeline where PCA would: no scaler in front, no training
-loop, no labels.
+Three learned features replace 64 pixels, and a support vector machine works on them.
+`AutoencoderTransformer` takes the place of PCA in the pipeline. It needs no scaler before it, no
+training loop and no labels.
 """
 
 # %%
@@ -30,12 +30,12 @@ print(f"three principal components: {pca.score(X_test, y_test):.3f}")
 # %%
 # What three numbers remember
 # ---------------------------
-# The decoder turns the codes back into pictures: originals above, reconstructions below. The
+# The decoder turns the codes back into pictures. Originals are above, reconstructions below. The
 # displays find the autoencoder in the pipeline.
 ReconstructionDisplay.from_estimator(pipeline, X_test, image_shape=(8, 8), n_samples=8)
 
 # %%
 # Where the digits lie
 # --------------------
-# Each point is a test digit, coloured by its class, which the autoencoder was never told.
+# Each point is a test digit, coloured by its class. The autoencoder never saw the classes.
 LatentSpaceDisplay.from_estimator(pipeline, X_test, y_test, trim=0.01, target_name="digit")

@@ -2,14 +2,14 @@
 Features for KNN and SVM, beside PCA and UMAP
 =============================================
 
-Three numbers a row from four methods, none of which sees a label; then the same classifiers on
-each. UMAP is measured where `umap-learn` is installed; its time includes that of compiling it.
+Four methods turn each row into three numbers, without labels. The same classifiers then run on the
+numbers of each method. UMAP is measured if `umap-learn` is installed; its time includes compiling.
 """
 
 # %%
 # Four ways to three numbers
 # --------------------------
-# The pixels are numbers from 0 to 16, of one unit: ``scaling="global"`` keeps it.
+# All pixels are numbers from 0 to 16 in the same unit, which ``scaling="global"`` preserves.
 import time
 
 import matplotlib.pyplot as plt
@@ -41,7 +41,8 @@ except ImportError:
 # %%
 # Classifiers on each
 # -------------------
-# Once with the labels of all training rows, once with five of each digit (the mean of ten draws).
+# The classifiers get the labels of all training rows, or those of five rows of each digit (the mean
+# of ten draws).
 
 
 def few_labels(Z, Z_test):

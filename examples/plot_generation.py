@@ -2,7 +2,8 @@
 New digits
 ==========
 
-A density of the codes and the decoder make new rows: to look at, and to train on.
+A density of the codes, together with the decoder, makes new rows. They can be looked at and used as
+training data.
 """
 
 # %%
@@ -26,8 +27,8 @@ generator = AutoencoderGenerator(random_state=0).fit(X_train, y_train)
 # %%
 # Samples beside the nearest training rows
 # ----------------------------------------
-# Four samples of each class, in each pair on the left; on the right the training row nearest to
-# it. Were they the same, the samples would be copies.
+# There are four samples of each class. In each pair, the sample is on the left and the training row
+# nearest to it on the right. If they were the same, the samples would be copies.
 labels = np.repeat(np.arange(10), 4)
 samples, _ = generator.sample(40, y=labels)
 nearest, distance = pairwise_distances_argmin_min(samples, X_train)
@@ -51,7 +52,7 @@ print(f"{np.median(real):.1f} of test rows")
 # %%
 # From one digit to another
 # -------------------------
-# Equal steps from code to code, decoded.
+# The path from one code to the other is divided into equal steps, which are decoded.
 figure, axes = plt.subplots(4, 1, figsize=(7, 3.2), layout="constrained")
 for ax, (start, end) in zip(axes, [(0, 6), (1, 7), (3, 8), (4, 9)], strict=True):
     ends = (X_test[y_test == digit][0] for digit in (start, end))
@@ -62,8 +63,8 @@ for ax, (start, end) in zip(axes, [(0, 6), (1, 7), (3, 8), (4, 9)], strict=True)
 # %%
 # More training data
 # ------------------
-# With five labelled digits of each class, and the other rows without labels (-1), the generator
-# learns from all rows, and gives a classifier as many labelled ones as it likes.
+# Five digits of each class have labels, and the other rows have none (-1). The generator learns
+# from all rows, and can give a classifier any number of labelled rows.
 few = np.full(len(y_train), -1)
 for digit in range(10):
     rows = np.flatnonzero(y_train == digit)[:5]

@@ -2,9 +2,9 @@
 A latent space in three dimensions
 ==================================
 
-Three numbers a row can be looked at. With `NeighborPreserving`, which the preset "neighbors"
-brings, rows that are alike have codes that are alike: classes become clouds that can be told
-apart by eye, without a label having been seen.
+Three numbers per row can be drawn. The preset "neighbors" uses `NeighborPreserving`, which gives
+similar codes to similar rows. Classes become clouds that the eye can tell apart, although the
+training saw no labels.
 """
 
 # %%
@@ -35,7 +35,7 @@ for ax, transformer, title in zip(
 # %%
 # Two numbers, and the way between digits
 # ---------------------------------------
-# Between two codes the decoder draws pictures that were in no data set.
+# From codes between those of two digits the decoder draws new pictures.
 import numpy as np
 
 from aefeatures import ReconstructionDisplay

@@ -2,10 +2,10 @@
 Pictures after every epoch
 ==========================
 
-The way a lecture shows an autoencoder: five images are kept aside, and after each epoch they are
-looked at beside what the network makes of them. `ReconstructionMonitor` keeps those pictures as
-a callback of scikit-learn (1.9 or later), `ReconstructionDisplay` draws them, and
-`LossCurveDisplay` shows the loss that fell meanwhile.
+This is how a lecture shows an autoencoder: five images are kept aside, and after each epoch they
+are shown beside their reconstructions. `ReconstructionMonitor` is a callback of scikit-learn (1.9
+or later) that keeps these pictures. `ReconstructionDisplay` draws them, and `LossCurveDisplay`
+shows the loss of each epoch.
 """
 
 # %%
@@ -27,8 +27,8 @@ transformer = AutoencoderTransformer(max_epochs=40, random_state=0)
 transformer.set_callbacks(monitor).fit(X_train)
 
 # %%
-# The originals, and what the network made of them as it learned. At first it gives back the mean of
-# all digits; then the round ones part from the straight ones.
+# The originals are shown with their reconstructions as the network learned. At first it gives back
+# the mean of all digits. Then it separates round digits from straight ones.
 monitor.display(image_shape=(8, 8), epochs=[1, 5, 10, 20, 40])
 
 # %%
@@ -39,8 +39,8 @@ LossCurveDisplay.from_estimator(transformer)
 # %%
 # The same by hand
 # ----------------
-# `partial_fit` trains for one epoch, so that a loop does what the callback does; also before
-# scikit-learn 1.9.
+# `partial_fit` trains for one epoch, so a loop can replace the callback. This works with versions
+# before scikit-learn 1.9, too.
 by_hand = AutoencoderTransformer(random_state=0)
 pictures = []
 for _ in range(5):

@@ -2,8 +2,8 @@
 Filling in missing values
 =========================
 
-NaN in X is a missing value: it is left out of the loss, and the network gets a learned number in
-its place. `reconstruct` gives an estimate of every entry, so a line of NumPy imputes.
+NaN in X is a missing value. It is left out of the loss, and a learned number replaces it in the
+input of the network. `reconstruct` estimates every entry, so one line of NumPy is enough to impute.
 """
 
 # %%
@@ -27,7 +27,7 @@ filled = np.where(np.isnan(X_test), transformer.reconstruct(X_test), X_test)
 # %%
 # How well
 # --------
-# The root mean squared error on the pixels that were taken away, in grey levels from 0 to 16.
+# The root mean squared error is computed on the removed pixels, in grey levels from 0 to 16.
 gone = np.isnan(X_test)
 imputed = {
     "mean of the column": SimpleImputer(keep_empty_features=True).fit(X_train).transform(X_test),
@@ -39,7 +39,7 @@ for name, rows in imputed.items():
     print(f"{name:<24}{error:.2f}")
 
 # %%
-# Six digits, with holes, and filled by the autoencoder.
+# Six digits are shown as they are, with missing pixels, and as filled in by the autoencoder.
 ReconstructionDisplay(
     complete_test[:6],
     [X_test[:6], filled[:6]],

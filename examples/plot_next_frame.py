@@ -2,16 +2,16 @@
 The next frame
 ==============
 
-The next frame of a film is a missing value: an autoencoder of the last frames and the change to the
-next, whose encoder never sees the change, learns to fill it in. `NextFramePredictor` makes the rows
-and puts the pictures together.
+The next frame of a film can be treated as a missing value. An autoencoder gets rows of the last
+frames and the change to the next one. Its encoder never sees the change, so it learns to fill it
+in. `NextFramePredictor` makes these rows and puts the predicted pictures together.
 """
 
 # %%
 # Digits that move
 # ----------------
-# A digit in each film goes straight on, up to two pixels a frame, and bounces off the edges. The
-# films to test on have digits that were held out.
+# In each film a digit moves straight on, up to two pixels a frame, and bounces off the edges. The
+# test films show digits that were held out.
 import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.datasets import load_digits
@@ -37,12 +37,12 @@ train, test = train_test_split(load_digits().data, random_state=0)
 films, films_test = make_films(train, seed=0), make_films(test, seed=1)
 
 # %%
-# A row of X is a frame, flattened; `groups` says which film it is of.
+# A row of X is a flattened frame. `groups` says which film it belongs to.
 X, X_test = films.reshape(-1, 256), films_test.reshape(-1, 256)
 groups = np.repeat(np.arange(len(films)), 10)
 groups_test = np.repeat(np.arange(len(films_test)), 10)
 
-# ``motion=2`` shows it where the digit would be if it moved on as it came: not what bounces.
+# ``motion=2`` also shows it the last frame, moved on as before. It still has to learn the bounces.
 autoencoder = AutoencoderTransformer(
     64, hidden_layer_sizes=(256,), scaling=None, batch_size=256, max_epochs=8
 )
@@ -52,8 +52,8 @@ predictor.fit(X, groups=groups)
 # %%
 # One frame ahead
 # ---------------
-# Row i of `predict_next` is what is expected after row i. The mean squared error, beside that of
-# showing the last frame again; both are told from three frames on.
+# Row i of `predict_next` is the prediction of the frame after row i. The mean squared error is
+# compared with that of showing the last frame again. Both start when three frames have been seen.
 predicted = predictor.predict_next(X_test, groups=groups_test).reshape(films_test.shape)
 true, last, predicted = films_test[:, 3:], films_test[:, 2:-1], predicted[:, 2:-1]
 print(f"last frame again {((last - true) ** 2).mean():.4f}")
@@ -61,7 +61,8 @@ print(f"predicted        {((predicted - true) ** 2).mean():.4f}")
 
 
 # %%
-# Six films: the last frame, the next as it is and as it was predicted, and the difference.
+# For six films, the rows show the last frame, the true next frame, the predicted one, and the
+# difference of the two.
 def draw(pictures, titles, n_columns):
     _, axes = plt.subplots(
         len(pictures), n_columns, figsize=(1.1 * n_columns + 1, 1.15 * len(pictures)),
@@ -84,7 +85,7 @@ draw(kinds, ["last", "next", "predicted", "difference"], 6)
 # %%
 # Five frames ahead
 # -----------------
-# `rollout` predicts from its own predictions. They blur where the way is no longer certain, and
+# `rollout` predicts from its own predictions. They blur if the direction is no longer certain, but
 # stay closer to the truth than the last frame seen.
 seen, future = films_test[:, :5], films_test[:, 5:]
 rollout = predictor.rollout(

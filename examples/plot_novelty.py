@@ -2,15 +2,16 @@
 Novelty detection
 =================
 
-An autoencoder gives back well what is like its training rows. `score_samples` is minus the error
-of the reconstruction: low where a row is unlike them. With ``per_feature=True`` it says which
-columns make it so, in standard deviations of each, and with ``per_feature="raw"`` in their units.
+An autoencoder reconstructs rows well if they are like its training rows. `score_samples` is minus
+the error of the reconstruction, so unlike rows have a low score. With ``per_feature=True`` it shows
+the columns that cause this, in standard deviations of each column. With ``per_feature="raw"`` it
+uses the units of the columns.
 """
 
 # %%
 # A digit that was never seen
 # ---------------------------
-# Learned from all digits but the fours; among the test digits the fours are the novelty.
+# The detectors learn from all digits except fours. Among the test digits the fours are the novelty.
 import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.datasets import load_digits
@@ -42,7 +43,7 @@ fours = X_test[is_novel][:6]
 ReconstructionDisplay.from_estimator(transformer, fours, image_shape=(8, 8), n_samples=6)
 
 # %%
-# The pixels that make each of them novel, in grey levels of difference.
+# These pixels make each of them novel. The scale is the difference in grey levels.
 distance = -transformer.score_samples(fours, per_feature="raw")
 figure, axes = plt.subplots(1, 6, figsize=(6, 1.4), layout="constrained")
 for ax, picture in zip(axes, distance, strict=True):
@@ -54,7 +55,7 @@ figure.colorbar(shown, ax=axes, label="difference")
 # A threshold
 # -----------
 # `score_samples` has no threshold of its own. Take a quantile of the scores of normal rows that
-# the training has not seen: those of the training rows are too good.
+# were not used in training, because the scores of training rows are too good.
 normal = X_test[~is_novel]
 calibration, rest = normal[::2], normal[1::2]
 threshold = np.quantile(transformer.score_samples(calibration), 0.05)

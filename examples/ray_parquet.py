@@ -2,9 +2,9 @@
 
     python examples/ray_parquet.py [--data mnist.npz] [--address auto] [--folder FOLDER]
 
-Without --address a cluster of two workers is started on this machine, which no other can reach.
-With one, FOLDER has to be a place that all machines of the cluster see. Without --data the
-digits of scikit-learn are used.
+Without --address, a cluster of two workers is started on this machine, and no other machine can
+reach it. With --address, all machines of the cluster have to see FOLDER. Without --data, the digits
+of scikit-learn are used.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from aefeatures import AutoencoderTransformer, fit_on_ray, transform_on_ray
 
 
 def load(path):
-    """Rows in random order: a stream is only shuffled in parts."""
+    """Rows in random order, because a stream is only shuffled in parts."""
     if path is None:
         X, y = load_digits(return_X_y=True)
     else:

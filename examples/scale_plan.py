@@ -1,11 +1,12 @@
-"""How long an epoch takes on more machines than there are: a model of one step.
+"""Estimated time of an epoch on many machines, from a model of one step.
 
     python examples/scale_plan.py [--measured FILE]
 
-FILE is what `benchmark_distributed.py --parts throughput --json FILE` wrote. A step of W workers
-with b rows each takes b / r + 2 (W - 1) (a + S / (W B)): the rows at the rate r of one worker,
-then a ring, in which each worker sends 2 (W - 1) messages of S / W bytes. S is the size of
-the gradient, B the bandwidth and a the latency of a message. Nothing of it overlaps.
+FILE is written by `benchmark_distributed.py --parts throughput --json FILE`. A step of W workers
+with b rows each takes b / r + 2 (W - 1) (a + S / (W B)) seconds. The first term is the time for the
+rows at the rate r of one worker. The second is the time of a ring, in which each worker sends
+2 (W - 1) messages of S / W bytes. S is the size of the gradient, B the bandwidth and a the latency
+of a message. The two do not overlap.
 """
 
 import argparse
@@ -17,12 +18,12 @@ COLUMNS = 784
 WORKERS = (8, 64, 512)
 BATCHES = (64, 512, 2048, 16384)
 
-# Assumed, not measured: what is common in a data centre, and what one GPU does with so small a
-# network where a step of any of these batches takes a millisecond and reading keeps up.
+# These numbers are assumed, not measured. They are common in a data centre. For a GPU, a step takes
+# at least a millisecond with a network as small as this, and the rows arrive at this speed.
 LATENCY = 50e-6
 NETWORKS = {"1 Gbit/s": 1.25e8, "10 Gbit/s": 1.25e9, "100 Gbit/s": 1.25e10}
 GPU_STEP = 1e-3
-READ = 1e9  # bytes a second that reach a worker
+READ = 1e9  # bytes per second that reach a worker
 
 
 def step_seconds(compute, n_workers, n_bytes, bandwidth, latency):
@@ -31,9 +32,9 @@ def step_seconds(compute, n_workers, n_bytes, bandwidth, latency):
 
 
 def check(measured):
-    """The model beside the rate of two ranks here, from that of two that do not talk."""
+    """Print measured rates of two ranks beside the model, which uses two that train apart."""
     n_bytes, seconds = measured["bytes"], measured["reduction"]
-    # Between two processes of a machine: latency and bandwidth in one number.
+    # Between two processes of a machine, one number stands for latency and bandwidth.
     bandwidth = n_bytes / seconds
     print(f"2 ranks on this machine, a reduction adds {1e3 * seconds:.2f} ms:")
     for batch in (2048, 512, 64):
@@ -46,7 +47,7 @@ def check(measured):
 
 
 def duration(seconds):
-    """A time as people say it."""
+    """A time in a suitable unit."""
     for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
         if seconds >= size:
             return f"{seconds / size:.1f} {unit}"
@@ -54,7 +55,7 @@ def duration(seconds):
 
 
 def plan(measured):
-    """Tables of the bandwidth that pays, and of the time of an epoch."""
+    """Print the bandwidth that pays off, and the time of an epoch."""
     n_bytes = measured["bytes"]
     cpu = {int(batch): int(batch) / measured[batch]["one"] for batch in ("64", "512", "2048")}
     cpu[16384] = 8 * cpu[2048]

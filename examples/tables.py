@@ -1,11 +1,11 @@
-"""A table with text, categories, a date and missing values: codes for a classifier.
+"""Codes for a classifier from a table with text, categories, a date and missing values.
 
     python examples/tables.py --data adult.npz [--labelled 200] [--rows 10000]
 
-The census of UCI's "adult" (categories, missing values), with a made-up date of the interview.
-skrub's TableVectorizer turns its columns into numbers, the autoencoder learns from all rows,
-classifiers from the codes of the few labelled ones. Printed is the area under the ROC curve on the
-test rows. Needs skrub and pandas.
+The table is the census of UCI's "adult" (categories, missing values), with an invented date of the
+interview. skrub's TableVectorizer turns its columns into numbers. The autoencoder learns from all
+rows, and classifiers learn from the codes of the few labelled rows. Prints the area under the ROC
+curve on the test rows. Needs skrub and pandas.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from aefeatures import AutoencoderTransformer
 
 
 def census(path, part):
-    """The rows as they would come from a database: words, None where nothing is known, a date."""
+    """Rows as a database would give them: words, None for unknown values, and a date."""
     with np.load(path) as data:
         X, y = data[f"X_{part}"], data[f"y_{part}"]
         names, categories = data["cols"], json.loads(str(data["categories"]))
