@@ -410,16 +410,20 @@ def test_losses_and_normalizations_learn(digits, loss, normalization):
     assert ((transformer.reconstruct(X) - X) ** 2).mean() < 0.85 * X.var(axis=0).mean()
 
 
+@pytest.fixture(scope="module")
+def in_float32(digits):
+    return quick(max_epochs=20).fit(digits[0])
+
+
 @pytest.mark.parametrize(
     ("precision", "dtype"),
     [("float32", torch.float32), ("float64", torch.float64), ("bfloat16", torch.float32)],
 )
-def test_precision(digits, precision, dtype):
+def test_precision(digits, in_float32, precision, dtype):
     transformer = quick(precision=precision, max_epochs=20).fit(digits[0])
     assert transformer.encoder_[0].weight.dtype == dtype
-    reference = quick(max_epochs=20).fit(digits[0])
-    assert transformer.score(digits[0]) == pytest.approx(reference.score(digits[0]), rel=0.15)
-    different = not np.allclose(transformer.loss_curve_, reference.loss_curve_, rtol=1e-7)
+    assert transformer.score(digits[0]) == pytest.approx(in_float32.score(digits[0]), rel=0.15)
+    different = not np.allclose(transformer.loss_curve_, in_float32.loss_curve_, rtol=1e-7)
     assert different == (precision != "float32")
 
 
@@ -934,20 +938,24 @@ def test_pipeline_with_memory(digits, tmp_path):
     assert scores[0] == scores[1]
 
 
-@pytest.mark.parametrize("backend", ["loky", "threading"])
-def test_grid_search_in_parallel(digits, backend):
-    X, _, y, _ = digits
+@pytest.fixture(scope="module")
+def sequential_search(digits):
     pipeline = make_pipeline(quick(), KNeighborsClassifier())
     grid = {"autoencodertransformer__n_components": [2, 6]}
-    sequential = GridSearchCV(pipeline, grid, cv=2, n_jobs=1).fit(X, y)
+    return GridSearchCV(pipeline, grid, cv=2, n_jobs=1).fit(digits[0], digits[2])
+
+
+@pytest.mark.parametrize("backend", ["loky", "threading"])
+def test_grid_search_in_parallel(digits, sequential_search, backend):
+    X, _, y, _ = digits
     before = torch.get_num_threads()
     # joblib tells the processes not to start pools of threads of their own.
     with joblib.parallel_backend(backend, n_jobs=2):
-        parallel = GridSearchCV(pipeline, grid, cv=2).fit(X, y)
+        parallel = clone(sequential_search).set_params(n_jobs=None).fit(X, y)
     assert torch.get_num_threads() == before
     np.testing.assert_allclose(
         parallel.cv_results_["mean_test_score"],
-        sequential.cv_results_["mean_test_score"],
+        sequential_search.cv_results_["mean_test_score"],
         atol=0.02,
     )
 
@@ -1062,13 +1070,17 @@ def test_lectures_experiment_on_mnist(mnist):
 # Sparse matrices, missing values, data in files
 
 
+@pytest.fixture(scope="module", params=["auto", "feature", "global", None])
+def dense(request, digits):
+    """Fitted to a dense matrix, with each scaling."""
+    return quick(scaling=request.param, learning_rate=1e-3, max_epochs=20).fit(digits[0])
+
+
 @pytest.mark.parametrize("format", ["csr", "csc", "coo"])
-@pytest.mark.parametrize("scaling", ["auto", "feature", "global", None])
-def test_sparse_equals_dense(digits, format, scaling):
+def test_sparse_equals_dense(digits, format, dense):
     X, X_test = digits[0], digits[1]
     to_sparse = getattr(sparse, f"{format}_matrix")
-    dense = quick(scaling=scaling, learning_rate=1e-3, max_epochs=20).fit(X)
-    thin = quick(scaling=scaling, learning_rate=1e-3, max_epochs=20).fit(to_sparse(X))
+    thin = clone(dense).fit(to_sparse(X))
     Z = to_sparse(X_test)
     np.testing.assert_allclose(thin.transform(Z), dense.transform(X_test), atol=1e-9)
     np.testing.assert_allclose(thin.score_samples(Z), dense.score_samples(X_test), atol=1e-9)
