@@ -184,7 +184,8 @@ def test_classes_preset_says_what_is_wrong_with_y(y, message):
         AutoencoderTransformer.from_preset("classes").fit(X, y)
 
 
-def test_neighbors_preset_serves_few_labels(digits):
+@pytest.mark.parametrize("max_epochs", [20, pytest.param("auto", marks=pytest.mark.slow)])
+def test_neighbors_preset_serves_few_labels(digits, max_epochs):
     X, X_test, y, y_test = digits
     few = np.concatenate([np.flatnonzero(y == label)[:5] for label in range(10)])
 
@@ -193,8 +194,8 @@ def test_neighbors_preset_serves_few_labels(digits):
         knn = KNeighborsClassifier(3).fit(transformer.transform(X[few]), y[few])
         return knn.score(transformer.transform(X_test), y_test)
 
-    neighbors = score(AutoencoderTransformer.from_preset("neighbors", random_state=0))
-    assert neighbors > score(AutoencoderTransformer(random_state=0)) + 0.05
+    preset = AutoencoderTransformer.from_preset("neighbors", max_epochs=max_epochs, random_state=0)
+    assert score(preset) > score(AutoencoderTransformer(random_state=0)) + 0.05
 
 
 def test_lectures_loop_is_a_plain_for_loop(digits):
@@ -406,7 +407,7 @@ def test_moments_go_from_call_to_call_but_not_into_a_pickle(digits):
 @pytest.mark.parametrize("normalization", [None, "layer", "batch"])
 def test_losses_and_normalizations_learn(digits, loss, normalization):
     X = digits[0] / 16
-    transformer = quick(loss=loss, normalization=normalization, max_epochs=30).fit(X)
+    transformer = quick(loss=loss, normalization=normalization, max_epochs=20).fit(X)
     assert ((transformer.reconstruct(X) - X) ** 2).mean() < 0.85 * X.var(axis=0).mean()
 
 

@@ -586,8 +586,8 @@ X = X[:, X.std(axis=0) > 0]  # scores leave out constant columns, losses do not
 warnings.simplefilter("ignore")
 folder = pathlib.Path(tempfile.mkdtemp())
 PARAMS = {
-    "hidden_layer_sizes": (16,), "normalization": "batch", "max_epochs": n_epochs, "random_state": 0,
-    "regularizer": ["neighbors", "variational"], "early_stopping": True,
+    "hidden_layer_sizes": (16,), "normalization": "batch", "max_epochs": n_epochs,
+    "regularizer": ["neighbors", "variational"], "early_stopping": True, "random_state": 0,
 }
 
 
