@@ -66,14 +66,10 @@ def fitted(digits):
     return AutoencoderTransformer(random_state=0).fit(digits[0])
 
 
-@pytest.fixture(params=["short", pytest.param("in full", marks=pytest.mark.slow)])
-def length_of_fits(request, monkeypatch):
-    """For a test that asks whether code of the documentation runs.
-
-    The preset "neighbors" takes eight seconds for the digits, and most pages fit it.
-    """
-    if request.param == "short":
-        monkeypatch.setitem(PRESETS["neighbors"], "max_epochs", 3)
+@pytest.fixture
+def short_neighbors_preset(monkeypatch):
+    """For tests of whether code runs: the preset "neighbors" takes eight seconds on the digits."""
+    monkeypatch.setitem(PRESETS["neighbors"], "max_epochs", 3)
 
 
 @pytest.fixture(scope="session")

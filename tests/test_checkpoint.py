@@ -704,7 +704,7 @@ def survive(mode, n_moments, n_epochs):
 @moments
 @pytest.mark.parametrize("mode", ["killed", "killed within epochs"])
 def test_fits_killed_at_any_moment_come_to_the_same_result(slow, mode):
-    outcomes = survive(mode, *((50, 30) if slow else (5, 12)))
+    outcomes = survive(mode, *((25, 30) if slow else (5, 12)))
     assert all(outcome["same"] for outcome in outcomes)
     print(f"{sum(outcome['resumed'] for outcome in outcomes)} of {len(outcomes)} resumed")
     assert any(outcome["resumed"] for outcome in outcomes)
@@ -714,7 +714,7 @@ def test_fits_killed_at_any_moment_come_to_the_same_result(slow, mode):
 @linux
 @moments
 def test_interrupts_at_any_moment_leave_a_usable_or_an_unfitted_estimator(slow):
-    outcomes = survive("interrupted", *((200, 30) if slow else (15, 12)))
+    outcomes = survive("interrupted", *((100, 30) if slow else (15, 12)))
     assert None not in outcomes
     print(f"{sum(outcome['n_iter'] > 0 for outcome in outcomes)} of {len(outcomes)} are fitted")
     assert any(outcome["n_iter"] > 0 and not outcome["raised"] for outcome in outcomes)
