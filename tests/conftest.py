@@ -12,6 +12,7 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 from aefeatures import AutoencoderTransformer
+from aefeatures._autoencoder import PRESETS
 
 os.environ.setdefault("MPLBACKEND", "agg")  # draws without a display
 
@@ -63,6 +64,12 @@ def interruptible():
 def fitted(digits):
     """A transformer fitted with its defaults. Not to be changed."""
     return AutoencoderTransformer(random_state=0).fit(digits[0])
+
+
+@pytest.fixture
+def short_neighbors_preset(monkeypatch):
+    """For tests of whether code runs: the preset "neighbors" takes eight seconds on the digits."""
+    monkeypatch.setitem(PRESETS["neighbors"], "max_epochs", 3)
 
 
 @pytest.fixture(scope="session")

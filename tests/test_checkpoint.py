@@ -576,7 +576,7 @@ from sklearn.datasets import load_digits
 import aefeatures._checkpoint, aefeatures._training
 from aefeatures import AutoencoderTransformer
 
-mode, n_moments, seed = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+mode, n_moments, n_epochs, seed = sys.argv[1], *map(int, sys.argv[2:])
 aefeatures._checkpoint._SECONDS_BETWEEN = aefeatures._checkpoint._TIMES_ITS_DURATION = 0
 if mode == "killed within epochs":
     aefeatures._checkpoint._SECONDS_WITHIN_EPOCH = 0.03
@@ -586,8 +586,8 @@ X = X[:, X.std(axis=0) > 0]  # scores leave out constant columns, losses do not
 warnings.simplefilter("ignore")
 folder = pathlib.Path(tempfile.mkdtemp())
 PARAMS = {
-    "hidden_layer_sizes": (16,), "normalization": "batch", "max_epochs": 30, "random_state": 0,
-    "regularizer": ["neighbors", "variational"], "early_stopping": True,
+    "hidden_layer_sizes": (16,), "normalization": "batch", "max_epochs": n_epochs,
+    "regularizer": ["neighbors", "variational"], "early_stopping": True, "random_state": 0,
 }
 
 
@@ -685,9 +685,9 @@ moments = pytest.mark.parametrize(
 )
 
 
-def survive(mode, n_moments):
+def survive(mode, n_moments, n_epochs):
     done = subprocess.run(
-        [sys.executable, "-c", SURVIVOR, mode, str(n_moments), "0"],
+        [sys.executable, "-c", SURVIVOR, mode, str(n_moments), str(n_epochs), "0"],
         check=False,
         capture_output=True,
         text=True,
@@ -704,7 +704,7 @@ def survive(mode, n_moments):
 @moments
 @pytest.mark.parametrize("mode", ["killed", "killed within epochs"])
 def test_fits_killed_at_any_moment_come_to_the_same_result(slow, mode):
-    outcomes = survive(mode, 50 if slow else 5)
+    outcomes = survive(mode, *((25, 30) if slow else (5, 12)))
     assert all(outcome["same"] for outcome in outcomes)
     print(f"{sum(outcome['resumed'] for outcome in outcomes)} of {len(outcomes)} resumed")
     assert any(outcome["resumed"] for outcome in outcomes)
@@ -714,7 +714,7 @@ def test_fits_killed_at_any_moment_come_to_the_same_result(slow, mode):
 @linux
 @moments
 def test_interrupts_at_any_moment_leave_a_usable_or_an_unfitted_estimator(slow):
-    outcomes = survive("interrupted", 200 if slow else 15)
+    outcomes = survive("interrupted", *((100, 30) if slow else (15, 12)))
     assert None not in outcomes
     print(f"{sum(outcome['n_iter'] > 0 for outcome in outcomes)} of {len(outcomes)} are fitted")
     assert any(outcome["n_iter"] > 0 and not outcome["raised"] for outcome in outcomes)

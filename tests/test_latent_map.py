@@ -472,32 +472,53 @@ def row_shown(page):
     return int(page.input_value("#row"))
 
 
-def hover_points(page, n_points, steps=40):
-    """Move the mouse over the plot until so many rows were shown; return row and place of each."""
+# Where Plotly draws the points: by its axes, or by the camera of three dimensions.
+PLACES = """() => {
+  const plot = document.getElementById("plot");
+  const layout = plot._fullLayout;
+  const onAxes = (x, y) => {
+    const box = plot.getBoundingClientRect();
+    return [
+      box.left + layout.xaxis._offset + layout.xaxis.l2p(x),
+      box.top + layout.yaxis._offset + layout.yaxis.l2p(y),
+    ];
+  };
+  const inScene = (...point) => {
+    const scene = layout.scene._scene;
+    const camera = scene.glplot.cameraParams;
+    let v = [...point.map((value, k) => value * scene.dataScale[k]), 1];
+    for (const m of [camera.model, camera.view, camera.projection]) {
+      v = [0, 1, 2, 3].map(r => m[r] * v[0] + m[r + 4] * v[1] + m[r + 8] * v[2] + m[r + 12] * v[3]);
+    }
+    const box = scene.container.getBoundingClientRect();
+    return [
+      box.left + box.width * (1 + v[0] / v[3]) / 2,
+      box.top + box.height * (1 - v[1] / v[3]) / 2,
+    ];
+  };
+  const traces = plot.data.filter(trace => !trace.meta);
+  return traces.flatMap(({x, y, z}) =>
+    Array.from(x, (_, i) => (z ? inScene(x[i], y[i], z[i]) : onAxes(x[i], y[i])))
+  );
+}"""
+
+
+def hover_points(page, n_points):
+    """Move the mouse to points until so many rows were shown; return row and place of each."""
     found = {}
-    box = page.locator("#plot").bounding_box()
-    for i in range(steps):
-        for j in range(steps):
-            x = box["x"] + box["width"] * (0.15 + 0.7 * ((i * 13) % steps) / steps)
-            y = box["y"] + box["height"] * (0.15 + 0.7 * j / steps)
-            before = row_shown(page)
-            page.mouse.move(x, y)
-            page.evaluate("() => new Promise(requestAnimationFrame)")
-            page.evaluate("() => new Promise(requestAnimationFrame)")
-            crowded = any(np.hypot(x - u, y - v) < 50 for u, v in found.values())
-            if row_shown(page) == before or crowded:
-                continue
-            # It may belong to a place that the mouse has left: come back from elsewhere.
-            page.mouse.move(2, 2)
-            page.wait_for_timeout(150)
-            page.fill("#row", str(before))
-            page.press("#row", "Enter")
-            page.mouse.move(x, y)
-            page.wait_for_timeout(300)
-            if row_shown(page) != before:
-                found[row_shown(page)] = (x, y)
-                if len(found) == n_points:
-                    return found
+    for x, y in page.evaluate(PLACES):
+        if any(np.hypot(x - u, y - v) < 50 for u, v in found.values()):
+            continue
+        # From elsewhere, and not from the row that is shown already.
+        before = row_shown(page)
+        page.mouse.move(2, 2)
+        page.wait_for_timeout(150)
+        page.mouse.move(x, y)
+        page.wait_for_timeout(300)
+        if row_shown(page) != before:
+            found[row_shown(page)] = (x, y)
+            if len(found) == n_points:
+                return found
     pytest.fail(f"The mouse met {len(found)} rows.")
 
 

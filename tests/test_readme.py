@@ -6,7 +6,7 @@ import pytest
 README = Path(__file__).parents[1] / "README.md"
 
 
-def test_code_in_the_readme_runs(capsys, tmp_path, monkeypatch):
+def test_code_in_the_readme_runs(capsys, tmp_path, monkeypatch, short_neighbors_preset):
     pytest.importorskip("plotly", reason="needs the extra 'map'")
     monkeypatch.chdir(tmp_path)  # a page is written there
     blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
