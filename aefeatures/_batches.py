@@ -9,7 +9,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from aefeatures._sources import CHUNK_ELEMENTS, SOME_ROWS, Source, as_source, evenly_spaced
+from aefeatures._sources import (
+    SOME_ROWS,
+    Source,
+    as_source,
+    evenly_spaced,
+    iterate_slices,
+    rows_of_chunk,
+)
 from aefeatures._warnings import warn
 
 # Numbers that are gathered from X at once in training: 1 MB in float32.
@@ -119,9 +126,9 @@ class Batches(ABC):
     def _convert(self, rows: np.ndarray) -> torch.Tensor:
         return self._scaling(to_tensor(rows, self.device)).to(self._dtype)
 
-    def _whole_batches(self, n_elements: int) -> int:
-        """About as many rows as `n_elements` hold, a multiple of the batch size."""
-        return max(1, n_elements // (self.n_features * self.batch_size)) * self.batch_size
+    def _rows_of_block(self) -> int:
+        """Rows that are gathered at once, a multiple of the batch size."""
+        return max(1, _BLOCK_ELEMENTS // (self.n_features * self.batch_size)) * self.batch_size
 
 
 class RowBatches(Batches):
@@ -192,12 +199,13 @@ class RowBatches(Batches):
     def _order(self, rng: np.random.Generator | None) -> Iterator[np.ndarray]:
         order = np.arange(self.n_rows) if rng is None else rng.permutation(self.n_rows)
         # Several batches are gathered at once, as many as stay in the processor's cache.
-        block = self._whole_batches(_BLOCK_ELEMENTS)
+        block = self._rows_of_block()
         for start in range(0, self.n_rows, block):
             yield order[start : start + block]
 
     def _order_by_blocks(self, rng: np.random.Generator | None) -> Iterator[np.ndarray]:
-        size = self._whole_batches(CHUNK_ELEMENTS // _BLOCKS_TOGETHER)
+        width = self.n_features * self.batch_size * _BLOCKS_TOGETHER
+        size = rows_of_chunk(width) * self.batch_size
         starts = np.arange(0, self.n_rows, size)
         if rng is not None:
             rng = np.random.default_rng(rng.integers(2**63))
@@ -221,9 +229,8 @@ class RowBatches(Batches):
 
     def chunks(self) -> Iterator[torch.Tensor]:
         """All rows in order, in chunks as large as is quick."""
-        size = max(1, CHUNK_ELEMENTS // self.n_features)
-        for start in range(0, self.n_rows, size):
-            yield self.take(np.arange(start, min(start + size, self.n_rows)))
+        for part in iterate_slices(self.n_rows, self.n_features):
+            yield self.take(np.arange(*part.indices(self.n_rows)))
 
     def _convert_all(self) -> torch.Tensor:
         everything = torch.empty(
@@ -278,7 +285,7 @@ class StreamedBatches(Batches):
 
     def _batches(self, rng: np.random.Generator | None, skip: int) -> Iterator[IndexedBatch]:
         """The batches of an epoch; positions are those within the chunk."""
-        block = self._whole_batches(_BLOCK_ELEMENTS)
+        block = self._rows_of_block()
         for chunk in self._chunks():
             order = np.arange(len(chunk)) if rng is None else rng.permutation(len(chunk))
             for start in range(0, len(chunk), block):

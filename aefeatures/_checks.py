@@ -264,6 +264,7 @@ def take_samples(X: Any, index: np.ndarray) -> Any:
 
 def _check_dataset(estimator: Any, X: Any, *, reset: bool, min_rows: int) -> Source:
     """Check a dataset without reading it; the values of floats are checked as they are read."""
+    _refuse_unknown_size(X)
     if X.shape[0] < min_rows or X.shape[1] == 0:
         check_array(np.empty(X.shape), estimator=estimator)  # raises scikit-learn's message
     check = partial(_check_chunk, estimator)

@@ -13,7 +13,7 @@ from scipy import sparse
 from aefeatures._memory import physical_memory
 
 # Numbers in a chunk of rows: 16 MB in float32, enough for full speed.
-CHUNK_ELEMENTS = 4_000_000
+_CHUNK_ELEMENTS = 4_000_000
 
 # Rows between two that are asked for which are read as well, to read fewer slices.
 _LONGEST_GAP = 100
@@ -34,9 +34,14 @@ def evenly_spaced(n: int, n_most: int) -> np.ndarray:
     return np.unique(np.linspace(0, n - 1, min(n, n_most)).astype(np.intp))
 
 
+def rows_of_chunk(width: int) -> int:
+    """Return the number of rows in a chunk, if each takes `width` numbers."""
+    return max(1, _CHUNK_ELEMENTS // width)
+
+
 def iterate_slices(n_rows: int, width: int) -> Iterator[slice]:
     """The places of consecutive rows of which each takes `width` numbers."""
-    size = max(1, CHUNK_ELEMENTS // width)
+    size = rows_of_chunk(width)
     for start in range(0, n_rows, size):
         yield slice(start, start + size)
 
@@ -109,7 +114,7 @@ class Source(ABC):
             return
         n_rows, n_features = self.shape
         wanted = np.arange(n_rows)
-        if n_rows * n_features > CHUNK_ELEMENTS:
+        if n_rows * n_features > _CHUNK_ELEMENTS:
             sizes = (SOME_ROWS, many_rows(n_features))
             wanted = np.unique(np.concatenate([evenly_spaced(n_rows, size) for size in sizes]))
         kept = np.empty((len(wanted), n_features), self.dtype)
@@ -212,7 +217,7 @@ class FileSource(Source):
     def _take(self, index: np.ndarray) -> np.ndarray:
         # Slices are what every kind of dataset can read, and reads fast: a longer one where it
         # spares many short ones, but no longer than a chunk.
-        longest = max(1, CHUNK_ELEMENTS // self.shape[1])
+        longest = rows_of_chunk(self.shape[1])
         apart = (np.diff(index) > _LONGEST_GAP) | (np.diff(index // longest) > 0)
         spans = np.split(index, np.flatnonzero(apart) + 1)
         return np.concatenate([self.read(slice(s[0], s[-1] + 1))[s - s[0]] for s in spans])

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from sklearn.datasets import load_digits
 
-from aefeatures import AutoencoderTransformer, ConvNetwork, Variational, _persistence
+from aefeatures import AutoencoderTransformer, ConvNetwork, Variational, _files
 
 FOLDER = Path(__file__).parent / "data"
 SMALL = {"hidden_layer_sizes": (6,), "max_epochs": 3, "random_state": 0}
@@ -35,7 +35,7 @@ def digits(name):
 
 def write(name, X, params):
     """Write the model and the codes of its first rows."""
-    stem = FOLDER / f"format_{_persistence.FORMAT}_{name}"
+    stem = FOLDER / f"format_{_files.FORMAT}_{name}"
     if not stem.with_suffix(".safetensors").exists():
         transformer = AutoencoderTransformer(**params).fit(X)
         transformer.save(stem.with_suffix(".safetensors"))
@@ -48,5 +48,5 @@ if __name__ == "__main__":
         write(name, digits(name), params)
     newer = FOLDER / "newer.safetensors"
     if not newer.exists():
-        _persistence.FORMAT, _persistence._NEEDS = 1000, "1000.0.0"
-        _persistence.write_file(newer, {}, {"array": np.zeros(1)})
+        _files.FORMAT, _files._NEEDS = 1000, "1000.0.0"
+        _files.write_file(newer, {}, {"array": np.zeros(1)})

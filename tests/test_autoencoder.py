@@ -13,6 +13,7 @@ import pandas as pd
 import polars as pl
 import pytest
 import torch
+from helpers import split_of
 from scipy import sparse
 from sklearn import config_context
 from sklearn.base import clone
@@ -28,6 +29,7 @@ from sklearn.svm import SVC
 
 import aefeatures._batches
 import aefeatures._device
+import aefeatures._sources
 import aefeatures._training
 from aefeatures import (
     AutoencoderGenerator,
@@ -37,6 +39,7 @@ from aefeatures import (
     NeighborPreserving,
     Variational,
 )
+from aefeatures._autoencoder import fitted_model
 
 
 def quick(**params):
@@ -432,9 +435,9 @@ def test_partial_fit_after_fit_goes_on(digits):
 
 def test_warm_start_validates_on_the_same_rows_and_keeps_no_stale_curve(digits):
     transformer = quick(early_stopping=True, warm_start=True, max_epochs=2).fit(digits[0])
-    rows = transformer._split(100)[1]
+    rows = split_of(transformer, 100)[1]
     transformer.fit(digits[0])
-    np.testing.assert_array_equal(transformer._split(100)[1], rows)
+    np.testing.assert_array_equal(split_of(transformer, 100)[1], rows)
     assert len(transformer.validation_loss_curve_) == 4
     transformer.set_params(early_stopping=False).fit(digits[0])
     assert transformer.validation_loss_curve_ is None
@@ -604,7 +607,7 @@ def test_memory_order_and_memory_maps_make_no_difference(digits, tmp_path):
 def test_rows_are_gathered_from_large_data_as_from_small(digits, monkeypatch):
     expected = quick().fit_transform(digits[0])
     monkeypatch.setattr(aefeatures._batches, "_RESIDENT_BYTES", -1)
-    monkeypatch.setattr(aefeatures._batches, "_CHUNK_ELEMENTS", 64 * 7)
+    monkeypatch.setattr(aefeatures._sources, "_CHUNK_ELEMENTS", 64 * 7)
     np.testing.assert_allclose(quick().fit_transform(digits[0]), expected, rtol=1e-9)
 
 
@@ -643,7 +646,7 @@ def test_reconstruct_is_inverse_transform_of_transform(fitted, digits):
 
 def test_score_samples(fitted, digits):
     X = digits[1]
-    scaled_error = (X - fitted.reconstruct(X)) / fitted._scaling.scale.numpy()
+    scaled_error = (X - fitted.reconstruct(X)) / fitted_model(fitted).scaling.scale.numpy()
     np.testing.assert_allclose(fitted.score_samples(X), -(scaled_error**2).mean(axis=1))
     raw = fitted.score_samples(X, per_feature="raw")
     np.testing.assert_allclose(raw, -np.abs(X - fitted.reconstruct(X)), atol=1e-9)
@@ -843,7 +846,7 @@ def test_chunks_take_in_columns_that_told_nothing_before(scaling):
     assert (transformer.transform(changed) != transformer.transform(second)).any()
     if scaling == "standard":
         expected = np.append(np.full(200, 5), second[:, 2])  # as many rows as are new
-        scale = transformer._scaling.scale.numpy()
+        scale = fitted_model(transformer).scaling.scale.numpy()
         np.testing.assert_allclose(scale[[2, 4]], [expected.std(), second[:, 4].std()])
 
 
@@ -1205,7 +1208,7 @@ def test_missing_values_are_left_out_of_the_scores(fitted, digits):
     per_feature = fitted.score_samples(X, per_feature=True)
     assert (per_feature[:, 10] == 0).all()
     assert (per_feature[:, 20] < 0).all()
-    errors = ((X - fitted.reconstruct(X)) / fitted._scaling.scale.numpy()) ** 2
+    errors = ((X - fitted.reconstruct(X)) / fitted_model(fitted).scaling.scale.numpy()) ** 2
     np.testing.assert_allclose(fitted.score_samples(X), -np.nanmean(errors, axis=1))
 
 
@@ -1221,7 +1224,9 @@ def test_missing_values_at_transform_alone_become_column_means(fitted, digits):
 def test_values_for_missing_entries_are_learned_and_widths_stay(holes, digits):
     transformer = quick(max_epochs=20).fit(holes[0])
     assert transformer.encoder_[0].in_features == 64
-    assert not torch.equal(transformer._fill.values, quick().fit(digits[0])._fill.values)
+    assert not torch.equal(
+        fitted_model(transformer).fill.values, fitted_model(quick().fit(digits[0])).fill.values
+    )
     loaded = pickle.loads(pickle.dumps(transformer))
     np.testing.assert_array_equal(loaded.transform(holes[0]), transformer.transform(holes[0]))
 
@@ -1274,13 +1279,13 @@ class Dataset:
 def test_validation_rows_alone_are_converted(digits, monkeypatch):
     X = np.repeat(digits[0], 10, axis=0)
     converted = []
-    convert = aefeatures._batches.Batches._convert
+    convert = aefeatures._batches.RowBatches._convert
     monkeypatch.setattr(
-        aefeatures._batches.Batches,
+        aefeatures._batches.RowBatches,
         "_convert",
         lambda self, rows: converted.append(rows.shape[0]) or convert(self, rows),
     )
-    aefeatures._batches.Batches(
+    aefeatures._batches.RowBatches(
         X,
         lambda rows: rows,
         batch_size=64,
@@ -1295,7 +1300,7 @@ def test_validation_rows_alone_are_converted(digits, monkeypatch):
 @pytest.mark.parametrize("resident", [True, False])
 def test_datasets_are_read_by_slices(digits, monkeypatch, early_stopping, resident):
     X = digits[0].astype(np.float32)
-    monkeypatch.setattr(aefeatures._batches, "_CHUNK_ELEMENTS", 64 * 200)
+    monkeypatch.setattr(aefeatures._sources, "_CHUNK_ELEMENTS", 64 * 200)
     if not resident:
         monkeypatch.setattr(aefeatures._batches, "_RESIDENT_BYTES", -1)
     dataset = Dataset(X)
@@ -1533,7 +1538,9 @@ def test_weight_decay_leaves_what_stands_for_missing_values(digits):
     )
     transformer.set_params(max_epochs=1).fit(X)
     means = np.nanmean(X, axis=0)
-    np.testing.assert_allclose(transformer._fill.state_dict()["values"], means, atol=2e-3)
+    np.testing.assert_allclose(
+        fitted_model(transformer).fill.state_dict()["values"], means, atol=2e-3
+    )
     assert not transformer.encoder_[0].weight.abs().max() > 2e-3
 
 

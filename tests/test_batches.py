@@ -6,25 +6,23 @@ import torch
 from scipy import sparse
 
 import aefeatures._batches
+import aefeatures._sources
 from aefeatures._batches import (
-    Batches,
-    RowView,
+    RowBatches,
     StreamedBatches,
     code_dtype,
-    exceeds_memory,
-    is_lazy,
-    iterate_chunks,
     map_chunks,
-    physical_memory,
     to_tensor,
 )
+from aefeatures._memory import physical_memory
+from aefeatures._sources import RowView, as_source
 
 CPU = torch.device("cpu")
 X = np.arange(70.0).reshape(10, 7)
 
 
 def batches(X=X, batch_size=4, scaling=lambda rows: rows / 2, **kwargs):
-    return Batches(X, scaling, batch_size=batch_size, device=CPU, dtype=torch.float32, **kwargs)
+    return RowBatches(X, scaling, batch_size=batch_size, device=CPU, dtype=torch.float32, **kwargs)
 
 
 @pytest.fixture(params=["resident", "gathered"])
@@ -107,9 +105,9 @@ def test_data_that_does_not_fit_on_the_device_is_streamed(monkeypatch):
 @pytest.fixture
 def larger_than_memory(monkeypatch):
     """Memory so small, and blocks so short, that a map of 100 rows is read by blocks."""
-    monkeypatch.setattr(aefeatures._batches, "physical_memory", lambda: 1000)
+    monkeypatch.setattr(aefeatures._sources, "physical_memory", lambda: 1000)
     monkeypatch.setattr(aefeatures._batches, "_RESIDENT_BYTES", -1)
-    monkeypatch.setattr(aefeatures._batches, "_CHUNK_ELEMENTS", 4 * 16 * 2)
+    monkeypatch.setattr(aefeatures._sources, "_CHUNK_ELEMENTS", 4 * 16 * 2)
 
 
 GIB = 2**30
@@ -158,10 +156,10 @@ def test_maps_larger_than_memory_are_read_by_blocks(tmp_path, larger_than_memory
     rows = np.repeat(np.arange(101.0)[:, None], 2, axis=1)
     np.save(tmp_path / "X.npy", rows)
     mapped = np.load(tmp_path / "X.npy", mmap_mode="r")
-    assert exceeds_memory(mapped)
-    assert exceeds_memory(np.asarray(mapped)[3:])
-    assert not exceeds_memory(rows)
-    assert not exceeds_memory(mapped[:10])
+    assert as_source(mapped).by_blocks
+    assert as_source(np.asarray(mapped)[3:]).by_blocks
+    assert not as_source(rows).by_blocks
+    assert not as_source(mapped[:10]).by_blocks
     made = batches(mapped)
     parts = list(made.epoch(np.random.default_rng(0)))
     assert len(parts) == len(made) == 26
@@ -241,27 +239,27 @@ def test_no_row_is_a_batch_alone(tmp_path, larger_than_memory, n_rows, batch_siz
 
 
 def test_chunks_cover_all_rows(monkeypatch):
-    monkeypatch.setattr(aefeatures._batches, "_CHUNK_ELEMENTS", 21)
-    assert [len(chunk) for chunk in iterate_chunks(X)] == [3, 3, 3, 1]
-    assert [len(chunk) for chunk in iterate_chunks(X, width=100)] == [1] * 10
-    assert all(np.shares_memory(chunk, X) for chunk in iterate_chunks(X))
+    monkeypatch.setattr(aefeatures._sources, "_CHUNK_ELEMENTS", 21)
+    assert [len(chunk) for chunk in as_source(X).chunks()] == [3, 3, 3, 1]
+    assert [len(chunk) for chunk in as_source(X).chunks(width=100)] == [1] * 10
+    assert all(np.shares_memory(chunk, X) for chunk in as_source(X).chunks())
 
 
 def test_map_chunks_joins_results(monkeypatch):
-    monkeypatch.setattr(aefeatures._batches, "_CHUNK_ELEMENTS", 21)
+    monkeypatch.setattr(aefeatures._sources, "_CHUNK_ELEMENTS", 21)
 
     def doubled(rows):
         return to_tensor(rows, CPU) * 2
 
-    np.testing.assert_array_equal(map_chunks(doubled, X, 7, width=1), X * 2)
-    sums = map_chunks(lambda rows: doubled(rows).sum(dim=1), X, None, width=1)
+    np.testing.assert_array_equal(map_chunks(doubled, as_source(X), 7, width=1), X * 2)
+    sums = map_chunks(lambda rows: doubled(rows).sum(dim=1), as_source(X), None, width=1)
     np.testing.assert_array_equal(sums, X.sum(axis=1) * 2)
 
 
 def test_results_that_are_not_finite_are_an_error():
     rows = np.where(np.arange(10)[:, None] == 6, 1e300, X)
     with pytest.raises(ValueError, match="row 6 is not finite in float64: the row's"):
-        map_chunks(lambda rows: to_tensor(rows, CPU).square(), rows, 7, width=1)
+        map_chunks(lambda rows: to_tensor(rows, CPU).square(), as_source(rows), 7, width=1)
 
 
 # RowView
@@ -303,7 +301,7 @@ def test_view_of_a_dataset_reads_slices_in_order(digits):
     dataset = Dataset(digits[0])
     fold = RowView(dataset)[np.array([500, 3, 501, 3])]
     assert dataset.read == []
-    assert is_lazy(fold)
+    assert as_source(fold).by_blocks
     np.testing.assert_array_equal(fold, digits[0][[500, 3, 501, 3]])
     assert dataset.read == [slice(3, 4), slice(500, 502)]
 
@@ -311,8 +309,8 @@ def test_view_of_a_dataset_reads_slices_in_order(digits):
 def test_view_of_a_memory_map_is_one(tmp_path, larger_than_memory):
     np.save(tmp_path / "X.npy", np.zeros((200, 2)))
     mapped = np.load(tmp_path / "X.npy", mmap_mode="r")
-    assert exceeds_memory(RowView(mapped)[np.arange(150)])
-    assert not exceeds_memory(RowView(np.asarray(mapped).copy())[np.arange(150)])
+    assert as_source(RowView(mapped)[np.arange(150)]).by_blocks
+    assert not as_source(RowView(np.asarray(mapped).copy())[np.arange(150)]).by_blocks
     assert joblib.hash(RowView(mapped)) == joblib.hash(RowView(np.array(mapped)))
 
 

@@ -15,10 +15,14 @@ from sklearn.model_selection import GridSearchCV
 
 import aefeatures._batches
 import aefeatures._checkpoint
+import aefeatures._digests
+import aefeatures._sources
 import aefeatures._training
 from aefeatures import AutoencoderTransformer, Checkpoint, Denoising, Regularizer
-from aefeatures._checkpoint import FitFile, digest, digest_of_rows
-from aefeatures._persistence import read_file, write_file
+from aefeatures._checkpoint import FitFile
+from aefeatures._digests import digest, digest_of_rows
+from aefeatures._files import read_file, write_file
+from aefeatures._sources import as_source
 
 
 class Death(BaseException):
@@ -85,7 +89,7 @@ def assert_equal(ours, theirs, X):
     np.testing.assert_array_equal(ours.reconstruct(X), theirs.reconstruct(X))
     for name in ("loss_curve_", "validation_loss_curve_", "best_loss_", "n_iter_", "n_steps_"):
         assert getattr(ours, name) == getattr(theirs, name), name
-    assert ours._rng.bit_generator.state == theirs._rng.bit_generator.state
+    assert ours._memory.rng.bit_generator.state == theirs._memory.rng.bit_generator.state
     assert vars(ours).keys() == vars(theirs).keys()
 
 
@@ -202,9 +206,9 @@ def test_kinds_of_data(X, tmp_path, kind, within, monkeypatch):
         np.save(tmp_path / "X.npy", X)
         X = np.load(tmp_path / "X.npy", mmap_mode="r")
     if kind == "blocks":
-        monkeypatch.setattr(aefeatures._batches, "physical_memory", lambda: 1000)
+        monkeypatch.setattr(aefeatures._sources, "physical_memory", lambda: 1000)
         monkeypatch.setattr(aefeatures._batches, "_RESIDENT_BYTES", -1)
-        monkeypatch.setattr(aefeatures._batches, "_CHUNK_ELEMENTS", 64 * 64 * 16)
+        monkeypatch.setattr(aefeatures._sources, "_CHUNK_ELEMENTS", 64 * 64 * 16)
     folder = tmp_path / "a" / "new"
     fit_and_die(
         small(checkpoint=str(folder)),
@@ -534,7 +538,7 @@ def test_functions_and_classes_count_by_what_they_do(monkeypatch):
 def test_digests_are_the_same_in_every_process():
     code = """
 from aefeatures import ConvNetwork, Denoising
-from aefeatures._checkpoint import digest
+from aefeatures._digests import digest
 class Mine(Denoising):
     def corrupt(self, inputs, batch):
         return inputs if batch in {"a", "b", "c"} else super().corrupt(inputs, batch)
@@ -554,17 +558,17 @@ print(digest([Mine(), ConvNetwork(), {"x", "y", "z"}, len, print, lambda x: x + 
 
 def test_rows_of_large_data_are_sampled(monkeypatch):
     X = np.random.default_rng(0).random((5000, 3))
-    whole = digest_of_rows(X)
+    whole = digest_of_rows(as_source(X))
     X[-2] += 1
-    assert digest_of_rows(X) != whole
-    monkeypatch.setattr(aefeatures._checkpoint, "_WHOLE_BYTES", 40_000)
-    sampled = digest_of_rows(X)
+    assert digest_of_rows(as_source(X)) != whole
+    monkeypatch.setattr(aefeatures._digests, "_WHOLE_BYTES", 40_000)
+    sampled = digest_of_rows(as_source(X))
     assert sampled != whole
     for row in (0, -1):
         changed = X.copy()
         changed[row] += 1
-        assert digest_of_rows(changed) != sampled
-    assert digest_of_rows(sparse.csr_matrix(X)) != sampled
+        assert digest_of_rows(as_source(changed)) != sampled
+    assert digest_of_rows(as_source(sparse.csr_matrix(X))) != sampled
 
 
 # Processes that die
@@ -619,7 +623,7 @@ def interrupted(report):
     except KeyboardInterrupt:
         raised = True
     if hasattr(transformer, "encoder_"):
-        validation = transformer._split(len(X))[1]
+        validation = split_of(transformer, len(X))[1]
         kept = -transformer.score(X[validation])
         assert abs(kept - transformer.best_loss_) < 1e-3 * kept
         assert len(transformer.loss_curve_) == transformer.n_iter_ > 0

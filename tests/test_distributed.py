@@ -27,12 +27,16 @@ from aefeatures import (
     Variational,
     distributed,
 )
-from aefeatures._batches import Batches, batch_size_of
+from aefeatures._autoencoder import fitted_model
+from aefeatures._batches import RowBatches, batch_size_of
+from aefeatures._checks import check_rows
 from aefeatures._distributed import Ranks, current_ranks
+from aefeatures._fitting import check_same_on_ranks
 from aefeatures._losses import LOSSES
-from aefeatures._networks import BuildSpec, DenseNetwork
+from aefeatures._networks import BuildSpec, DenseNetwork, plain
 from aefeatures._scaling import learn_scaling
-from aefeatures._training import Watcher, train
+from aefeatures._survey import Survey
+from aefeatures._training import Plan, Training, Watcher
 
 X, Y = load_digits(return_X_y=True)
 X = X.astype(np.float32)
@@ -48,7 +52,7 @@ NAMES = [f"a{i}" for i in range(64)]
 def in_given_order(rank, size):
     """100 steps on the batches of a single process, split among `size`; returns codes."""
 
-    class InOrder(Batches):
+    class InOrder(RowBatches):
         def indexed_epoch(self, rng=None, skip=0):
             yield from super().indexed_epoch(None, skip)
 
@@ -62,7 +66,7 @@ def in_given_order(rank, size):
     )
     spec = BuildSpec(True, torch.float32, torch.Generator().manual_seed(0))
     model = torch.nn.Sequential(*DenseNetwork().build(64, 3, spec=spec))
-    result = train(
+    plan = Plan(
         model,
         batches,
         LOSSES["mse"],
@@ -72,6 +76,7 @@ def in_given_order(rank, size):
         rng=np.random.default_rng(0),
         ranks=current_ranks(),
     )
+    result = Training(plan).run()
     with torch.no_grad():
         return model[0](torch.from_numpy(X[:200] / 16)).numpy(), result
 
@@ -109,7 +114,7 @@ def fitted(rows, y=None, **changes):
         "validation": transformer.validation_loss_curve_,
         "n_steps": transformer.n_steps_,
         "max_epochs": transformer.max_epochs_,
-        "seed": transformer._seed,
+        "seed": fitted_model(transformer).seed,
     }
 
 
@@ -159,7 +164,7 @@ class Fails(Watcher):
 
 
 def watched_by_one(rank, watcher):
-    batches = Batches(
+    batches = RowBatches(
         X[PARTS[rank]],
         lambda rows: rows / 16,
         batch_size=64,
@@ -169,7 +174,7 @@ def watched_by_one(rank, watcher):
     spec = BuildSpec(True, torch.float32, torch.Generator().manual_seed(0))
     model = torch.nn.Sequential(*DenseNetwork((8,)).build(64, 3, spec=spec))
     with current_ranks().together():
-        return train(
+        plan = Plan(
             model,
             batches,
             LOSSES["mse"],
@@ -178,7 +183,8 @@ def watched_by_one(rank, watcher):
             rng=np.random.default_rng(0),
             watchers=[watcher] if rank == 1 else [],
             ranks=current_ranks(),
-        ).loss_curve
+        )
+        return Training(plan).run().loss_curve
 
 
 def in_parts(rank):
@@ -241,7 +247,7 @@ def counted(rank):
 
 def scaled(rank, how):
     rows = missing_in_the_second(rank) + np.float32(1e4)
-    scaling, means = learn_scaling(rows, how, current_ranks())
+    scaling, means = learn_scaling(Survey.of(rows).of_all(current_ranks()), how)
     return [scaling.offset.numpy(), scaling.scale.numpy(), means]
 
 
@@ -453,7 +459,7 @@ def test_smaller_shards_last_the_epoch(counts, sizes):
 @pytest.mark.parametrize("how", ["standard", "global"])
 def test_scaling_is_that_of_all_rows(ranks, how):
     rows = np.concatenate([missing_in_the_second(rank) for rank in range(3)]) + np.float32(1e4)
-    scaling, means = learn_scaling(rows, how)
+    scaling, means = learn_scaling(Survey.of(rows), how)
     for each in ranks:
         for found, expected in zip(
             each[f"scaled {how}"], (scaling.offset, scaling.scale, means), strict=True
@@ -548,15 +554,21 @@ ANOTHER = LONG.copy()
 ANOTHER[30, 30] = 1e-12
 
 
+def check(params, X, rank):
+    estimator = AutoencoderTransformer(**params)
+    rows = check_rows(estimator, X, reset=True)
+    check_same_on_ranks(plain(estimator), rows, rank, None, None)
+
+
 def told_apart(value, other, X=X[:40], of_other=X[:40]):
     """What two ranks with these estimators say."""
     first, second = (
         each if isinstance(each, dict) else {"regularizer": each} for each in (value, other)
     )
     rank = Remembering()
-    AutoencoderTransformer(**first)._check(X, None, False, rank)
+    check(first, X, rank)
     try:
-        AutoencoderTransformer(**second)._check(of_other, None, False, Remembering(rank))
+        check(second, of_other, Remembering(rank))
     except ValueError as error:
         return str(error)
     return ""

@@ -6,6 +6,7 @@ from scipy.sparse import csr_array
 from sklearn.base import clone
 
 from aefeatures import AutoencoderTransformer, NextFramePredictor
+from aefeatures._autoencoder import fitted_model
 from aefeatures._frames import _moved_on
 
 SMALL = AutoencoderTransformer(8, hidden_layer_sizes=(32,), scaling=None, max_epochs=100)
@@ -99,7 +100,7 @@ def test_encoder_ignores_the_columns_of_the_change(films, fitted):
     rows = np.random.default_rng(0).normal(size=(5, autoencoder.n_features_in_))
     rows[:, -n_pixels:] = np.nan
     hidden = np.nan_to_num(rows)
-    means = autoencoder._fill.values.detach().numpy()
+    means = fitted_model(autoencoder).fill.values.detach().numpy()
     hidden[:, -n_pixels:] = means[-n_pixels:]
     np.testing.assert_allclose(autoencoder.transform(rows), autoencoder.transform(hidden))
 

@@ -16,6 +16,7 @@ from sklearn.svm import SVC
 
 import aefeatures._batches
 import aefeatures._generation
+import aefeatures._sources
 from aefeatures import AutoencoderGenerator, AutoencoderTransformer
 
 
@@ -541,7 +542,7 @@ def test_errors_of_sample(labelled, digits):
 def test_samples_are_drawn_in_parts(labelled, monkeypatch):
     sizes = []
     decode = AutoencoderGenerator._decode
-    monkeypatch.setattr(aefeatures._batches, "_CHUNK_ELEMENTS", 64 * 10)
+    monkeypatch.setattr(aefeatures._sources, "_CHUNK_ELEMENTS", 64 * 10)
     monkeypatch.setattr(
         AutoencoderGenerator,
         "_decode",

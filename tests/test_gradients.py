@@ -27,9 +27,17 @@ def autoencoder(hidden=(9, 5), bounded=True, dtype=torch.float64, **changes):
     return torch.nn.Sequential(*parts)
 
 
-def step_of(model, optimizer, loss):
+def layers_of(model, hidden=(9, 5), **settings):
+    return DenseNetwork(hidden, **settings).layers_as_built(*model)
+
+
+def is_by_hand(model):
+    return isinstance(step_of(model, Adam(model), LOSSES["mse"]), DenseGradient)
+
+
+def step_of(model, optimizer, loss, hidden=(9, 5)):
     objective = Objective(model, loss, [], NO_BATCHES, np.random.default_rng(0))
-    return gradient_step(objective, optimizer.gradient, written=True)
+    return gradient_step(objective, optimizer.gradient, layers_of(model, hidden))
 
 
 @pytest.mark.parametrize("hidden", [(), (9,), (9, 5)])
@@ -38,8 +46,8 @@ def step_of(model, optimizer, loss):
 def test_gradient_by_hand_equals_autograd(hidden, bounded, dtype):
     model = autoencoder(hidden, bounded, dtype)
     optimizer = Adam(model)
-    by_hand = step_of(model, optimizer, LOSSES["mse"])
-    by_autograd = step_of(model, optimizer, lambda r, t: LOSSES["mse"](r, t))
+    by_hand = step_of(model, optimizer, LOSSES["mse"], hidden)
+    by_autograd = step_of(model, optimizer, lambda r, t: LOSSES["mse"](r, t), hidden)
     assert isinstance(by_hand, DenseGradient)
     assert not isinstance(by_autograd, DenseGradient)
     generator = torch.Generator().manual_seed(1)
@@ -68,7 +76,7 @@ def test_gradient_by_hand_of_corrupted_rows_near_pca(noise, hidden):
     for loss in (LOSSES["mse"], lambda r, t: LOSSES["mse"](r, t)):
         noises = [Denoising(noise).prepare(SimpleNamespace(variance=lambda: 1.0))]
         objective = Objective(model, loss, [near, *noises], NO_BATCHES, np.random.default_rng(0))
-        steps.append(gradient_step(objective, optimizer.gradient, written=True))
+        steps.append(gradient_step(objective, optimizer.gradient, layers_of(model, hidden)))
     by_hand, by_autograd = steps
     assert isinstance(by_hand, DenseGradient)
     assert not isinstance(by_autograd, DenseGradient)
@@ -87,7 +95,7 @@ def test_gradient_by_hand_of_corrupted_rows_near_pca(noise, hidden):
     [{"activation": "tanh"}, {"normalization": "layer"}, {"normalization": "batch"}],
 )
 def test_other_networks_go_through_autograd(changes):
-    assert not DenseGradient.covers(autoencoder(**changes))
+    assert layers_of(autoencoder(**changes), **changes) is None
 
 
 @pytest.mark.parametrize("loss", sorted(set(LOSSES) - {"mse"}))
@@ -106,7 +114,7 @@ def test_other_losses_go_through_autograd(loss):
 def test_a_frozen_layer_goes_through_autograd_and_stays():
     model = autoencoder()
     frozen = model[0][0].weight.requires_grad_(False)
-    assert not DenseGradient.covers(model)
+    assert not is_by_hand(model)
     before = [parameter.detach().clone() for parameter in model.parameters()]
     optimizer = Adam(model)
     step = step_of(model, optimizer, LOSSES["mse"])
@@ -255,10 +263,10 @@ def weights(transformer, part):
 
 def test_hooks_of_all_modules_take_part_in_the_training():
     model = autoencoder()
-    assert DenseGradient.covers(model)
+    assert is_by_hand(model)
     handle = register_module_forward_hook(lambda module, inputs, output: None)
     try:
-        assert not DenseGradient.covers(model)
+        assert not is_by_hand(model)
     finally:
         handle.remove()
 

@@ -7,11 +7,12 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
+from helpers import heads_of
 from sklearn.decomposition import PCA
 
 from aefeatures import AutoencoderGenerator, AutoencoderTransformer, Supervised
+from aefeatures._checks import check_labels
 from aefeatures._labels import keep_groups, split_labels
-from aefeatures._validation import check_labels
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*learned nothing")
 
@@ -19,7 +20,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*learned nothing")
 def classes_of_both(X, y):
     """The classes that `Supervised` and the generator find in y."""
     transformer = AutoencoderTransformer(2, regularizer="supervised", max_epochs=1, random_state=0)
-    supervised = transformer.fit(X, y)._heads[0][1].classes
+    supervised = heads_of(transformer.fit(X, y))[0].classes
     generator = AutoencoderGenerator(PCA(2), random_state=0).fit(X, y)
     return supervised.tolist(), generator.classes_.tolist()
 

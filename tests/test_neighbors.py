@@ -7,7 +7,8 @@ from sklearn.decomposition import PCA
 from sklearn.neighbors import NearestNeighbors
 
 import aefeatures._neighbors
-from aefeatures._batches import Batches
+import aefeatures._sources
+from aefeatures._batches import RowBatches
 from aefeatures._neighbors import (
     _by_all_distances,
     _without_self,
@@ -17,7 +18,7 @@ from aefeatures._neighbors import (
 
 
 def batches_of(X):
-    batches = Batches(
+    batches = RowBatches(
         X, lambda rows: rows, batch_size=64, device=torch.device("cpu"), dtype=torch.float32
     )
     return batches, torch.from_numpy(np.nanmean(X, axis=0)).float()
@@ -76,8 +77,8 @@ def test_principal_axes_are_those_of_pca(digits, monkeypatch, n_rows, n_axes, co
 def test_axes_of_a_sample_are_nearly_those_of_all_rows(digits, monkeypatch, covariances):
     if not covariances:
         monkeypatch.setattr(aefeatures._neighbors, "_COVARIANCE_COLUMNS", 0)
-    monkeypatch.setattr(aefeatures._neighbors, "_SAMPLE_ROWS", 1)
-    monkeypatch.setattr(aefeatures._neighbors, "_SAMPLE_ELEMENTS", 64 * 400)
+    monkeypatch.setattr(aefeatures._sources, "SOME_ROWS", 1)
+    monkeypatch.setattr(aefeatures._sources, "_MANY_ELEMENTS", 64 * 400)
     batches, means = batches_of(digits[0].astype(np.float32))
     several = [
         principal_axes(batches, means, 3, np.random.default_rng(0), sample=sample)

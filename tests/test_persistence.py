@@ -31,6 +31,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 from torch import nn
 
+import aefeatures._files as files
 import aefeatures._networks as networks
 import aefeatures._persistence as persistence
 from aefeatures import (
@@ -49,6 +50,7 @@ from aefeatures import (
     Supervised,
     Variational,
 )
+from aefeatures._autoencoder import fitted_model
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*learned nothing", "ignore:n_components=")
 
@@ -100,7 +102,7 @@ def assert_same(loaded, fitted, X):
     assert loaded.device_ == fitted.device_
     assert list(loaded.get_feature_names_out()) == list(fitted.get_feature_names_out())
     assert repr(loaded.encoder_) == repr(fitted.encoder_)
-    assert loaded._cost == fitted._cost
+    assert fitted_model(loaded).cost == fitted_model(fitted).cost
     for ours, theirs in ((loaded.encoder_, fitted.encoder_), (loaded.decoder_, fitted.decoder_)):
         assert ours.training == theirs.training
         for mine, yours in zip(ours.parameters(), theirs.parameters(), strict=True):
@@ -136,10 +138,10 @@ def test_files_without_statistics_of_columns(X, path, scaling):
     """Those of earlier versions: the same codes, and deviations only where the scale has them."""
     fitted = quick(scaling=scaling).fit(X)
     fitted.save(path)
-    document, arrays = persistence.read_file(path)
+    document, arrays = files.read_file(path)
     del document["common"], arrays["scaling.center"], arrays["scaling.spread"]
     own = ("digest", "format", "needs")
-    persistence.write_file(
+    files.write_file(
         path, {name: value for name, value in document.items() if name not in own}, arrays
     )
     loaded = AutoencoderTransformer.load(path)
@@ -150,7 +152,7 @@ def test_files_without_statistics_of_columns(X, path, scaling):
             loaded.score_samples(X, per_feature=True)
     else:
         scores = loaded.score_samples(X, per_feature=True)
-        np.testing.assert_allclose(scores * loaded._scaling.scale.numpy(), raw)
+        np.testing.assert_allclose(scores * fitted_model(loaded).scaling.scale.numpy(), raw)
     loaded.save(path)
     again = AutoencoderTransformer.load(path)
     np.testing.assert_array_equal(again.reconstruct(X), loaded.reconstruct(X))
@@ -169,7 +171,7 @@ def test_widths_left_out_of_the_default_are_kept(X, path):
 def test_files_of_default_networks_with_a_narrow_layer(X, path):
     """As earlier versions built them: the widths in a file are those of its network."""
     fitted = quick(n_components=20, hidden_layer_sizes=[128, 64, 12]).fit(X)
-    for settings in (fitted, fitted._network):
+    for settings in (fitted, fitted_model(fitted).network):
         settings.hidden_layer_sizes = (128, 64, 12)
     fitted.save(path)
     loaded = AutoencoderTransformer.load(path)
@@ -420,7 +422,7 @@ def test_format_is_safetensors(saved, model):
     np.testing.assert_array_equal(arrays["encoder.0.weight"], model.encoder_[0].weight.detach())
     with safetensors.safe_open(saved, "numpy") as file:
         document = json.loads(file.metadata()["aefeatures"])
-    assert document["format"] == persistence.FORMAT
+    assert document["format"] == files.FORMAT
     assert document["versions"].keys() >= {"aefeatures", "torch", "numpy", "scikit-learn"}
     n_bytes = sum(array.nbytes for array in arrays.values())
     assert saved.stat().st_size < n_bytes + 5_000
@@ -750,9 +752,7 @@ class Bomb:
 
 
 def test_names_that_overlap_are_refused(path, forge):
-    document, arrays = persistence.read_file(
-        make_models.FOLDER / "format_1_variational.safetensors"
-    )
+    document, arrays = files.read_file(make_models.FOLDER / "format_1_variational.safetensors")
     size = 2**20
     # Their sum overflows, and comes back to 0 after each three.
     lengths = np.array([size, 2**63 - size // 2, 2**63 - size + size // 2] * 21 + [size], np.uint64)
@@ -844,7 +844,7 @@ def test_bad_headers(path, text, tensors, message):
 
 
 def test_largest_header_there_may_be(path):
-    limit = persistence._MAX_HEADER
+    limit = files._MAX_HEADER
     watch = Watch()
     for n in (limit - 1_000, limit + 1):
         header = header_of('"a":[' + "{}," * (n // 3) + "{}]")
@@ -911,7 +911,7 @@ def forge(path, monkeypatch):
 
     def write(document, arrays):
         own = {name: document[name] for name in document.keys() - {"digest", "format", "needs"}}
-        persistence.write_file(path, own, arrays)
+        files.write_file(path, own, arrays)
 
     return write
 
@@ -919,7 +919,7 @@ def forge(path, monkeypatch):
 @pytest.mark.parametrize("n_values", [3, pytest.param(len(HOSTILE), marks=pytest.mark.slow)])
 @pytest.mark.parametrize("fixture", FIXTURES, ids=lambda path: path.stem)
 def test_documents_that_ask_for_anything(path, forge, fixture, n_values):
-    document, arrays = persistence.read_file(fixture)
+    document, arrays = files.read_file(fixture)
     places = [place for place in leaves(document) if place[0] not in ("digest", "format", "needs")]
     watch = Watch()
     rng = np.random.default_rng(0)
@@ -939,7 +939,7 @@ def test_documents_that_ask_for_anything(path, forge, fixture, n_values):
 
 @pytest.mark.parametrize("value", HOSTILE, ids=lambda value: repr(value)[:30])
 def test_networks_that_ask_for_anything(path, forge, value):
-    document, arrays = persistence.read_file(FIXTURES[0])
+    document, arrays = files.read_file(FIXTURES[0])
     watch = Watch()
     for place in (
         ("network",),
@@ -978,7 +978,7 @@ def test_networks_that_ask_for_anything(path, forge, value):
 )
 def test_training_goes_on_from_what_another_version_wrote_down_of_the_network(path, forge, text):
     (fixture,) = (fixture for fixture in FIXTURES if fixture.stem.endswith("images"))
-    document, arrays = persistence.read_file(fixture)
+    document, arrays = files.read_file(fixture)
     document["built_from"]["network"] = text
     forge(document, arrays)
     loaded = AutoencoderTransformer.load(path)
@@ -998,9 +998,7 @@ def test_files_of_every_format_load_for_ever(fixture):
 
 def test_there_are_files_of_every_format():
     expected = {
-        f"format_{n}_{name}"
-        for n in range(1, persistence.FORMAT + 1)
-        for name in make_models.MODELS
+        f"format_{n}_{name}" for n in range(1, files.FORMAT + 1) for name in make_models.MODELS
     }
     assert {path.stem for path in FIXTURES} == expected
 

@@ -34,8 +34,8 @@ from aefeatures import (
     _generation,
     _oversampling,
 )
-from aefeatures._batches import to_dense
-from aefeatures._validation import check_rows
+from aefeatures._autoencoder import fitted_model
+from aefeatures._checks import check_rows
 
 NIGHTLY = os.environ.get("AEFEATURES_HYPOTHESIS") == "nightly"
 N_EXAMPLES = 20_000 if NIGHTLY else 1_000
@@ -167,7 +167,7 @@ def assert_all_usable(transformer, X, matrix=None, wide=None):
     """Finite numbers, except for columns and rows of which nothing is known."""
     matrix = X if matrix is None else matrix
     n_rows, n_columns = matrix.shape
-    unknown = np.broadcast_to(transformer._scaling._unknown.numpy(), n_columns)
+    unknown = np.broadcast_to(fitted_model(transformer).scaling._unknown.numpy(), n_columns)
     missing = {
         "inverse_transform": unknown,
         "reconstruct": unknown,
@@ -193,7 +193,7 @@ def assert_all_usable(transformer, X, matrix=None, wide=None):
     decoded, expected = (
         results[name][0][:, ~unknown] for name in ("inverse_transform", "reconstruct")
     )
-    scale = np.broadcast_to(transformer._scaling.scale.numpy(), n_columns)[~unknown]
+    scale = np.broadcast_to(fitted_model(transformer).scaling.scale.numpy(), n_columns)[~unknown]
     size = np.abs(expected).max(axis=0) + scale
     np.testing.assert_array_less(np.abs(decoded / size - expected / size), 1e-3)
 
@@ -355,7 +355,7 @@ CONTAINERS = {
 def test_containers_are_what_is_in_them(X, container, params):
     held = CONTAINERS[container](X)
     rows = check_rows(quick(), held, reset=True)
-    np.testing.assert_array_equal(to_dense(rows), X)
+    np.testing.assert_array_equal(rows.dense(), X)
     assert_all_usable(fit(params, held, X), held, X, wide=True)
 
 

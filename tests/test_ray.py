@@ -14,16 +14,17 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from aefeatures import AutoencoderTransformer, DenseNetwork, fit_on_ray, transform_on_ray
 from aefeatures._ray import (
-    _About,
     _absolute,
     _check_estimator,
     _device_of_worker,
     _Encoder,
     _resolve_columns,
+    _survey_block,
     _to_matrix,
     _to_numbers,
 )
-from aefeatures._scaling import learn_scaling, make_scaling
+from aefeatures._scaling import learn_scaling
+from aefeatures._survey import Survey
 
 X, Y = load_digits(return_X_y=True)
 X = X.astype(np.float32)
@@ -32,10 +33,11 @@ CODES = [f"autoencodertransformer{i}" for i in range(3)]
 
 
 def scaled_by_blocks(rows, how):
-    about, *others = [_About.of(block) for block in np.array_split(rows, 7)]
+    blocks = [_survey_block({"data": each}, ["data"]) for each in np.array_split(rows, 7)]
+    survey, *others = [pickle.loads(block["found"][0]) for block in blocks]
     for other in others:
-        about.join(other)
-    return about, make_scaling(how, about.full, about.columns)
+        survey.join(other)
+    return survey, learn_scaling(survey, how)
 
 
 @pytest.mark.parametrize("how", ["auto", "standard", "feature", "global", None])
@@ -43,7 +45,7 @@ def scaled_by_blocks(rows, how):
 def test_blocks_tell_what_all_rows_do(how, dtype):
     rows = (X * 15).astype(dtype)
     about, (scaling, means) = scaled_by_blocks(rows, how)
-    expected, expected_means = learn_scaling(rows, how)
+    expected, expected_means = learn_scaling(Survey.of(rows), how)
     assert (about.n_rows, about.n_features, about.missing) == (1797, 64, False)
     assert scaling.bounded == expected.bounded
     np.testing.assert_allclose(scaling.offset, expected.offset, rtol=1e-12)
@@ -57,7 +59,7 @@ def test_blocks_of_missing_values():
     rows[:, 5] = np.nan
     about, (scaling, _) = scaled_by_blocks(rows, "standard")
     assert about.missing
-    np.testing.assert_allclose(scaling.scale, learn_scaling(rows, "standard")[0].scale)
+    np.testing.assert_allclose(scaling.scale, learn_scaling(Survey.of(rows), "standard")[0].scale)
 
 
 @pytest.mark.parametrize("how", ["auto", "standard", "feature", "global", None])
@@ -65,12 +67,12 @@ def test_blocks_and_rows_of_missing_values_alone_count_for_nothing(how):
     rows = 5 + X
     empty = np.full((600, 64), np.nan, np.float32)
     about, (scaling, means) = scaled_by_blocks(np.vstack([rows, empty]), how)
-    expected, expected_means = learn_scaling(rows, how)
+    expected, expected_means = learn_scaling(Survey.of(rows), how)
     assert about.n_rows == 1797
     np.testing.assert_allclose(scaling.offset, expected.offset, rtol=1e-12)
     np.testing.assert_allclose(scaling.scale, expected.scale, rtol=1e-12)
     np.testing.assert_allclose(means, expected_means, rtol=1e-12)
-    assert not np.isnan(about.rows).any()
+    assert not np.isnan(about.sample).any()
 
 
 def test_columns_of_numbers_and_of_arrays_side_by_side():
@@ -234,7 +236,7 @@ def test_arrays_and_missing_values(ray):
     dataset = ray.data.from_numpy(rows.reshape(-1, 8, 8)).rename_columns({"data": "picture"})
     fitted = fit_on_ray(small(), dataset, feature_columns="picture", num_workers=1)
     assert fitted.n_features_in_ == 64
-    assert fitted._learns_missing
+    assert fitted._memory.learns_missing
     codes = transform_on_ray(
         fitted, dataset, num_workers=1, output_columns=["a", "b", "c"], keep_columns=[]
     )

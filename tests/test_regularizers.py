@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from helpers import heads_of, split_of
 from scipy import sparse
 from sklearn.base import clone
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_wine
@@ -30,7 +31,8 @@ from aefeatures import (
     Supervised,
     Variational,
 )
-from aefeatures._batches import Batches
+from aefeatures._autoencoder import fitted_model
+from aefeatures._batches import RowBatches
 from aefeatures._networks import BuildSpec
 from aefeatures._regularizers import (
     REGULARIZERS,
@@ -70,7 +72,7 @@ def data(y=None, n_components=2, head=None):
     """Of six columns, each of variance 4."""
     rows = np.full((10, 6), 2, np.float32) * np.resize([1, -1], (10, 1))
     device = torch.device("cpu")
-    batches = Batches(rows, lambda x: x, batch_size=5, device=device, dtype=torch.float32)
+    batches = RowBatches(rows, lambda x: x, batch_size=5, device=device, dtype=torch.float32)
     return TrainingData(batches, y, torch.zeros(6), n_components, np.random.default_rng(0), head)
 
 
@@ -157,18 +159,18 @@ def test_later_calls_keep_the_components(digits, method):
     transformer = quick(NearPCA(), warm_start=True)
     for few in (1, 2):
         getattr(transformer, method)(X[:few])
-        assert transformer._heads[0][1].axes.shape == (64, few - 1)
+        assert heads_of(transformer)[0].axes.shape == (64, few - 1)
     getattr(transformer, method)(X[:200])
-    axes = transformer._heads[0][1].axes.clone()
+    axes = heads_of(transformer)[0].axes.clone()
     getattr(transformer, method)(X[700:710])
-    assert torch.equal(transformer._heads[0][1].axes, axes)
+    assert torch.equal(heads_of(transformer)[0].axes, axes)
     assert axes.shape == (64, 3)
 
 
 def test_codes_without_a_component_are_free():
     X = np.random.default_rng(0).normal(size=(3, 6)).astype(np.float32)  # of rank 2
     device = torch.device("cpu")
-    batches = Batches(X, lambda x: x, batch_size=3, device=device, dtype=torch.float32)
+    batches = RowBatches(X, lambda x: x, batch_size=3, device=device, dtype=torch.float32)
     means = torch.from_numpy(X.mean(axis=0))
     near = NearPCA().prepare(TrainingData(batches, None, means, 5, np.random.default_rng(0)))
     assert near.head.axes.shape == (6, 2)
@@ -581,9 +583,13 @@ def test_the_weight_follows_the_units_of_the_columns(digits, name, weight):
 
     def scale(X):
         transformer = quick(name, scaling=None, max_epochs=1).fit(X, digits[2])
-        batches = transformer._make_batches(X)
-        (regularizer,) = transformer._prepare_regularizers(digits[2], batches)
-        return regularizer._scale
+        model = fitted_model(transformer)
+        batches = RowBatches(
+            X, model.scaling, batch_size=64, device=torch.device("cpu"), dtype=torch.float32
+        )
+        means = model.fill.state_dict()["values"]
+        data = TrainingData(batches, digits[2], means, 3, np.random.default_rng(0))
+        return REGULARIZERS[name]().prepare(data)._scale
 
     assert scale(X) == pytest.approx(weight * X.var(axis=0).mean(), rel=1e-4)
     assert scale(X / 16) == pytest.approx(scale(X) / 256, rel=1e-4)
@@ -602,7 +608,7 @@ def test_the_graph_is_not_kept(digits):
     assert vars(regularizer) == vars(NeighborPreserving())
     kept = [v for v in vars(transformer).values() if isinstance(v, np.ndarray)]
     assert all(len(v) != len(digits[0]) for v in kept)
-    assert transformer._heads == [(NeighborPreserving, None)]
+    assert transformer._memory.heads == [(NeighborPreserving, None)]
 
 
 def test_labels_shape_the_codes(digits):
@@ -731,7 +737,7 @@ def test_the_task_stays_that_of_the_first_call(digits):
     transformer = quick("supervised").partial_fit(X, y)
     transformer.partial_fit(X[:3], np.array([1, -1, 2]))  # numbers still, although they are whole
     assert transformer.task_ == "regression"
-    assert transformer._heads[0][1].classes is None
+    assert heads_of(transformer)[0].classes is None
     transformer.set_params(regularizer=Supervised(task="classification"))
     with pytest.raises(ValueError, match="task='classification', but the first call learned a reg"):
         transformer.partial_fit(X, y)
@@ -760,9 +766,9 @@ def test_early_stopping_keeps_a_label_of_each_class(digits, fraction, kind):
             2, hidden_layer_sizes=4, regularizer=[Sparse(), Supervised()], max_epochs=1,
             early_stopping=True, validation_fraction=fraction, random_state=seed,
         ).fit(X, y)  # fmt: skip
-        head = transformer._heads[1][1]
+        head = heads_of(transformer)[1]
         assert head.classes.tolist() == classes
-        training, validation = transformer._split(300, y)
+        training, validation = split_of(transformer, 300, y)
         assert set(y[training].tolist()) >= set(classes)
         assert sorted([*training, *validation]) == list(range(300))
         assert len(validation) == 300 * fraction
@@ -776,14 +782,16 @@ def test_labels_are_judged_before_rows_are_set_aside(digits, y):
         transformer = quick("supervised", early_stopping=True, validation_fraction=0.5)
         transformer.set_params(random_state=seed, max_epochs=1).fit(digits[0][:6], y)
         expected = None if y.dtype.kind == "f" else sorted(set(y.tolist()) - {-1})
-        classes = transformer._heads[0][1].classes
+        classes = heads_of(transformer)[0].classes
         assert expected == (None if classes is None else classes.tolist())
 
 
 def test_early_stopping_splits_as_ever_where_no_class_is_lost(digits):
     X, y = digits[0][:200], digits[2][:200]
     transformer = quick("supervised", early_stopping=True).fit(X, y)
-    for ours, plain in zip(transformer._split(200, y), transformer._split(200, None), strict=True):
+    for ours, plain in zip(
+        split_of(transformer, 200, y), split_of(transformer, 200, None), strict=True
+    ):
         np.testing.assert_array_equal(ours, plain)
     with pytest.raises(ValueError, match="finds no row to validate on: each is the only labelled"):
         quick("supervised", early_stopping=True).fit(X[:10], np.arange(10))
@@ -804,7 +812,7 @@ def test_later_rows_without_labels_are_learned(digits, method, later, kind):
     # One class and -1 are no new pair of classes.
     mixed = np.where(np.arange(60) % 2, y[60:][0], np.array(later, dtype=object))
     getattr(transformer, method)(X[60:], mixed)
-    assert transformer._heads[0][1].classes.tolist() == np.unique(y).tolist()
+    assert heads_of(transformer)[0].classes.tolist() == np.unique(y).tolist()
     new = "x" if kind is str else 7
     with pytest.raises(ValueError, match=rf"\[{new!r}\], which the first call did not have"):
         getattr(transformer, method)(X[60:], np.full(60, new))
@@ -816,9 +824,10 @@ def test_rows_without_labels_add_no_gradient_of_labels(digits):
     with_labels = quick(Supervised(weight=1.0), learning_rate=1e-3)
     head_after = []
     for rows, labels in chunks:
-        with_labels._optimizer_state = None  # no momentum of the labels before
+        if head_after:
+            with_labels._memory.optimizer_state = None  # no momentum of the labels before
         with_labels.partial_fit(rows, labels)
-        head_after.append(with_labels._heads[0][1].weight.detach().clone())
+        head_after.append(heads_of(with_labels)[0].weight.detach().clone())
     assert torch.equal(*head_after)
 
 

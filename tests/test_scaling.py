@@ -7,13 +7,23 @@ from sklearn.feature_extraction.text import TfidfTransformer
 from sklearn.preprocessing import MinMaxScaler, StandardScaler, normalize
 
 import aefeatures._batches
-from aefeatures._scaling import Columns, extend_scaling, learn_scaling, make_scaling
+import aefeatures._sources
+from aefeatures._scaling import extend_scaling, learn_scaling
+from aefeatures._survey import Survey
 
 WINE = load_wine().data
 
 
+def learned(X, how, **settings):
+    return learn_scaling(Survey.of(X), how, **settings)
+
+
+def extended(scaling, X):
+    return extend_scaling(scaling, Survey.of(X, scaling.fixed))
+
+
 def scaled(X, how):
-    scaling, _ = learn_scaling(X, how)
+    scaling, _ = learned(X, how)
     return scaling, scaling(torch.from_numpy(np.asarray(X, dtype=np.float64))).numpy()
 
 
@@ -27,7 +37,7 @@ def test_scaling_inverts(how):
     ("how", "reference"), [("standard", StandardScaler), ("feature", MinMaxScaler)]
 )
 def test_scaling_agrees_with_scikit_learn(how, reference, monkeypatch):
-    monkeypatch.setattr(aefeatures._batches, "_CHUNK_ELEMENTS", 20 * WINE.shape[1])
+    monkeypatch.setattr(aefeatures._sources, "_CHUNK_ELEMENTS", 20 * WINE.shape[1])
     _, Z = scaled(WINE, how)
     np.testing.assert_allclose(Z, reference().fit_transform(WINE), atol=1e-9)
 
@@ -73,12 +83,10 @@ def rounded(dtype, n_rows=400):
 
 def in_chunks(X, how, n_chunks):
     """The scaling as ranks and Ray learn it: from statistics that are joined."""
-    columns, *others = [Columns(X.shape[1]) for _ in range(n_chunks)]
-    for each, part in zip([columns, *others], np.array_split(X, n_chunks), strict=True):
-        each.add(part)
+    survey, *others = [Survey.of(part) for part in np.array_split(X, n_chunks)]
     for other in others:
-        columns.join(other)
-    return make_scaling(how, np.inf, columns)
+        survey.join(other)
+    return learn_scaling(survey, how)
 
 
 @pytest.mark.parametrize("how", ["standard", "feature"])
@@ -98,7 +106,7 @@ def test_what_varies_by_rounding_alone_is_constant(how, dtype, n_chunks):
 @pytest.mark.parametrize("how", ["global", "standard"])
 def test_a_matrix_that_varies_by_rounding_alone_is_constant(how):
     X = np.where(np.arange(12).reshape(4, 3) % 2, 0.3, 0.1 + 0.2)
-    scaling, _ = learn_scaling(X, how)
+    scaling, _ = learned(X, how)
     np.testing.assert_allclose(scaling(torch.full((1, 3), 0.31)), 0.01 / 0.3, rtol=1e-4)
 
 
@@ -108,13 +116,13 @@ def test_small_variance_is_no_rounding_however_many_rows(how, n_rows):
     rng = np.random.default_rng(0)
     seconds = 1.7e9 + rng.random(n_rows)
     X = np.column_stack([seconds, rng.integers(20_240_101, 20_240_132, n_rows)])
-    scaling, _ = learn_scaling(X, how)
+    scaling, _ = learned(X, how)
     expected = X.std(axis=0) if how == "standard" else np.ptp(X, axis=0)
     np.testing.assert_allclose(scaling.scale, expected, rtol=1e-3)
     if how == "standard":
         assert scaling.scale[0] == pytest.approx(12**-0.5, rel=0.05)
     dates = X[:, 1:].astype(np.float32)  # of which the type holds every second one
-    assert learn_scaling(dates, how)[0].scale == pytest.approx(expected[1], rel=0.1)
+    assert learned(dates, how)[0].scale == pytest.approx(expected[1], rel=0.1)
 
 
 @pytest.mark.parametrize("how", ["auto", "standard", "feature", "global", None])
@@ -123,9 +131,9 @@ def test_a_part_of_missing_values_alone_counts_for_nothing(how, parts, monkeypat
     X = np.random.default_rng(0).uniform(5, 9.7, size=(60, 3))
     known = np.delete(X, np.r_[slice(*parts)], axis=0)
     X[slice(*parts)] = np.nan
-    expected, expected_means = learn_scaling(known, how)
-    monkeypatch.setattr(aefeatures._batches, "_CHUNK_ELEMENTS", 4 * 20 * 3)
-    for scaling, means in (learn_scaling(X, how), in_chunks(X, how, 3)):
+    expected, expected_means = learned(known, how)
+    monkeypatch.setattr(aefeatures._sources, "_CHUNK_ELEMENTS", 4 * 20 * 3)
+    for scaling, means in (learned(X, how), in_chunks(X, how, 3)):
         np.testing.assert_allclose(scaling.offset, expected.offset)
         np.testing.assert_allclose(scaling.scale, expected.scale)
         np.testing.assert_allclose(means, expected_means)
@@ -151,14 +159,14 @@ def test_auto_scaling_of_columns_that_hardly_vary_within_their_range(kind):
     else:
         X = words(kind)
     dense = X.toarray() if sparse.issparse(X) else X
-    scaling, means = learn_scaling(X, "auto")
+    scaling, means = learned(X, "auto")
     assert not scaling.bounded
     Z = scaling(torch.from_numpy(dense)).numpy()
     assert Z[:, dense.std(axis=0) > 0].var(axis=0).mean() == pytest.approx(1)
     np.testing.assert_allclose(np.corrcoef(Z.std(axis=0), dense.std(axis=0))[0, 1], 1)
     np.testing.assert_allclose(scaling.inverse(torch.from_numpy(Z)), dense, atol=1e-12)
     np.testing.assert_allclose(means, dense.mean(axis=0))
-    assert learn_scaling(X, "auto", bounded=True)[0].bounded
+    assert learned(X, "auto", bounded=True)[0].bounded
 
 
 @pytest.mark.parametrize("kind", ["words", "one-hot", "pixels", "pixels in a large frame"])
@@ -170,7 +178,7 @@ def test_auto_scaling_leaves_what_fills_its_range(kind):
     else:
         X = load_digits().data / 16
         X = X if kind == "pixels" else np.hstack([X, np.zeros((len(X), 3000))])
-    scaling, _ = learn_scaling(X, "auto")
+    scaling, _ = learned(X, "auto")
     assert scaling.bounded
     assert (scaling.scale, scaling.offset) == (1, 0)
 
@@ -181,18 +189,18 @@ def test_columns_that_told_nothing_are_learned_when_they_vary(how):
     first, second = rng.normal(size=(2, 50, 4))
     first[:, 0], first[:, 1], first[:, 2] = 0, np.nan, 3
     second[:, 2] = 3
-    before, _ = learn_scaling(first, how)
-    assert extend_scaling(before, first) is before
-    after = extend_scaling(before, second)
+    before, _ = learned(first, how)
+    assert extended(before, first) is before
+    after = extended(before, second)
     together = np.vstack([first[:, [0, 1]], second[:, [0, 1]]])
-    expected, _ = learn_scaling(together, how)
+    expected, _ = learned(together, how)
     np.testing.assert_allclose(after.offset[:2], expected.offset, atol=1e-12)
     np.testing.assert_allclose(after.scale[:2], expected.scale)
     np.testing.assert_allclose(after.spread[:2], np.nanstd(together, axis=0))
     for name in ("offset", "scale", "center", "spread"):
         assert torch.equal(getattr(after, name)[2:], getattr(before, name)[2:])
     nothing = np.full((5, 4), np.nan)
-    assert extend_scaling(before, nothing) is before
+    assert extended(before, nothing) is before
 
 
 @pytest.mark.parametrize("how", ["standard", "feature", "global"])
@@ -204,11 +212,11 @@ def test_constant_columns_are_safe(how):
 
 
 def test_columns_that_begin_or_stay_missing(monkeypatch):
-    monkeypatch.setattr(aefeatures._batches, "_CHUNK_ELEMENTS", 20 * WINE.shape[1])
+    monkeypatch.setattr(aefeatures._sources, "_CHUNK_ELEMENTS", 20 * WINE.shape[1])
     X = WINE.copy()
     X[:100, 3] = X[:, 5] = np.nan
     with np.errstate(all="raise"):
-        scaling, means = learn_scaling(X, "standard")
+        scaling, means = learned(X, "standard")
     np.testing.assert_allclose(means[3], WINE[100:, 3].mean())
     np.testing.assert_allclose(scaling.scale[3], WINE[100:, 3].std())
     assert (means[5], scaling.scale[5]) == (0, 1)
@@ -224,7 +232,7 @@ def test_small_variance_beside_a_large_offset_is_kept():
 def test_squares_that_would_vanish_or_overflow(factor, monkeypatch):
     """The scaled columns are those of numbers of ordinary size, also beside such."""
     factors = np.where(np.arange(WINE.shape[1]) % 2, 1.0, factor)
-    monkeypatch.setattr(aefeatures._batches, "_CHUNK_ELEMENTS", 20 * WINE.shape[1])
+    monkeypatch.setattr(aefeatures._sources, "_CHUNK_ELEMENTS", 20 * WINE.shape[1])
     with np.errstate(all="raise"):
         scaling, Z = scaled(WINE * factors, "standard")
     np.testing.assert_allclose(Z, scaled(WINE, "standard")[1], rtol=1e-9, atol=1e-9)
@@ -236,22 +244,22 @@ def test_squares_that_would_vanish_or_overflow(factor, monkeypatch):
 def test_means_that_are_rounded_are_no_variation(how):
     X = np.full((7, 2), 1e300 / 3)
     X[:, 1] = np.nan
-    scaling, means = learn_scaling(X, how)
+    scaling, means = learned(X, how)
     np.testing.assert_array_equal(scaling(torch.from_numpy(means)), 0)
 
 
 def test_numbers_too_large():
     with pytest.raises(ValueError, match=r"values as large as 2e\+300, more than 1e\+300"):
-        learn_scaling(np.array([[1.0], [-2e300]]), "standard")
+        learned(np.array([[1.0], [-2e300]]), "standard")
     with pytest.raises(ValueError, match="scaling=None hands values as large as 1e"):
-        learn_scaling(np.array([[1.0], [1e16]]), None)
+        learned(np.array([[1.0], [1e16]]), None)
 
 
 @pytest.mark.parametrize("how", [None, "auto", "standard", "feature", "global"])
 @pytest.mark.parametrize("largest", [16, 250])
 def test_bytes_elsewhere_are_read_once(how, largest, monkeypatch):
     """Where reading means decoding: each of several chunks once."""
-    monkeypatch.setattr(aefeatures._batches, "_CHUNK_ELEMENTS", 20 * 6)
+    monkeypatch.setattr(aefeatures._sources, "_CHUNK_ELEMENTS", 20 * 6)
     X = np.random.default_rng(0).integers(0, largest, (50, 6), np.uint8)
     X[:, 2] = 7
 
@@ -263,7 +271,7 @@ def test_bytes_elsewhere_are_read_once(how, largest, monkeypatch):
             return X[part]
 
     read, elsewhere = [], Elsewhere()
-    (ours, our_means), (scaling, means) = learn_scaling(elsewhere, how), learn_scaling(X, how)
+    (ours, our_means), (scaling, means) = learned(elsewhere, how), learned(X, how)
     assert len(read) > 2
     assert [row for chunk in read for row in chunk] == list(range(50))
     assert ours.bounded == scaling.bounded

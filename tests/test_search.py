@@ -95,7 +95,7 @@ def test_other_steps_get_arrays_of_views(digits):
 
 
 def test_folds_of_views_are_not_copied(monkeypatch):
-    monkeypatch.setattr("aefeatures._batches._CHUNK_ELEMENTS", 100_000)
+    monkeypatch.setattr("aefeatures._sources._CHUNK_ELEMENTS", 100_000)
     monkeypatch.setattr("aefeatures._batches._RESIDENT_BYTES", 0)
     X = np.random.default_rng(0).integers(0, 256, (60_000, 50), dtype=np.uint8)
     codes = AutoencoderTransformer(

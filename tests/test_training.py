@@ -13,15 +13,23 @@ import torch
 from torch import nn
 
 import aefeatures._training
-from aefeatures._batches import Batches
+from aefeatures._batches import RowBatches
 from aefeatures._global_state import RandomState
 from aefeatures._losses import LOSSES
 from aefeatures._networks import BuildSpec, DenseNetwork
-from aefeatures._training import SCHEDULES, EarlyStopping, Watcher, diagnose, evaluate, train
+from aefeatures._training import (
+    SCHEDULES,
+    EarlyStopping,
+    Plan,
+    Training,
+    Watcher,
+    diagnose,
+    evaluate,
+)
 
 
 def make(X, batch_size=64, rows=None):
-    return Batches(
+    return RowBatches(
         X,
         lambda rows: rows / 16,
         batch_size=batch_size,
@@ -44,7 +52,7 @@ def run(model, batches, loss=LOSSES["mse"], **changes):
         "rng": np.random.default_rng(0),
         **changes,
     }
-    return train(model, batches, loss, **settings)
+    return Training(Plan(model, batches, loss, **settings)).run()
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,6 @@ import polars as pl
 import pyarrow as pa
 import pytest
 import torch
-from aefeatures._validation import resolve_max_epochs, resolve_principal_components
 
 from aefeatures import (
     AutoencoderGenerator,
@@ -18,6 +17,8 @@ from aefeatures import (
     RowView,
     Sparse,
 )
+from aefeatures._autoencoder import fitted_model
+from aefeatures._fitting import resolve_max_epochs, resolve_principal_components
 
 X = np.random.default_rng(0).normal(size=(20, 6))
 
@@ -303,7 +304,7 @@ def test_order_of_bytes_makes_no_difference(hold):
     for kind in ("u2", "i4", "f4"):
         numbers = whole.astype(kind)
         assert_the_same(hold(numbers.astype(numbers.dtype.newbyteorder())), numbers)
-    assert quick().partial_fit(hold(whole.astype(">u2")))._scaling.bounded
+    assert fitted_model(quick().partial_fit(hold(whole.astype(">u2")))).scaling.bounded
 
 
 def test_codes_in_another_order_of_bytes():
