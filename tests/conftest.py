@@ -72,6 +72,12 @@ def short_neighbors_preset(monkeypatch):
     monkeypatch.setitem(PRESETS["neighbors"], "max_epochs", 3)
 
 
+@pytest.fixture
+def short_fits(monkeypatch):
+    """For tests of whether code runs: 10 epochs where it does not say how many."""
+    monkeypatch.setitem(AutoencoderTransformer.__init__.__kwdefaults__, "max_epochs", 10)
+
+
 @pytest.fixture(scope="session")
 def mnist_root(tmp_path_factory, digits):
     """The bundled digits in the files of torchvision's MNIST."""

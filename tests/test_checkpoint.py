@@ -684,9 +684,6 @@ print(json.dumps({"took": took, "outcomes": outcomes}))
 """
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="forks after PyTorch was imported")
-moments = pytest.mark.parametrize(
-    "slow", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["few", "many"]
-)
 
 
 def survive(mode, n_moments, n_epochs):
@@ -705,10 +702,16 @@ def survive(mode, n_moments, n_epochs):
 
 
 @linux
-@moments
-@pytest.mark.parametrize("mode", ["killed", "killed within epochs"])
-def test_fits_killed_at_any_moment_come_to_the_same_result(slow, mode):
-    outcomes = survive(mode, *((25, 30) if slow else (5, 12)))
+@pytest.mark.parametrize(
+    ("mode", "n_moments", "n_epochs"),
+    [
+        ("killed within epochs", 5, 12),
+        pytest.param("killed within epochs", 25, 30, marks=pytest.mark.slow),
+        pytest.param("killed", 25, 30, marks=pytest.mark.slow),
+    ],
+)
+def test_fits_killed_at_any_moment_come_to_the_same_result(mode, n_moments, n_epochs):
+    outcomes = survive(mode, n_moments, n_epochs)
     assert all(outcome["same"] for outcome in outcomes)
     print(f"{sum(outcome['resumed'] for outcome in outcomes)} of {len(outcomes)} resumed")
     assert any(outcome["resumed"] for outcome in outcomes)
@@ -716,9 +719,9 @@ def test_fits_killed_at_any_moment_come_to_the_same_result(slow, mode):
 
 
 @linux
-@moments
-def test_interrupts_at_any_moment_leave_a_usable_or_an_unfitted_estimator(slow):
-    outcomes = survive("interrupted", *((100, 30) if slow else (15, 12)))
+@pytest.mark.slow
+def test_interrupts_at_any_moment_leave_a_usable_or_an_unfitted_estimator():
+    outcomes = survive("interrupted", 100, 30)
     assert None not in outcomes
     print(f"{sum(outcome['n_iter'] > 0 for outcome in outcomes)} of {len(outcomes)} are fitted")
     assert any(outcome["n_iter"] > 0 and not outcome["raised"] for outcome in outcomes)

@@ -690,7 +690,7 @@ def test_scales_in_the_page(show, fitted, digits, tmp_path, kind):
         assert len(set(colours)) == 29
 
 
-@pytest.mark.parametrize("kind", ["digits_map", "named_map"])
+@pytest.mark.parametrize("kind", ["digits_map", pytest.param("named_map", marks=pytest.mark.slow)])
 def test_first_screen(show, request, kind):
     """The points fill their panel, and the decoder is in sight."""
     page = show(request.getfixturevalue(kind))
@@ -741,10 +741,10 @@ def test_sliders_decode_as_inverse_transform(show, digits_map, fitted):
     ("activation", "normalization", "scaling"),
     [
         ("gelu", "layer", "standard"),
-        ("silu", "batch", "feature"),
         *(
             pytest.param(*parameters, marks=pytest.mark.slow)
             for parameters in [
+                ("silu", "batch", "feature"),
                 ("leaky_relu", None, "feature"),
                 ("elu", "layer", None),
                 ("tanh", "batch", "global"),
@@ -873,7 +873,7 @@ def test_all_of_it_is_reached_by_keyboard(show, digits_map):
     assert page.locator("#plot").screenshot() != before
 
 
-@pytest.mark.parametrize("kind", ["digits_map", "wine_map"])
+@pytest.mark.parametrize("kind", [pytest.param("digits_map", marks=pytest.mark.slow), "wine_map"])
 def test_nothing_is_wider_than_the_screen(show, request, kind):
     page = show(request.getfixturevalue(kind))
     page.click("#pin")
@@ -885,7 +885,7 @@ def test_nothing_is_wider_than_the_screen(show, request, kind):
         assert page.evaluate("document.documentElement.scrollWidth") == width
 
 
-@pytest.mark.parametrize("kind", ["digits_map", "wine_map"])
+@pytest.mark.parametrize("kind", ["digits_map", pytest.param("wine_map", marks=pytest.mark.slow)])
 def test_a_finger_pins(show, request, kind):
     page = show(
         request.getfixturevalue(kind),
