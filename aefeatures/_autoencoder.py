@@ -167,6 +167,29 @@ def set_outcome(
     return transformer
 
 
+class _Part:
+    """Encoder or decoder of the model, as a public attribute of a fitted transformer.
+
+    The caller may change its weights unseen from then on, which is noted.
+    """
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, transformer: Any, owner: type) -> nn.Module:
+        model = None if transformer is None else vars(transformer).get("_model")
+        if model is None:
+            raise AttributeError(f"{owner.__name__!r} object has no attribute {self._name!r}")
+        module: nn.Module = getattr(model, self._name.removesuffix("_"))
+        note_given_out(module)
+        return module
+
+    def __set__(self, transformer: AutoencoderTransformer, module: nn.Module) -> None:
+        note_given_out(module)
+        part: Any = {self._name.removesuffix("_"): module}
+        transformer._model = replace(transformer._model, **part)
+
+
 class AutoencoderTransformer(
     CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
 ):
@@ -397,6 +420,8 @@ class AutoencoderTransformer(
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = _CONSTRAINTS
 
+    encoder_ = _Part()
+    decoder_ = _Part()
     hidden_layer_sizes_: tuple[int, ...]
     n_features_in_: int
     n_iter_: int
@@ -909,34 +934,8 @@ class AutoencoderTransformer(
         """
         estimator, model, memory = load_model(cls, path, device, network)
         estimator._model, estimator._memory = model, memory
+        estimator._fitted_library = None  # rows of any library will do
         return estimator
-
-    @property
-    def encoder_(self) -> nn.Module:
-        """The trained encoder."""
-        return self._given_out("encoder")
-
-    @encoder_.setter
-    def encoder_(self, module: nn.Module) -> None:
-        note_given_out(module)
-        self._model = replace(self._model, encoder=module)
-
-    @property
-    def decoder_(self) -> nn.Module:
-        """The trained decoder."""
-        return self._given_out("decoder")
-
-    @decoder_.setter
-    def decoder_(self, module: nn.Module) -> None:
-        note_given_out(module)
-        self._model = replace(self._model, decoder=module)
-
-    def _given_out(self, part: str) -> nn.Module:
-        if "_model" not in self.__dict__:
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute '{part}_'")
-        module: nn.Module = getattr(self._model, part)
-        note_given_out(module)
-        return module
 
     @property
     def _n_features_out(self) -> int:

@@ -36,6 +36,8 @@ _LEAST_SHARE = 0.01
 
 # A loss so many times that of reconstructing zeros explodes, finite or not.
 _EXPLODED = 1e4
+# A squared error below this is rounding of numbers around 1 in float32.
+_ROUNDING = float(np.finfo(np.float32).eps) ** 2
 # Steps between two looks at the loss on a device: each look waits for the steps before it.
 _LOOK_EVERY = 64
 
@@ -599,7 +601,7 @@ class _Divergence:
             if not math.isfinite(loss):
                 raise self.error(loss, step)
         # Cheap first: data in the network's range is around 1, and most losses fall.
-        suspicious = train_loss > _EXPLODED * min(lowest, 1.0)
+        suspicious = train_loss > max(_EXPLODED * min(lowest, 1.0), _ROUNDING)
         if suspicious and 0 < _EXPLODED * self._loss_of_zeros < train_loss:
             raise self.error(train_loss, step)
 

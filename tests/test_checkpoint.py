@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import types
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -579,6 +580,7 @@ import numpy as np
 from sklearn.datasets import load_digits
 import aefeatures._checkpoint, aefeatures._training
 from aefeatures import AutoencoderTransformer
+from helpers import split_of
 
 mode, n_moments, n_epochs, seed = sys.argv[1], *map(int, sys.argv[2:])
 aefeatures._checkpoint._SECONDS_BETWEEN = aefeatures._checkpoint._TIMES_ITS_DURATION = 0
@@ -693,6 +695,7 @@ def survive(mode, n_moments, n_epochs):
         capture_output=True,
         text=True,
         timeout=1200,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""

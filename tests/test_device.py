@@ -334,7 +334,7 @@ def test_placed_copies_are_made_once_where_nobody_has_the_module(monkeypatch):
     fitted = AutoencoderTransformer(2, max_epochs=2).fit(X)
     fitted.transform(X)
     with monkeypatch.context() as patched:
-        patched.setattr("aefeatures._autoencoder.place", None)
+        patched.setattr("aefeatures._model.place", None)
         fitted.transform(X)
         assert isinstance(fitted.encoder_, nn.Sequential)
         with pytest.raises(TypeError, match="NoneType"):

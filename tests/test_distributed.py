@@ -96,8 +96,8 @@ class Counting:
 def model_of(fitted):
     """A digest of all that a fitted transformer computes with."""
     hashed = hashlib.sha256()
-    for name in ("encoder_", "decoder_", "_scaling", "_fill"):
-        for tensor in getattr(fitted, name).state_dict().values():
+    for module in fitted_model(fitted).modules:
+        for tensor in module.state_dict().values():
             hashed.update(tensor.numpy().tobytes())
     return hashed.hexdigest()
 

@@ -907,7 +907,7 @@ HOSTILE = [
 def forge(path, monkeypatch):
     """Write a file of any content, its digest right, and without waiting for the disk."""
     monkeypatch.setattr(
-        persistence, "write_atomically", lambda _, parts, *__: path.write_bytes(b"".join(parts))
+        files, "write_atomically", lambda _, parts, *__: path.write_bytes(b"".join(parts))
     )
 
     def write(document, arrays):

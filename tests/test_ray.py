@@ -143,7 +143,7 @@ def test_current_gpu_of_a_worker_where_there_are_none(monkeypatch):
 
 
 def test_principal_components_are_refused():
-    with pytest.raises(ValueError, match="n_principal_components of the network"):
+    with pytest.raises(ValueError, match="n_principal_components needs rows in memory; fit_on_ray"):
         _check_estimator(small(network=DenseNetwork((8,), n_principal_components=5)))
     _check_estimator(small(network=DenseNetwork((8,))))
     _check_estimator(small())
