@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from aefeatures._autoencoder import AutoencoderTransformer
 from aefeatures._checkpoint import Checkpoint
 from aefeatures._components import ComponentsDisplay
+from aefeatures._contrastive import NeighborPreserving
 from aefeatures._displays import LatentSpaceDisplay, LossCurveDisplay
 from aefeatures._distributed import distributed
 from aefeatures._frames import NextFramePredictor
@@ -15,17 +16,10 @@ from aefeatures._networks import ConvNetwork, DenseNetwork
 from aefeatures._onnx import register_onnx_converters, to_onnx
 from aefeatures._ray import fit_on_ray, transform_on_ray
 from aefeatures._reconstructions import ReconstructionDisplay, ReconstructionMonitor
-from aefeatures._regularizers import (
-    Contractive,
-    Denoising,
-    NearPCA,
-    NeighborPreserving,
-    Regularizer,
-    Sparse,
-    Supervised,
-    Variational,
-)
+from aefeatures._regularizer import Regularizer
+from aefeatures._regularizers import Contractive, Denoising, NearPCA, Sparse, Variational
 from aefeatures._sources import RowView
+from aefeatures._supervised import Supervised
 from aefeatures._version import __version__ as __version__
 from aefeatures._vision import load_images
 

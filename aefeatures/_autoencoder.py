@@ -33,7 +33,8 @@ from aefeatures._checks import (
     like,
     name_of_array_library,
 )
-from aefeatures._device import PRECISIONS, note_given_out, resolve_device, resolve_saved_device
+from aefeatures._contrastive import NeighborPreserving
+from aefeatures._devices import PRECISIONS, resolve_device, resolve_saved_device
 from aefeatures._digests import digest_of_rows, in_short
 from aefeatures._distributed import Ranks, current_ranks
 from aefeatures._fitting import (
@@ -68,14 +69,10 @@ from aefeatures._networks import (
     plain,
 )
 from aefeatures._persistence import load_model, save_model
+from aefeatures._placing import note_given_out
 from aefeatures._progress import Progress
-from aefeatures._regularizers import (
-    Denoising,
-    NeighborPreserving,
-    Regularizer,
-    Supervised,
-    requires_labels,
-)
+from aefeatures._regularizer import Regularizer
+from aefeatures._regularizers import Denoising, requires_labels
 from aefeatures._scaling import SCALINGS, Scaling
 from aefeatures._sklearn import (
     CallbackSupportMixin,
@@ -87,6 +84,7 @@ from aefeatures._sklearn import (
     without_running_fit,
 )
 from aefeatures._sources import Source
+from aefeatures._supervised import Supervised
 from aefeatures._training import SCHEDULES, EarlyStopping, TrainingResult, Watcher
 from aefeatures._warnings import takes_old_arguments, warn
 

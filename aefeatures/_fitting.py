@@ -17,7 +17,7 @@ from sklearn.utils import check_random_state
 from torch import nn
 
 from aefeatures._batches import Batches, RowBatches, StreamedBatches, batch_size_of
-from aefeatures._device import PRECISIONS
+from aefeatures._devices import PRECISIONS
 from aefeatures._digests import digest, in_short
 from aefeatures._distributed import ALONE, Ranks
 from aefeatures._global_state import (
@@ -46,16 +46,11 @@ from aefeatures._networks import (
     same_value,
 )
 from aefeatures._optimizer import AdamState
-from aefeatures._regularizers import (
-    Denoising,
-    NearPCA,
-    Regularizer,
-    Supervised,
-    TrainingData,
-    resolve_regularizers,
-)
+from aefeatures._regularizer import Regularizer, TrainingData
+from aefeatures._regularizers import Denoising, NearPCA, resolve_regularizers
 from aefeatures._scaling import Scaling, extend_scaling, learn_scaling
 from aefeatures._sources import Source
+from aefeatures._supervised import Supervised
 from aefeatures._survey import Survey
 from aefeatures._training import EarlyStopping, Plan, Training, TrainingResult, Watcher, diagnose
 from aefeatures._warnings import warn

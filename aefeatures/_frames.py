@@ -23,7 +23,8 @@ from aefeatures._autoencoder import AutoencoderTransformer
 from aefeatures._batches import code_dtype
 from aefeatures._checks import check_rows
 from aefeatures._networks import plain, resolve_image_shape
-from aefeatures._regularizers import Batch, Regularizer, TrainingData, resolve_regularizers
+from aefeatures._regularizer import Batch, Regularizer, TrainingData
+from aefeatures._regularizers import resolve_regularizers
 from aefeatures._sklearn import Interval, fit_context, unchanged_on_error
 from aefeatures._sources import iterate_slices
 from aefeatures._survey import has_missing

@@ -17,7 +17,8 @@ from torch.nn.modules import module as torch_module
 from aefeatures._distributed import Ranks
 from aefeatures._losses import LOSSES
 from aefeatures._networks import DenseLayers
-from aefeatures._regularizers import Denoising, NearPCA, Objective
+from aefeatures._objective import Objective
+from aefeatures._regularizers import Denoising, NearPCA
 
 # Writes the gradient of the mean loss over rows, given with their positions, into the
 # parameters' `grad`, and returns the sum of the rows' reconstruction losses.

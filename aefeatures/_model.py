@@ -11,7 +11,6 @@ import torch
 from torch import nn
 
 from aefeatures._batches import map_chunks, to_tensor, work_dtype
-from aefeatures._device import from_arrays, place, place_guest, placed_before, to_arrays
 from aefeatures._global_state import unaffected
 from aefeatures._losses import RowLoss, leave_out_missing, resolve_loss
 from aefeatures._networks import (
@@ -23,6 +22,7 @@ from aefeatures._networks import (
     copied,
     is_as_built,
 )
+from aefeatures._placing import from_arrays, place, place_guest, placed_before, to_arrays
 from aefeatures._scaling import Scaling
 from aefeatures._sources import ArraySource, Source
 from aefeatures._survey import has_missing

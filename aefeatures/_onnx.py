@@ -31,7 +31,7 @@ from torch import nn
 from aefeatures._autoencoder import AutoencoderTransformer, fitted_model
 from aefeatures._batches import work_dtype
 from aefeatures._checks import check_rows
-from aefeatures._device import PRECISIONS
+from aefeatures._devices import PRECISIONS
 from aefeatures._files import write_atomically
 from aefeatures._global_state import unaffected
 from aefeatures._pipelines import flat_steps, unwrap

@@ -19,12 +19,7 @@ import torch
 from sklearn.base import clone
 from torch import nn
 
-from aefeatures._device import (
-    PRECISIONS,
-    resolve_device,
-    resolve_saved_device,
-    settle_after_fork,
-)
+from aefeatures._devices import PRECISIONS, resolve_device, resolve_saved_device, settle_after_fork
 from aefeatures._files import count, read_file, reason, short, typed, write_file
 from aefeatures._fitting import Memory
 from aefeatures._labels import TASKS

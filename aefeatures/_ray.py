@@ -26,7 +26,8 @@ from torch import nn
 from aefeatures._autoencoder import AutoencoderTransformer, fitted_model, set_outcome
 from aefeatures._batches import RowBatches, StreamedBatches
 from aefeatures._checks import check_rows
-from aefeatures._device import PRECISIONS, resolve_device
+from aefeatures._contrastive import NeighborPreserving
+from aefeatures._devices import PRECISIONS, resolve_device
 from aefeatures._distributed import Ranks, current_ranks, distributed
 from aefeatures._files import read_file, write_file
 from aefeatures._fitting import (
@@ -44,7 +45,7 @@ from aefeatures._losses import leave_out_missing, resolve_loss
 from aefeatures._model import Model
 from aefeatures._networks import plain
 from aefeatures._progress import Progress
-from aefeatures._regularizers import NearPCA, NeighborPreserving, resolve_regularizers
+from aefeatures._regularizers import NearPCA, resolve_regularizers
 from aefeatures._sklearn import check_parameters, has_callbacks
 from aefeatures._sources import evenly_spaced, iterate_slices
 from aefeatures._survey import Survey, with_values

@@ -16,14 +16,15 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from aefeatures._batches import Batches
-from aefeatures._device import TrainingThread
 from aefeatures._distributed import ALONE, Ranks
 from aefeatures._global_state import RandomState, global_seed
 from aefeatures._gradients import N_BEHIND, gradient_step, joint_steps, own_steps
 from aefeatures._losses import RowLoss
 from aefeatures._networks import DenseLayers, FillMissing
+from aefeatures._objective import Objective
 from aefeatures._optimizer import Adam, AdamState
-from aefeatures._regularizers import Objective, Regularizer
+from aefeatures._regularizer import Regularizer
+from aefeatures._thread import TrainingThread
 from aefeatures._warnings import warn
 
 # Part of the training after which "one_cycle" has reached its peak (Smith & Topin 2019).

@@ -28,8 +28,8 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 import aefeatures._batches
-import aefeatures._device
 import aefeatures._sources
+import aefeatures._thread
 import aefeatures._training
 from aefeatures import (
     AutoencoderGenerator,
@@ -1470,7 +1470,7 @@ def test_results_do_not_depend_on_the_callers_autocast(digits, params):
 
 @may_learn_nothing
 def test_a_fit_in_the_callers_thread_does_not_depend_on_its_autocast(digits, monkeypatch):
-    monkeypatch.setattr(aefeatures._device, "_MULTI_THREAD_WORK", 0)
+    monkeypatch.setattr(aefeatures._thread, "_MULTI_THREAD_WORK", 0)
     n_threads = torch.get_num_threads()
     torch.set_num_threads(2)
     try:

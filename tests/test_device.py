@@ -19,14 +19,9 @@ from torch import nn
 from torch.nn.utils import parametrizations
 
 from aefeatures import AutoencoderTransformer
-from aefeatures._device import (
-    TrainingThread,
-    available_devices,
-    from_arrays,
-    place,
-    resolve_device,
-    to_arrays,
-)
+from aefeatures._devices import available_devices, resolve_device
+from aefeatures._placing import from_arrays, place, to_arrays
+from aefeatures._thread import TrainingThread
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*learned nothing")
 

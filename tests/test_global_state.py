@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from aefeatures import DenseNetwork, Sparse
-from aefeatures._device import TrainingThread
 from aefeatures._global_state import (
     RandomState,
     global_seed,
@@ -16,6 +15,7 @@ from aefeatures._global_state import (
     unaffected,
     without_autocast,
 )
+from aefeatures._thread import TrainingThread
 
 CPU = torch.device("cpu")
 

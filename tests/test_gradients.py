@@ -11,8 +11,9 @@ from aefeatures import AutoencoderTransformer
 from aefeatures._gradients import DenseGradient, gradient_step
 from aefeatures._losses import LOSSES, resolve_loss
 from aefeatures._networks import BuildSpec, DenseNetwork
+from aefeatures._objective import Objective
 from aefeatures._optimizer import Adam
-from aefeatures._regularizers import Denoising, NearPCA, Objective
+from aefeatures._regularizers import Denoising, NearPCA
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*learned nothing")
 

@@ -17,7 +17,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-import aefeatures._regularizers
+import aefeatures._contrastive
 from aefeatures import (
     AutoencoderTransformer,
     Checkpoint,
@@ -34,14 +34,9 @@ from aefeatures import (
 from aefeatures._autoencoder import fitted_model
 from aefeatures._batches import RowBatches
 from aefeatures._networks import BuildSpec
-from aefeatures._regularizers import (
-    REGULARIZERS,
-    Batch,
-    Objective,
-    TrainingData,
-    resolve_regularizers,
-    split_labels,
-)
+from aefeatures._objective import Objective
+from aefeatures._regularizer import Batch, TrainingData
+from aefeatures._regularizers import REGULARIZERS, resolve_regularizers, split_labels
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*learned nothing"),
@@ -549,7 +544,7 @@ def test_transforms_of_neighbors_that_do_not_fit(digits, settings, message):
 
 def test_a_part_of_a_batch_of_many_rows_is_decoded(digits, monkeypatch):
     X = digits[0]
-    monkeypatch.setattr(aefeatures._regularizers, "_MANY_COLUMNS", 64)
+    monkeypatch.setattr(aefeatures._contrastive, "_MANY_COLUMNS", 64)
     decoded, losses = [], []
 
     def fit(regularizers):
@@ -568,7 +563,7 @@ def test_a_part_of_a_batch_of_many_rows_is_decoded(digits, monkeypatch):
         return max(decoded[:20])
 
     assert fit(NeighborPreserving()) == 64
-    monkeypatch.setattr(aefeatures._regularizers, "_MANY_ROWS", 500)
+    monkeypatch.setattr(aefeatures._contrastive, "_MANY_ROWS", 500)
     decoded.clear()
     assert fit(NeighborPreserving()) == 32
     assert 0.5 < losses[1] / losses[0] < 2, "the loss is that of a row"

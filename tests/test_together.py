@@ -15,7 +15,7 @@ import torch
 
 import aefeatures._model
 from aefeatures import AutoencoderTransformer
-from aefeatures._device import resolve_device
+from aefeatures._devices import resolve_device
 
 
 def quick(**params):
