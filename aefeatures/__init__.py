@@ -4,24 +4,27 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from aefeatures._autoencoder import AutoencoderTransformer
-from aefeatures._checkpoint import Checkpoint
-from aefeatures._components import ComponentsDisplay
-from aefeatures._contrastive import NeighborPreserving
-from aefeatures._displays import LatentSpaceDisplay, LossCurveDisplay
-from aefeatures._distributed import distributed
+from aefeatures._bridges.onnx import register_onnx_converters, to_onnx
+from aefeatures._bridges.ray import fit_on_ray, transform_on_ray
+from aefeatures._bridges.vision import load_images
 from aefeatures._frames import NextFramePredictor
 from aefeatures._generation import AutoencoderGenerator
-from aefeatures._latent_map import write_latent_map
-from aefeatures._networks import ConvNetwork, DenseNetwork
-from aefeatures._onnx import register_onnx_converters, to_onnx
-from aefeatures._ray import fit_on_ray, transform_on_ray
-from aefeatures._reconstructions import ReconstructionDisplay, ReconstructionMonitor
-from aefeatures._regularizer import Regularizer
-from aefeatures._regularizers import Contractive, Denoising, NearPCA, Sparse, Variational
-from aefeatures._sources import RowView
-from aefeatures._supervised import Supervised
+from aefeatures._moved import keep_old_names
+from aefeatures._nets.contrastive import NeighborPreserving
+from aefeatures._nets.networks import ConvNetwork, DenseNetwork
+from aefeatures._nets.regularizer import Regularizer
+from aefeatures._nets.regularizers import Contractive, Denoising, NearPCA, Sparse, Variational
+from aefeatures._nets.supervised import Supervised
+from aefeatures._pictures.components import ComponentsDisplay
+from aefeatures._pictures.displays import LatentSpaceDisplay, LossCurveDisplay
+from aefeatures._pictures.latent_map import write_latent_map
+from aefeatures._pictures.reconstructions import ReconstructionDisplay, ReconstructionMonitor
+from aefeatures._rows.sources import RowView
+from aefeatures._torch.ranks import distributed
+from aefeatures._train.checkpoint import Checkpoint
 from aefeatures._version import __version__ as __version__
-from aefeatures._vision import load_images
+
+keep_old_names()
 
 __all__ = [
     "AutoencoderGenerator",

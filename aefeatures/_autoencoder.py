@@ -22,9 +22,25 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
-from aefeatures._callbacks import FitTask
-from aefeatures._checkpoint import Checkpoint, FitFile
-from aefeatures._checks import (
+from aefeatures._nets.contrastive import NeighborPreserving
+from aefeatures._nets.losses import LOSSES
+from aefeatures._nets.model import Model
+from aefeatures._nets.networks import (
+    ACTIVATIONS,
+    NORMALIZATIONS,
+    ConvNetwork,
+    DenseNetwork,
+    FillMissing,
+    Network,
+    layer_widths,
+    plain,
+)
+from aefeatures._nets.placing import note_given_out
+from aefeatures._nets.regularizer import Regularizer
+from aefeatures._nets.regularizers import Denoising, requires_labels
+from aefeatures._nets.supervised import Supervised
+from aefeatures._persistence import load_model, save_model
+from aefeatures._rows.checks import (
     check_array_library,
     check_codes,
     check_rows,
@@ -33,11 +49,24 @@ from aefeatures._checks import (
     like,
     name_of_array_library,
 )
-from aefeatures._contrastive import NeighborPreserving
-from aefeatures._devices import PRECISIONS, resolve_device, resolve_saved_device
-from aefeatures._digests import digest_of_rows, in_short
-from aefeatures._distributed import Ranks, current_ranks
-from aefeatures._fitting import (
+from aefeatures._rows.scaling import SCALINGS, Scaling
+from aefeatures._rows.sources import Source
+from aefeatures._sklearn import (
+    CallbackSupportMixin,
+    Hidden,
+    Interval,
+    StrOptions,
+    fit_context,
+    unchanged_on_error,
+    without_running_fit,
+)
+from aefeatures._torch.devices import PRECISIONS, resolve_device, resolve_saved_device
+from aefeatures._torch.random_state import without_autocast
+from aefeatures._torch.ranks import Ranks, current_ranks
+from aefeatures._train.callbacks import FitTask
+from aefeatures._train.checkpoint import Checkpoint, FitFile
+from aefeatures._train.digests import digest_of_rows, in_short
+from aefeatures._train.fitting import (
     Data,
     Fit,
     Memory,
@@ -55,37 +84,8 @@ from aefeatures._fitting import (
     split,
     training_batches,
 )
-from aefeatures._global_state import without_autocast
-from aefeatures._losses import LOSSES
-from aefeatures._model import Model
-from aefeatures._networks import (
-    ACTIVATIONS,
-    NORMALIZATIONS,
-    ConvNetwork,
-    DenseNetwork,
-    FillMissing,
-    Network,
-    layer_widths,
-    plain,
-)
-from aefeatures._persistence import load_model, save_model
-from aefeatures._placing import note_given_out
-from aefeatures._progress import Progress
-from aefeatures._regularizer import Regularizer
-from aefeatures._regularizers import Denoising, requires_labels
-from aefeatures._scaling import SCALINGS, Scaling
-from aefeatures._sklearn import (
-    CallbackSupportMixin,
-    Hidden,
-    Interval,
-    StrOptions,
-    fit_context,
-    unchanged_on_error,
-    without_running_fit,
-)
-from aefeatures._sources import Source
-from aefeatures._supervised import Supervised
-from aefeatures._training import SCHEDULES, EarlyStopping, TrainingResult, Watcher
+from aefeatures._train.progress import Progress
+from aefeatures._train.training import SCHEDULES, EarlyStopping, TrainingResult, Watcher
 from aefeatures._warnings import takes_old_arguments, warn
 
 # Parameters that a checkpoint does not depend on: without effect on the result, or counted in

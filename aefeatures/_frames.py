@@ -20,14 +20,14 @@ from sklearn.utils.validation import (
 )
 
 from aefeatures._autoencoder import AutoencoderTransformer
-from aefeatures._batches import code_dtype
-from aefeatures._checks import check_rows
-from aefeatures._networks import plain, resolve_image_shape
-from aefeatures._regularizer import Batch, Regularizer, TrainingData
-from aefeatures._regularizers import resolve_regularizers
+from aefeatures._nets.networks import plain, resolve_image_shape
+from aefeatures._nets.regularizer import Batch, Regularizer, TrainingData
+from aefeatures._nets.regularizers import resolve_regularizers
+from aefeatures._rows.batches import code_dtype
+from aefeatures._rows.checks import check_rows
+from aefeatures._rows.sources import iterate_slices
+from aefeatures._rows.survey import has_missing
 from aefeatures._sklearn import Interval, fit_context, unchanged_on_error
-from aefeatures._sources import iterate_slices
-from aefeatures._survey import has_missing
 
 # Pixels around each by which its motion is found, and how much worse, in mean squared
 # differences between frames, a match may be and still count.

@@ -19,13 +19,13 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, column_or_1d
 
 from aefeatures._autoencoder import AutoencoderTransformer
-from aefeatures._checks import as_numpy, check_labels, check_rows
-from aefeatures._labels import split_labels
-from aefeatures._memory import physical_memory
-from aefeatures._networks import plain
-from aefeatures._new_rows import describe_columns, describe_dtypes, keep_to, with_dtypes
+from aefeatures._nets.networks import plain
+from aefeatures._rows.checks import as_numpy, check_labels, check_rows
+from aefeatures._rows.labels import split_labels
+from aefeatures._rows.memory import physical_memory
+from aefeatures._rows.new_rows import describe_columns, describe_dtypes, keep_to, with_dtypes
+from aefeatures._rows.sources import Source, iterate_slices
 from aefeatures._sklearn import HasMethods, StrOptions, fit_context, unchanged_on_error
-from aefeatures._sources import Source, iterate_slices
 
 # Components of a mixture: the most, and how many rows there are for each. Few rows span few
 # directions only, those in which codes go together.

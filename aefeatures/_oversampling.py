@@ -11,7 +11,6 @@ from sklearn.base import clone
 from sklearn.utils import get_tags
 
 from aefeatures._autoencoder import AutoencoderTransformer
-from aefeatures._checks import check_matrix
 from aefeatures._generation import (
     CODES_AND_BACK,
     common_covariance,
@@ -21,16 +20,17 @@ from aefeatures._generation import (
     make_rng,
     scale_of_codes,
 )
-from aefeatures._networks import plain
-from aefeatures._new_rows import (
+from aefeatures._nets.networks import plain
+from aefeatures._rows.checks import check_matrix
+from aefeatures._rows.new_rows import (
     PointMasses,
     describe_columns,
     keep_to,
     numbers_of_categories,
     to_categories,
 )
+from aefeatures._rows.sources import as_source, evenly_spaced, iterate_slices
 from aefeatures._sklearn import Interval, parameter_constraints
-from aefeatures._sources import as_source, evenly_spaced, iterate_slices
 
 try:
     from imblearn.over_sampling.base import BaseOverSampler

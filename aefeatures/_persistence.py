@@ -19,13 +19,10 @@ import torch
 from sklearn.base import clone
 from torch import nn
 
-from aefeatures._devices import PRECISIONS, resolve_device, resolve_saved_device, settle_after_fork
 from aefeatures._files import count, read_file, reason, short, typed, write_file
-from aefeatures._fitting import Memory
-from aefeatures._labels import TASKS
-from aefeatures._losses import LOSSES
-from aefeatures._model import Model
-from aefeatures._networks import (
+from aefeatures._nets.losses import LOSSES
+from aefeatures._nets.model import Model
+from aefeatures._nets.networks import (
     BuildSpec,
     ConvNetwork,
     Cost,
@@ -37,9 +34,17 @@ from aefeatures._networks import (
     layer_widths,
     plain,
 )
-from aefeatures._regularizers import REGULARIZERS
-from aefeatures._scaling import Scaling
+from aefeatures._nets.regularizers import REGULARIZERS
+from aefeatures._rows.labels import TASKS
+from aefeatures._rows.scaling import Scaling
 from aefeatures._sklearn import output_container, parameter_names
+from aefeatures._torch.devices import (
+    PRECISIONS,
+    resolve_device,
+    resolve_saved_device,
+    settle_after_fork,
+)
+from aefeatures._train.fitting import Memory
 from aefeatures._version import __version__
 
 E = TypeVar("E")

@@ -29,7 +29,7 @@ from torch import distributed as dist
 from torch import multiprocessing
 
 from aefeatures import AutoencoderTransformer, distributed, fit_on_ray, transform_on_ray
-from aefeatures._distributed import current_ranks
+from aefeatures._torch.ranks import current_ranks
 
 PARTS = ["throughput", "shards", "knn", "kill", "stream"]
 CODES = [f"autoencodertransformer{i}" for i in range(3)]

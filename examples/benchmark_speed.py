@@ -49,8 +49,8 @@ from sklearn.neural_network import MLPRegressor
 from torch import nn
 
 from aefeatures import AutoencoderTransformer
-from aefeatures._callbacks import _EpochTasks
-from aefeatures._progress import Progress
+from aefeatures._train.callbacks import _EpochTasks
+from aefeatures._train.progress import Progress
 
 WIDTHS = (128, 64, 12, 3)
 LEARNING_RATE = 5e-3

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from aefeatures._fitting import Data, split
-from aefeatures._networks import plain
-from aefeatures._sources import as_source
+from aefeatures._nets.networks import plain
+from aefeatures._rows.sources import as_source
+from aefeatures._train.fitting import Data, split
 
 
 def heads_of(transformer):

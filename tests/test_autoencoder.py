@@ -27,10 +27,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-import aefeatures._batches
-import aefeatures._sources
-import aefeatures._thread
-import aefeatures._training
+import aefeatures._rows.batches
+import aefeatures._rows.sources
+import aefeatures._train.thread
+import aefeatures._train.training
 from aefeatures import (
     AutoencoderGenerator,
     AutoencoderTransformer,
@@ -555,7 +555,7 @@ def test_refused_fit_leaves_the_estimator_as_it_was(digits, method, params, erro
 
 
 def test_interrupted_fit_is_usable(digits, monkeypatch):
-    monkeypatch.setattr(aefeatures._training, "_last_interrupt", -np.inf)
+    monkeypatch.setattr(aefeatures._train.training, "_last_interrupt", -np.inf)
     calls = []
 
     def loss(reconstruction, target):
@@ -606,8 +606,8 @@ def test_memory_order_and_memory_maps_make_no_difference(digits, tmp_path):
 
 def test_rows_are_gathered_from_large_data_as_from_small(digits, monkeypatch):
     expected = quick().fit_transform(digits[0])
-    monkeypatch.setattr(aefeatures._batches, "_RESIDENT_BYTES", -1)
-    monkeypatch.setattr(aefeatures._sources, "_CHUNK_ELEMENTS", 64 * 7)
+    monkeypatch.setattr(aefeatures._rows.batches, "_RESIDENT_BYTES", -1)
+    monkeypatch.setattr(aefeatures._rows.sources, "_CHUNK_ELEMENTS", 64 * 7)
     np.testing.assert_allclose(quick().fit_transform(digits[0]), expected, rtol=1e-9)
 
 
@@ -1177,7 +1177,7 @@ def test_sparse_equals_dense(digits, format, dense):
 def test_large_sparse_data_is_densified_by_batches(digits, monkeypatch):
     X = sparse.csr_array(digits[0])
     expected = quick().fit_transform(X)
-    monkeypatch.setattr(aefeatures._batches, "_RESIDENT_BYTES", -1)
+    monkeypatch.setattr(aefeatures._rows.batches, "_RESIDENT_BYTES", -1)
     monkeypatch.setattr(type(X), "__array__", None, raising=False)
     np.testing.assert_allclose(quick().fit_transform(X), expected, rtol=1e-9)
 
@@ -1279,13 +1279,13 @@ class Dataset:
 def test_validation_rows_alone_are_converted(digits, monkeypatch):
     X = np.repeat(digits[0], 10, axis=0)
     converted = []
-    convert = aefeatures._batches.RowBatches._convert
+    convert = aefeatures._rows.batches.RowBatches._convert
     monkeypatch.setattr(
-        aefeatures._batches.RowBatches,
+        aefeatures._rows.batches.RowBatches,
         "_convert",
         lambda self, rows: converted.append(rows.shape[0]) or convert(self, rows),
     )
-    aefeatures._batches.RowBatches(
+    aefeatures._rows.batches.RowBatches(
         X,
         lambda rows: rows,
         batch_size=64,
@@ -1300,9 +1300,9 @@ def test_validation_rows_alone_are_converted(digits, monkeypatch):
 @pytest.mark.parametrize("resident", [True, False])
 def test_datasets_are_read_by_slices(digits, monkeypatch, early_stopping, resident):
     X = digits[0].astype(np.float32)
-    monkeypatch.setattr(aefeatures._sources, "_CHUNK_ELEMENTS", 64 * 200)
+    monkeypatch.setattr(aefeatures._rows.sources, "_CHUNK_ELEMENTS", 64 * 200)
     if not resident:
-        monkeypatch.setattr(aefeatures._batches, "_RESIDENT_BYTES", -1)
+        monkeypatch.setattr(aefeatures._rows.batches, "_RESIDENT_BYTES", -1)
     dataset = Dataset(X)
     transformer = quick(max_epochs=15, early_stopping=early_stopping).fit(dataset)
     assert dataset.longest <= 200
@@ -1470,7 +1470,7 @@ def test_results_do_not_depend_on_the_callers_autocast(digits, params):
 
 @may_learn_nothing
 def test_a_fit_in_the_callers_thread_does_not_depend_on_its_autocast(digits, monkeypatch):
-    monkeypatch.setattr(aefeatures._thread, "_MULTI_THREAD_WORK", 0)
+    monkeypatch.setattr(aefeatures._train.thread, "_MULTI_THREAD_WORK", 0)
     n_threads = torch.get_num_threads()
     torch.set_num_threads(2)
     try:

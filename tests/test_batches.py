@@ -5,17 +5,17 @@ import pytest
 import torch
 from scipy import sparse
 
-import aefeatures._batches
-import aefeatures._sources
-from aefeatures._batches import (
+import aefeatures._rows.batches
+import aefeatures._rows.sources
+from aefeatures._rows.batches import (
     RowBatches,
     StreamedBatches,
     code_dtype,
     map_chunks,
     to_tensor,
 )
-from aefeatures._memory import physical_memory
-from aefeatures._sources import RowView, as_source
+from aefeatures._rows.memory import physical_memory
+from aefeatures._rows.sources import RowView, as_source
 
 CPU = torch.device("cpu")
 X = np.arange(70.0).reshape(10, 7)
@@ -29,7 +29,7 @@ def batches(X=X, batch_size=4, scaling=lambda rows: rows / 2, **kwargs):
 def residence(request, monkeypatch):
     """Both ways of making batches: from a scaled copy, and from X row by row."""
     if request.param == "gathered":
-        monkeypatch.setattr(aefeatures._batches, "_RESIDENT_BYTES", -1)
+        monkeypatch.setattr(aefeatures._rows.batches, "_RESIDENT_BYTES", -1)
     return request.param
 
 
@@ -46,7 +46,7 @@ def test_every_row_comes_once_an_epoch(residence, batch_size):
 
 def test_both_residences_give_the_same_batches(monkeypatch):
     resident = list(batches().epoch(np.random.default_rng(3)))
-    monkeypatch.setattr(aefeatures._batches, "_RESIDENT_BYTES", -1)
+    monkeypatch.setattr(aefeatures._rows.batches, "_RESIDENT_BYTES", -1)
     gathered = list(batches().epoch(np.random.default_rng(3)))
     for a, b in zip(resident, gathered, strict=True):
         assert torch.equal(a, b)
@@ -105,9 +105,9 @@ def test_data_that_does_not_fit_on_the_device_is_streamed(monkeypatch):
 @pytest.fixture
 def larger_than_memory(monkeypatch):
     """Memory so small, and blocks so short, that a map of 100 rows is read by blocks."""
-    monkeypatch.setattr(aefeatures._sources, "physical_memory", lambda: 1000)
-    monkeypatch.setattr(aefeatures._batches, "_RESIDENT_BYTES", -1)
-    monkeypatch.setattr(aefeatures._sources, "_CHUNK_ELEMENTS", 4 * 16 * 2)
+    monkeypatch.setattr(aefeatures._rows.sources, "physical_memory", lambda: 1000)
+    monkeypatch.setattr(aefeatures._rows.batches, "_RESIDENT_BYTES", -1)
+    monkeypatch.setattr(aefeatures._rows.sources, "_CHUNK_ELEMENTS", 4 * 16 * 2)
 
 
 GIB = 2**30
@@ -178,7 +178,7 @@ def test_the_rest_of_an_epoch_is_that_of_the_whole(
     tmp_path, larger_than_memory, monkeypatch, blocks
 ):
     """Whatever is drawn from the generator while the epoch is under way."""
-    monkeypatch.setattr(aefeatures._batches, "_BLOCK_ELEMENTS", 4 * 16 * 2)
+    monkeypatch.setattr(aefeatures._rows.batches, "_BLOCK_ELEMENTS", 4 * 16 * 2)
     rows = np.repeat(np.arange(101.0)[:, None], 2, axis=1)
     if blocks:
         np.save(tmp_path / "X.npy", rows)
@@ -239,14 +239,14 @@ def test_no_row_is_a_batch_alone(tmp_path, larger_than_memory, n_rows, batch_siz
 
 
 def test_chunks_cover_all_rows(monkeypatch):
-    monkeypatch.setattr(aefeatures._sources, "_CHUNK_ELEMENTS", 21)
+    monkeypatch.setattr(aefeatures._rows.sources, "_CHUNK_ELEMENTS", 21)
     assert [len(chunk) for chunk in as_source(X).chunks()] == [3, 3, 3, 1]
     assert [len(chunk) for chunk in as_source(X).chunks(width=100)] == [1] * 10
     assert all(np.shares_memory(chunk, X) for chunk in as_source(X).chunks())
 
 
 def test_map_chunks_joins_results(monkeypatch):
-    monkeypatch.setattr(aefeatures._sources, "_CHUNK_ELEMENTS", 21)
+    monkeypatch.setattr(aefeatures._rows.sources, "_CHUNK_ELEMENTS", 21)
 
     def doubled(rows):
         return to_tensor(rows, CPU) * 2

@@ -12,8 +12,8 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-import aefeatures._reconstructions
-import aefeatures._training
+import aefeatures._pictures.reconstructions
+import aefeatures._train.training
 from aefeatures import AutoencoderTransformer, ReconstructionDisplay, ReconstructionMonitor
 
 needs_callbacks = pytest.mark.skipif(
@@ -156,7 +156,7 @@ def test_interrupt_in_a_callback_keeps_the_epochs_so_far(digits, monkeypatch):
         if estimator.n_iter_ == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(aefeatures._training, "_last_interrupt", -np.inf)
+    monkeypatch.setattr(aefeatures._train.training, "_last_interrupt", -np.inf)
     callback = Recording(interrupt)
     with pytest.warns(UserWarning, match="interrupted by user"):
         transformer = quick(max_epochs=9).set_callbacks(callback).fit(digits[0])
@@ -303,7 +303,7 @@ def test_monitor_that_saw_nothing_says_where_to_set_it(digits):
 
 
 def test_monitor_needs_a_scikit_learn_with_callbacks(digits, monkeypatch):
-    monkeypatch.setattr(aefeatures._reconstructions, "CallbackSupportMixin", object)
+    monkeypatch.setattr(aefeatures._pictures.reconstructions, "CallbackSupportMixin", object)
     with pytest.raises(ImportError, match=r"scikit-learn 1\.9 or later; this is \d"):
         ReconstructionMonitor(digits[1][:2])
 

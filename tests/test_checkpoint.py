@@ -14,16 +14,16 @@ from scipy import sparse
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
 
-import aefeatures._batches
-import aefeatures._checkpoint
-import aefeatures._digests
-import aefeatures._sources
-import aefeatures._training
+import aefeatures._rows.batches
+import aefeatures._rows.sources
+import aefeatures._train.checkpoint
+import aefeatures._train.digests
+import aefeatures._train.training
 from aefeatures import AutoencoderTransformer, Checkpoint, Denoising, Regularizer
-from aefeatures._checkpoint import FitFile
-from aefeatures._digests import digest, digest_of_rows
 from aefeatures._files import read_file, write_file
-from aefeatures._sources import as_source
+from aefeatures._rows.sources import as_source
+from aefeatures._train.checkpoint import FitFile
+from aefeatures._train.digests import digest, digest_of_rows
 
 
 class Death(BaseException):
@@ -33,9 +33,9 @@ class Death(BaseException):
 @pytest.fixture(autouse=True)
 def eager(monkeypatch):
     """The file is written after each epoch."""
-    monkeypatch.setattr(aefeatures._checkpoint, "_SECONDS_BETWEEN", 0)
-    monkeypatch.setattr(aefeatures._checkpoint, "_TIMES_ITS_DURATION", 0)
-    monkeypatch.setattr(aefeatures._training, "_last_interrupt", -np.inf)
+    monkeypatch.setattr(aefeatures._train.checkpoint, "_SECONDS_BETWEEN", 0)
+    monkeypatch.setattr(aefeatures._train.checkpoint, "_TIMES_ITS_DURATION", 0)
+    monkeypatch.setattr(aefeatures._train.training, "_last_interrupt", -np.inf)
 
 
 @pytest.fixture(name="X")
@@ -165,7 +165,7 @@ def test_a_fit_that_died_goes_on_to_the_same_result(X, digits, tmp_path, params)
 @PARAMS
 def test_a_fit_that_died_within_an_epoch(X, digits, tmp_path, params, monkeypatch):
     """Not one step is taken again."""
-    monkeypatch.setattr(aefeatures._checkpoint, "_SECONDS_WITHIN_EPOCH", 0)
+    monkeypatch.setattr(aefeatures._train.checkpoint, "_SECONDS_WITHIN_EPOCH", 0)
     y = digits[2][:400]
     expected = small(**params).fit(X, y)
     for after in (10, 1):
@@ -181,7 +181,7 @@ def test_within_an_epoch_there_is_a_file_every_two_minutes(X, tmp_path, monkeypa
     write = FitFile._write
     monkeypatch.setattr(FitFile, "_write", lambda file: times.append(now[0]) or write(file))
     now = [0.0]
-    monkeypatch.setattr(aefeatures._checkpoint.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(aefeatures._train.checkpoint.time, "monotonic", lambda: now[0])
     step = FitFile.step
 
     def slow(self, *args):
@@ -198,7 +198,7 @@ def test_within_an_epoch_there_is_a_file_every_two_minutes(X, tmp_path, monkeypa
 @pytest.mark.parametrize("kind", ["sparse", "missing", "memory map", "blocks"])
 def test_kinds_of_data(X, tmp_path, kind, within, monkeypatch):
     if within:
-        monkeypatch.setattr(aefeatures._checkpoint, "_SECONDS_WITHIN_EPOCH", 0)
+        monkeypatch.setattr(aefeatures._train.checkpoint, "_SECONDS_WITHIN_EPOCH", 0)
     if kind == "sparse":
         X = sparse.csr_matrix(X)
     elif kind == "missing":
@@ -207,9 +207,9 @@ def test_kinds_of_data(X, tmp_path, kind, within, monkeypatch):
         np.save(tmp_path / "X.npy", X)
         X = np.load(tmp_path / "X.npy", mmap_mode="r")
     if kind == "blocks":
-        monkeypatch.setattr(aefeatures._sources, "physical_memory", lambda: 1000)
-        monkeypatch.setattr(aefeatures._batches, "_RESIDENT_BYTES", -1)
-        monkeypatch.setattr(aefeatures._sources, "_CHUNK_ELEMENTS", 64 * 64 * 16)
+        monkeypatch.setattr(aefeatures._rows.sources, "physical_memory", lambda: 1000)
+        monkeypatch.setattr(aefeatures._rows.batches, "_RESIDENT_BYTES", -1)
+        monkeypatch.setattr(aefeatures._rows.sources, "_CHUNK_ELEMENTS", 64 * 64 * 16)
     folder = tmp_path / "a" / "new"
     fit_and_die(
         small(checkpoint=str(folder)),
@@ -348,13 +348,13 @@ def test_locks_of_many_threads_exclude_each_other(tmp_path):
 
     def work():
         for _ in range(200):
-            locked = aefeatures._checkpoint._acquire(tmp_path / "lock")
+            locked = aefeatures._train.checkpoint._acquire(tmp_path / "lock")
             if locked is not None:
                 inside.append(0)
                 if len(inside) != 1:
                     errors.append(len(inside))
                 inside.pop()
-                aefeatures._checkpoint._release(tmp_path / "lock", locked)
+                aefeatures._train.checkpoint._release(tmp_path / "lock", locked)
 
     threads = [threading.Thread(target=work) for _ in range(4)]
     for thread in threads:
@@ -369,7 +369,7 @@ def test_a_full_disk_costs_the_checkpoint_alone(X, tmp_path, monkeypatch):
     def full(*args):
         raise OSError(28, "No space left on device", "fit")
 
-    monkeypatch.setattr(aefeatures._checkpoint, "write_file", full)
+    monkeypatch.setattr(aefeatures._train.checkpoint, "write_file", full)
     transformer = small(checkpoint=tmp_path)
     with pytest.warns(RuntimeWarning, match="No space left") as caught:
         transformer.fit(X)
@@ -427,7 +427,7 @@ def test_bad_checkpoints_are_named(X, checkpoint, message):
 
 def test_short_fits_write_nothing(X, tmp_path, monkeypatch):
     monkeypatch.undo()
-    monkeypatch.setattr(aefeatures._checkpoint, "write_file", None)
+    monkeypatch.setattr(aefeatures._train.checkpoint, "write_file", None)
     small(checkpoint=tmp_path).fit(X)
     assert list(tmp_path.iterdir()) == []
 
@@ -539,7 +539,7 @@ def test_functions_and_classes_count_by_what_they_do(monkeypatch):
 def test_digests_are_the_same_in_every_process():
     code = """
 from aefeatures import ConvNetwork, Denoising
-from aefeatures._digests import digest
+from aefeatures._train.digests import digest
 class Mine(Denoising):
     def corrupt(self, inputs, batch):
         return inputs if batch in {"a", "b", "c"} else super().corrupt(inputs, batch)
@@ -562,7 +562,7 @@ def test_rows_of_large_data_are_sampled(monkeypatch):
     whole = digest_of_rows(as_source(X))
     X[-2] += 1
     assert digest_of_rows(as_source(X)) != whole
-    monkeypatch.setattr(aefeatures._digests, "_WHOLE_BYTES", 40_000)
+    monkeypatch.setattr(aefeatures._train.digests, "_WHOLE_BYTES", 40_000)
     sampled = digest_of_rows(as_source(X))
     assert sampled != whole
     for row in (0, -1):
@@ -578,15 +578,15 @@ SURVIVOR = """
 import json, os, pathlib, random, signal, sys, tempfile, time, warnings
 import numpy as np
 from sklearn.datasets import load_digits
-import aefeatures._checkpoint, aefeatures._training
+import aefeatures._train.checkpoint, aefeatures._train.training
 from aefeatures import AutoencoderTransformer
 from helpers import split_of
 
 mode, n_moments, n_epochs, seed = sys.argv[1], *map(int, sys.argv[2:])
-aefeatures._checkpoint._SECONDS_BETWEEN = aefeatures._checkpoint._TIMES_ITS_DURATION = 0
+aefeatures._train.checkpoint._SECONDS_BETWEEN = aefeatures._train.checkpoint._TIMES_ITS_DURATION = 0
 if mode == "killed within epochs":
-    aefeatures._checkpoint._SECONDS_WITHIN_EPOCH = 0.03
-    aefeatures._checkpoint._SECONDS_BETWEEN = 1000
+    aefeatures._train.checkpoint._SECONDS_WITHIN_EPOCH = 0.03
+    aefeatures._train.checkpoint._SECONDS_BETWEEN = 1000
 X = load_digits().data[:500]
 X = X[:, X.std(axis=0) > 0]  # scores leave out constant columns, losses do not
 warnings.simplefilter("ignore")
@@ -599,11 +599,11 @@ PARAMS = {
 
 def killed(report):
     loaded = []
-    load = aefeatures._training.TrainingState.load
+    load = aefeatures._train.training.TrainingState.load
     def noting(state, *found):
         load(state, *found)
         loaded.append(state.rows_done)
-    aefeatures._training.TrainingState.load = noting
+    aefeatures._train.training.TrainingState.load = noting
     fitted = AutoencoderTransformer(**PARAMS, checkpoint=folder / "checkpoints").fit(X)
     report(
         resumed=bool(loaded), within=bool(loaded and loaded[0]),

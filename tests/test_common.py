@@ -13,7 +13,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from aefeatures import AutoencoderGenerator, AutoencoderTransformer, NextFramePredictor
 from aefeatures._autoencoder import PRESETS
-from aefeatures._regularizers import REGULARIZERS
+from aefeatures._nets.regularizers import REGULARIZERS
 
 # The checks fit data of two columns, and for so short that little is learned.
 pytestmark = [

@@ -19,9 +19,9 @@ from torch import nn
 from torch.nn.utils import parametrizations
 
 from aefeatures import AutoencoderTransformer
-from aefeatures._devices import available_devices, resolve_device
-from aefeatures._placing import from_arrays, place, to_arrays
-from aefeatures._thread import TrainingThread
+from aefeatures._nets.placing import from_arrays, place, to_arrays
+from aefeatures._torch.devices import available_devices, resolve_device
+from aefeatures._train.thread import TrainingThread
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*learned nothing")
 
@@ -329,7 +329,7 @@ def test_placed_copies_are_made_once_where_nobody_has_the_module(monkeypatch):
     fitted = AutoencoderTransformer(2, max_epochs=2).fit(X)
     fitted.transform(X)
     with monkeypatch.context() as patched:
-        patched.setattr("aefeatures._model.place", None)
+        patched.setattr("aefeatures._nets.model.place", None)
         fitted.transform(X)
         assert isinstance(fitted.encoder_, nn.Sequential)
         with pytest.raises(TypeError, match="NoneType"):

@@ -494,7 +494,9 @@ def test_colours_are_those_of_the_paper():
     display = LatentSpaceDisplay(np.eye(10)[:, :2], y=np.arange(10)).plot()
     colors = [handle.get_color() for handle in legend_of(display).legend_handles]
     assert colors == [f"#{color}" for color in paper.split()]
-    page = (Path(aefeatures.__file__).parent / "_latent_map.js").read_text(encoding="utf-8")
+    page = (Path(aefeatures.__file__).parent / "_pictures/latent_map.js").read_text(
+        encoding="utf-8"
+    )
     listed = re.search(r"const COLOURS = \[(.*?)\]", page, re.DOTALL)[1]
     assert re.findall(r'"(#\w+)"', listed) == colors
 

@@ -28,15 +28,15 @@ from aefeatures import (
     distributed,
 )
 from aefeatures._autoencoder import fitted_model
-from aefeatures._batches import RowBatches, batch_size_of
-from aefeatures._checks import check_rows
-from aefeatures._distributed import Ranks, current_ranks
-from aefeatures._fitting import check_same_on_ranks
-from aefeatures._losses import LOSSES
-from aefeatures._networks import BuildSpec, DenseNetwork, plain
-from aefeatures._scaling import learn_scaling
-from aefeatures._survey import Survey
-from aefeatures._training import Plan, Training, Watcher
+from aefeatures._nets.losses import LOSSES
+from aefeatures._nets.networks import BuildSpec, DenseNetwork, plain
+from aefeatures._rows.batches import RowBatches, batch_size_of
+from aefeatures._rows.checks import check_rows
+from aefeatures._rows.scaling import learn_scaling
+from aefeatures._rows.survey import Survey
+from aefeatures._torch.ranks import Ranks, current_ranks
+from aefeatures._train.fitting import check_same_on_ranks
+from aefeatures._train.training import Plan, Training, Watcher
 
 X, Y = load_digits(return_X_y=True)
 X = X.astype(np.float32)

@@ -14,9 +14,9 @@ from sklearn.mixture import GaussianMixture
 from sklearn.neighbors import KernelDensity
 from sklearn.svm import SVC
 
-import aefeatures._batches
 import aefeatures._generation
-import aefeatures._sources
+import aefeatures._rows.batches
+import aefeatures._rows.sources
 from aefeatures import AutoencoderGenerator, AutoencoderTransformer
 
 
@@ -542,7 +542,7 @@ def test_errors_of_sample(labelled, digits):
 def test_samples_are_drawn_in_parts(labelled, monkeypatch):
     sizes = []
     decode = AutoencoderGenerator._decode
-    monkeypatch.setattr(aefeatures._sources, "_CHUNK_ELEMENTS", 64 * 10)
+    monkeypatch.setattr(aefeatures._rows.sources, "_CHUNK_ELEMENTS", 64 * 10)
     monkeypatch.setattr(
         AutoencoderGenerator,
         "_decode",

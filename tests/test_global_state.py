@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from aefeatures import DenseNetwork, Sparse
-from aefeatures._global_state import (
+from aefeatures._torch.random_state import (
     RandomState,
     global_seed,
     is_ours,
@@ -15,7 +15,7 @@ from aefeatures._global_state import (
     unaffected,
     without_autocast,
 )
-from aefeatures._thread import TrainingThread
+from aefeatures._train.thread import TrainingThread
 
 CPU = torch.device("cpu")
 

@@ -8,12 +8,12 @@ from torch.nn.modules.module import register_module_forward_hook
 from torch.nn.utils import parametrizations, prune
 
 from aefeatures import AutoencoderTransformer
-from aefeatures._gradients import DenseGradient, gradient_step
-from aefeatures._losses import LOSSES, resolve_loss
-from aefeatures._networks import BuildSpec, DenseNetwork
-from aefeatures._objective import Objective
-from aefeatures._optimizer import Adam
-from aefeatures._regularizers import Denoising, NearPCA
+from aefeatures._nets.losses import LOSSES, resolve_loss
+from aefeatures._nets.networks import BuildSpec, DenseNetwork
+from aefeatures._nets.objective import Objective
+from aefeatures._nets.regularizers import Denoising, NearPCA
+from aefeatures._train.gradients import DenseGradient, gradient_step
+from aefeatures._train.optimizer import Adam
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*learned nothing")
 

@@ -13,54 +13,59 @@ PACKAGE = Path(aefeatures.__file__).parent
 LAYERS = [
     "_version",
     "_warnings",
-    "_memory",
+    "_moved",
     "_sklearn",
-    "_global_state",
-    "_distributed",
-    "_labels",
-    "_sources",
-    "_survey",
-    "_batches",
-    "_scaling",
-    "_checks",
-    "_losses",
-    "_devices",
-    "_networks",
-    "_placing",
-    "_neighbors",
-    "_regularizer",
-    "_contrastive",
-    "_supervised",
-    "_regularizers",
-    "_objective",
-    "_gradients",
-    "_optimizer",
-    "_thread",
-    "_training",
-    "_progress",
-    "_callbacks",
-    "_digests",
     "_files",
-    "_checkpoint",
-    "_model",
-    "_fitting",
+    "_torch.random_state",
+    "_torch.devices",
+    "_torch.ranks",
+    "_rows.memory",
+    "_rows.labels",
+    "_rows.sources",
+    "_rows.survey",
+    "_rows.batches",
+    "_rows.scaling",
+    "_rows.checks",
+    "_rows.new_rows",
+    "_nets.losses",
+    "_nets.networks",
+    "_nets.placing",
+    "_nets.neighbors",
+    "_nets.regularizer",
+    "_nets.contrastive",
+    "_nets.supervised",
+    "_nets.regularizers",
+    "_nets.objective",
+    "_nets.model",
+    "_train.thread",
+    "_train.optimizer",
+    "_train.gradients",
+    "_train.training",
+    "_train.progress",
+    "_train.callbacks",
+    "_train.digests",
+    "_train.checkpoint",
+    "_train.fitting",
     "_persistence",
-    "_vision",
     "_autoencoder",
-    "_pipelines",
-    "_ray",
-    "_new_rows",
     "_generation",
     "_oversampling",
-    "_onnx",
-    "_targets",
-    "_displays",
-    "_components",
-    "_reconstructions",
-    "_latent_map",
     "_frames",
+    "_bridges.vision",
+    "_bridges.pipelines",
+    "_bridges.ray",
+    "_bridges.onnx",
+    "_pictures.targets",
+    "_pictures.displays",
+    "_pictures.components",
+    "_pictures.reconstructions",
+    "_pictures.latent_map",
     "__init__",
 ]
+
+
+def name_of(path):
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
 
 
 def imported_modules(path):
@@ -73,21 +78,25 @@ def imported_modules(path):
 
 
 def test_every_module_has_a_layer():
-    assert {path.stem for path in PACKAGE.glob("*.py")} == set(LAYERS)
+    found = {name_of(path) for path in PACKAGE.rglob("*.py")}
+    assert found == {
+        *LAYERS,
+        *(f"{layer.partition('.')[0]}.__init__" for layer in LAYERS if "." in layer),
+    }
 
 
 @pytest.mark.parametrize("module", LAYERS)
 def test_imports_point_down(module):
     below = LAYERS[: LAYERS.index(module)]
-    for name in imported_modules(PACKAGE / f"{module}.py"):
+    for name in imported_modules(PACKAGE / f"{module.replace('.', '/')}.py"):
         if name.startswith("aefeatures"):
             assert name.removeprefix("aefeatures.") in below
 
 
 def test_only_one_module_imports_private_parts_of_scikit_learn():
     private = {
-        path.stem
-        for path in PACKAGE.glob("*.py")
+        name_of(path)
+        for path in PACKAGE.rglob("*.py")
         for name in imported_modules(path)
         if name.startswith("sklearn.") and "._" in name
     }

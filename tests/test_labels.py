@@ -11,8 +11,8 @@ from helpers import heads_of
 from sklearn.decomposition import PCA
 
 from aefeatures import AutoencoderGenerator, AutoencoderTransformer, Supervised
-from aefeatures._checks import check_labels
-from aefeatures._labels import keep_groups, split_labels
+from aefeatures._rows.checks import check_labels
+from aefeatures._rows.labels import keep_groups, split_labels
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*learned nothing")
 

@@ -382,7 +382,7 @@ def test_without_plotly(fitted, digits, tmp_path, monkeypatch):
 
 
 def test_large_pages_are_pointed_out(fitted, digits, tmp_path, monkeypatch):
-    monkeypatch.setattr("aefeatures._latent_map._LARGE_PAGE_BYTES", 4_000_000)
+    monkeypatch.setattr("aefeatures._pictures.latent_map._LARGE_PAGE_BYTES", 4_000_000)
     with pytest.warns(UserWarning, match=r"MB large. Lower max_points \(now 20\)"):
         write_latent_map(fitted, digits[1], path=tmp_path / "page.html", max_points=20)
 

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from sklearn import metrics
 
 from aefeatures import AutoencoderTransformer
-from aefeatures._losses import LOSSES, leave_out_missing, resolve_loss
+from aefeatures._nets.losses import LOSSES, leave_out_missing, resolve_loss
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*learned nothing")
 

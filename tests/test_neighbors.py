@@ -6,15 +6,15 @@ import torch
 from sklearn.decomposition import PCA
 from sklearn.neighbors import NearestNeighbors
 
-import aefeatures._neighbors
-import aefeatures._sources
-from aefeatures._batches import RowBatches
-from aefeatures._neighbors import (
+import aefeatures._nets.neighbors
+import aefeatures._rows.sources
+from aefeatures._nets.neighbors import (
     _by_all_distances,
     _without_self,
     neighbor_graph,
     principal_axes,
 )
+from aefeatures._rows.batches import RowBatches
 
 
 def batches_of(X):
@@ -45,7 +45,7 @@ def test_few_columns_give_the_exact_neighbors():
 
 def test_many_columns_give_nearly_the_exact_neighbors(digits):
     X = digits[0][:600]
-    assert X.shape[1] > aefeatures._neighbors._N_COMPONENTS
+    assert X.shape[1] > aefeatures._nets.neighbors._N_COMPONENTS
     assert overlap(graph(X), exact(X)) > 0.9
 
 
@@ -58,7 +58,7 @@ def test_wide_data_with_fewer_rows_than_components():
 @pytest.mark.parametrize("covariances", [True, False])
 def test_principal_axes_are_those_of_pca(digits, monkeypatch, n_rows, n_axes, covariances):
     if not covariances:
-        monkeypatch.setattr(aefeatures._neighbors, "_COVARIANCE_COLUMNS", 0)
+        monkeypatch.setattr(aefeatures._nets.neighbors, "_COVARIANCE_COLUMNS", 0)
     X = digits[0][:n_rows].astype(np.float32)
     axes, deviations = principal_axes(*batches_of(X), n_axes, np.random.default_rng(0))
     axes = axes.numpy()
@@ -76,9 +76,9 @@ def test_principal_axes_are_those_of_pca(digits, monkeypatch, n_rows, n_axes, co
 @pytest.mark.parametrize("covariances", [True, False])
 def test_axes_of_a_sample_are_nearly_those_of_all_rows(digits, monkeypatch, covariances):
     if not covariances:
-        monkeypatch.setattr(aefeatures._neighbors, "_COVARIANCE_COLUMNS", 0)
-    monkeypatch.setattr(aefeatures._sources, "SOME_ROWS", 1)
-    monkeypatch.setattr(aefeatures._sources, "_MANY_ELEMENTS", 64 * 400)
+        monkeypatch.setattr(aefeatures._nets.neighbors, "_COVARIANCE_COLUMNS", 0)
+    monkeypatch.setattr(aefeatures._rows.sources, "SOME_ROWS", 1)
+    monkeypatch.setattr(aefeatures._rows.sources, "_MANY_ELEMENTS", 64 * 400)
     batches, means = batches_of(digits[0].astype(np.float32))
     several = [
         principal_axes(batches, means, 3, np.random.default_rng(0), sample=sample)
@@ -93,14 +93,14 @@ def test_axes_of_a_sample_are_nearly_those_of_all_rows(digits, monkeypatch, cova
 @pytest.mark.parametrize("n_rows", [6, 128, 700])
 def test_all_distances_give_the_exact_neighbors(monkeypatch, n_rows):
     points = torch.rand(n_rows, 20, generator=torch.Generator().manual_seed(0))
-    monkeypatch.setattr(aefeatures._neighbors, "_DISTANCES", 50 * n_rows)
+    monkeypatch.setattr(aefeatures._nets.neighbors, "_DISTANCES", 50 * n_rows)
     np.testing.assert_array_equal(_by_all_distances(points, 5), exact(points.numpy()))
 
 
 def test_a_tree_and_all_distances_find_the_same(monkeypatch):
     X = np.random.default_rng(0).random((300, 10)).astype(np.float32)
     by_tree = graph(X)
-    monkeypatch.setattr(aefeatures._neighbors, "_TREE_COLUMNS", 0)
+    monkeypatch.setattr(aefeatures._nets.neighbors, "_TREE_COLUMNS", 0)
     np.testing.assert_array_equal(graph(X), by_tree)
 
 
@@ -127,7 +127,7 @@ def test_rows_are_taken_out_of_their_own_neighbors():
 
 @pytest.mark.slow  # numba compiles
 def test_large_data_is_searched_approximately(digits, monkeypatch):
-    monkeypatch.setattr(aefeatures._neighbors, "_EXACT_ROWS", 500)
+    monkeypatch.setattr(aefeatures._nets.neighbors, "_EXACT_ROWS", 500)
     X = digits[0]
     found = graph(X)
     assert found.shape == (len(X), 5)
@@ -137,7 +137,7 @@ def test_large_data_is_searched_approximately(digits, monkeypatch):
 
 
 def test_large_data_without_pynndescent_says_what_to_install(digits, monkeypatch):
-    monkeypatch.setattr(aefeatures._neighbors, "_EXACT_ROWS", 500)
+    monkeypatch.setattr(aefeatures._nets.neighbors, "_EXACT_ROWS", 500)
     real = builtins.__import__
 
     def without(name, *args, **kwargs):

@@ -14,7 +14,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from aefeatures import AutoencoderTransformer, ConvNetwork, Sparse
-from aefeatures._networks import (
+from aefeatures._nets.networks import (
     ACTIVATIONS,
     NORMALIZATIONS,
     BatchNorm,

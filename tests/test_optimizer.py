@@ -3,8 +3,8 @@ import copy
 import pytest
 import torch
 
-from aefeatures._networks import BuildSpec, DenseNetwork
-from aefeatures._optimizer import Adam
+from aefeatures._nets.networks import BuildSpec, DenseNetwork
+from aefeatures._train.optimizer import Adam
 
 
 def model():

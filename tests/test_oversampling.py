@@ -159,7 +159,7 @@ def test_integers_stay_within_64_bits():
 def test_rows_are_made_in_parts(table, monkeypatch):
     X, y = table
     at_once, _ = quick(autoencoder=PCA(3)).fit_resample(X, y)
-    monkeypatch.setattr(aefeatures._sources, "_CHUNK_ELEMENTS", 50 * X.shape[1])
+    monkeypatch.setattr(aefeatures._rows.sources, "_CHUNK_ELEMENTS", 50 * X.shape[1])
     sizes = []
     decode = AutoencoderOversampler._decode
     monkeypatch.setattr(

@@ -32,7 +32,7 @@ from sklearn.svm import SVC
 from torch import nn
 
 import aefeatures._files as files
-import aefeatures._networks as networks
+import aefeatures._nets.networks as networks
 import aefeatures._persistence as persistence
 from aefeatures import (
     AutoencoderGenerator,
@@ -1060,10 +1060,10 @@ def test_pickles_hold_no_tensor_and_no_device(model):
 
 TRUSTED = {
     "aefeatures._autoencoder.AutoencoderTransformer",
-    "aefeatures._networks.Cost",
-    "aefeatures._networks.DenseNetwork",
-    "aefeatures._networks.FillMissing",
-    "aefeatures._scaling.Scaling",
+    "aefeatures._nets.networks.Cost",
+    "aefeatures._nets.networks.DenseNetwork",
+    "aefeatures._nets.networks.FillMissing",
+    "aefeatures._rows.scaling.Scaling",
     "torch.nn.modules.activation.ReLU",
     "torch.nn.modules.container.Sequential",
     "torch.nn.modules.linear.Linear",
@@ -1082,8 +1082,8 @@ def test_trusted_types_are_those_of_the_documentation():
         (
             {"network": ConvNetwork(channels=(4,)), "regularizer": [Sparse(), "variational"]},
             {
-                "aefeatures._networks.ConvNetwork",
-                "aefeatures._regularizers.Sparse",
+                "aefeatures._nets.networks.ConvNetwork",
+                "aefeatures._nets.regularizers.Sparse",
                 "torch.nn.modules.activation.GELU",
                 "torch.nn.modules.conv.Conv2d",
                 "torch.nn.modules.conv.ConvTranspose2d",

@@ -19,7 +19,7 @@ from aefeatures import (
     ReconstructionDisplay,
     write_latent_map,
 )
-from aefeatures._pipelines import find_transformer
+from aefeatures._bridges.pipelines import find_transformer
 
 SCALER = FunctionTransformer(lambda X: X - 7)  # not fitted, so that samplers do not matter
 CODES = AutoencoderTransformer(max_epochs=4, random_state=0)

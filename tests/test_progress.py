@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-import aefeatures._progress
+import aefeatures._train.progress
 from aefeatures import AutoencoderTransformer
-from aefeatures._progress import Progress
-from aefeatures._training import TrainingResult
+from aefeatures._train.progress import Progress
+from aefeatures._train.training import TrainingResult
 
 
 class Terminal(io.TextIOWrapper):
@@ -31,7 +31,7 @@ class Terminal(io.TextIOWrapper):
 class Clock:
     def __init__(self, monkeypatch):
         self.now = 100.0
-        monkeypatch.setattr(aefeatures._progress.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(aefeatures._train.progress.time, "monotonic", lambda: self.now)
 
 
 @pytest.fixture
@@ -188,7 +188,7 @@ def test_fit_in_a_real_terminal(digits, monkeypatch):
 
 
 def test_interrupt_leaves_the_line_before_it_warns(digits, capsys, monkeypatch):
-    monkeypatch.setattr(aefeatures._training, "_last_interrupt", -np.inf)
+    monkeypatch.setattr(aefeatures._train.training, "_last_interrupt", -np.inf)
     calls = []
 
     def loss(reconstruction, target):

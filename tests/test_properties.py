@@ -35,7 +35,7 @@ from aefeatures import (
     _oversampling,
 )
 from aefeatures._autoencoder import fitted_model
-from aefeatures._checks import check_rows
+from aefeatures._rows.checks import check_rows
 
 NIGHTLY = os.environ.get("AEFEATURES_HYPOTHESIS") == "nightly"
 N_EXAMPLES = 20_000 if NIGHTLY else 1_000

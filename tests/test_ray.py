@@ -13,7 +13,7 @@ from sklearn.datasets import load_digits
 from sklearn.neighbors import KNeighborsClassifier
 
 from aefeatures import AutoencoderTransformer, DenseNetwork, fit_on_ray, transform_on_ray
-from aefeatures._ray import (
+from aefeatures._bridges.ray import (
     _absolute,
     _check_estimator,
     _device_of_worker,
@@ -23,8 +23,8 @@ from aefeatures._ray import (
     _to_matrix,
     _to_numbers,
 )
-from aefeatures._scaling import learn_scaling
-from aefeatures._survey import Survey
+from aefeatures._rows.scaling import learn_scaling
+from aefeatures._rows.survey import Survey
 
 X, Y = load_digits(return_X_y=True)
 X = X.astype(np.float32)
@@ -128,7 +128,7 @@ def test_columns_of_something_else(column, message):
     ],
 )
 def test_device_that_a_worker_asks_for(monkeypatch, device, use_gpu, asked):
-    monkeypatch.setattr("aefeatures._ray.resolve_device", lambda device: device)
+    monkeypatch.setattr("aefeatures._bridges.ray.resolve_device", lambda device: device)
     assert _device_of_worker(device, use_gpu) == asked
 
 

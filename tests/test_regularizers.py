@@ -17,7 +17,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-import aefeatures._contrastive
+import aefeatures._nets.contrastive
 from aefeatures import (
     AutoencoderTransformer,
     Checkpoint,
@@ -32,11 +32,11 @@ from aefeatures import (
     Variational,
 )
 from aefeatures._autoencoder import fitted_model
-from aefeatures._batches import RowBatches
-from aefeatures._networks import BuildSpec
-from aefeatures._objective import Objective
-from aefeatures._regularizer import Batch, TrainingData
-from aefeatures._regularizers import REGULARIZERS, resolve_regularizers, split_labels
+from aefeatures._nets.networks import BuildSpec
+from aefeatures._nets.objective import Objective
+from aefeatures._nets.regularizer import Batch, TrainingData
+from aefeatures._nets.regularizers import REGULARIZERS, resolve_regularizers, split_labels
+from aefeatures._rows.batches import RowBatches
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*learned nothing"),
@@ -544,7 +544,7 @@ def test_transforms_of_neighbors_that_do_not_fit(digits, settings, message):
 
 def test_a_part_of_a_batch_of_many_rows_is_decoded(digits, monkeypatch):
     X = digits[0]
-    monkeypatch.setattr(aefeatures._contrastive, "_MANY_COLUMNS", 64)
+    monkeypatch.setattr(aefeatures._nets.contrastive, "_MANY_COLUMNS", 64)
     decoded, losses = [], []
 
     def fit(regularizers):
@@ -563,7 +563,7 @@ def test_a_part_of_a_batch_of_many_rows_is_decoded(digits, monkeypatch):
         return max(decoded[:20])
 
     assert fit(NeighborPreserving()) == 64
-    monkeypatch.setattr(aefeatures._contrastive, "_MANY_ROWS", 500)
+    monkeypatch.setattr(aefeatures._nets.contrastive, "_MANY_ROWS", 500)
     decoded.clear()
     assert fit(NeighborPreserving()) == 32
     assert 0.5 < losses[1] / losses[0] < 2, "the loss is that of a row"
@@ -911,7 +911,7 @@ def test_objective_brings_partners_of_several_regularizers():
     model = torch.nn.Sequential(torch.nn.Linear(6, 2), torch.nn.Linear(2, 6))
     objective = Objective(
         model,
-        aefeatures._losses.LOSSES["mse"],
+        aefeatures._nets.losses.LOSSES["mse"],
         [Other(1), Regularizer(), Other(3)],
         batches,
         np.random.default_rng(0),

@@ -6,10 +6,10 @@ from sklearn.datasets import load_digits, load_wine
 from sklearn.feature_extraction.text import TfidfTransformer
 from sklearn.preprocessing import MinMaxScaler, StandardScaler, normalize
 
-import aefeatures._batches
-import aefeatures._sources
-from aefeatures._scaling import extend_scaling, learn_scaling
-from aefeatures._survey import Survey
+import aefeatures._rows.batches
+import aefeatures._rows.sources
+from aefeatures._rows.scaling import extend_scaling, learn_scaling
+from aefeatures._rows.survey import Survey
 
 WINE = load_wine().data
 
@@ -37,7 +37,7 @@ def test_scaling_inverts(how):
     ("how", "reference"), [("standard", StandardScaler), ("feature", MinMaxScaler)]
 )
 def test_scaling_agrees_with_scikit_learn(how, reference, monkeypatch):
-    monkeypatch.setattr(aefeatures._sources, "_CHUNK_ELEMENTS", 20 * WINE.shape[1])
+    monkeypatch.setattr(aefeatures._rows.sources, "_CHUNK_ELEMENTS", 20 * WINE.shape[1])
     _, Z = scaled(WINE, how)
     np.testing.assert_allclose(Z, reference().fit_transform(WINE), atol=1e-9)
 
@@ -132,7 +132,7 @@ def test_a_part_of_missing_values_alone_counts_for_nothing(how, parts, monkeypat
     known = np.delete(X, np.r_[slice(*parts)], axis=0)
     X[slice(*parts)] = np.nan
     expected, expected_means = learned(known, how)
-    monkeypatch.setattr(aefeatures._sources, "_CHUNK_ELEMENTS", 4 * 20 * 3)
+    monkeypatch.setattr(aefeatures._rows.sources, "_CHUNK_ELEMENTS", 4 * 20 * 3)
     for scaling, means in (learned(X, how), in_chunks(X, how, 3)):
         np.testing.assert_allclose(scaling.offset, expected.offset)
         np.testing.assert_allclose(scaling.scale, expected.scale)
@@ -212,7 +212,7 @@ def test_constant_columns_are_safe(how):
 
 
 def test_columns_that_begin_or_stay_missing(monkeypatch):
-    monkeypatch.setattr(aefeatures._sources, "_CHUNK_ELEMENTS", 20 * WINE.shape[1])
+    monkeypatch.setattr(aefeatures._rows.sources, "_CHUNK_ELEMENTS", 20 * WINE.shape[1])
     X = WINE.copy()
     X[:100, 3] = X[:, 5] = np.nan
     with np.errstate(all="raise"):
@@ -232,7 +232,7 @@ def test_small_variance_beside_a_large_offset_is_kept():
 def test_squares_that_would_vanish_or_overflow(factor, monkeypatch):
     """The scaled columns are those of numbers of ordinary size, also beside such."""
     factors = np.where(np.arange(WINE.shape[1]) % 2, 1.0, factor)
-    monkeypatch.setattr(aefeatures._sources, "_CHUNK_ELEMENTS", 20 * WINE.shape[1])
+    monkeypatch.setattr(aefeatures._rows.sources, "_CHUNK_ELEMENTS", 20 * WINE.shape[1])
     with np.errstate(all="raise"):
         scaling, Z = scaled(WINE * factors, "standard")
     np.testing.assert_allclose(Z, scaled(WINE, "standard")[1], rtol=1e-9, atol=1e-9)
@@ -259,7 +259,7 @@ def test_numbers_too_large():
 @pytest.mark.parametrize("largest", [16, 250])
 def test_bytes_elsewhere_are_read_once(how, largest, monkeypatch):
     """Where reading means decoding: each of several chunks once."""
-    monkeypatch.setattr(aefeatures._sources, "_CHUNK_ELEMENTS", 20 * 6)
+    monkeypatch.setattr(aefeatures._rows.sources, "_CHUNK_ELEMENTS", 20 * 6)
     X = np.random.default_rng(0).integers(0, largest, (50, 6), np.uint8)
     X[:, 2] = 7
 

@@ -95,8 +95,8 @@ def test_other_steps_get_arrays_of_views(digits):
 
 
 def test_folds_of_views_are_not_copied(monkeypatch):
-    monkeypatch.setattr("aefeatures._sources._CHUNK_ELEMENTS", 100_000)
-    monkeypatch.setattr("aefeatures._batches._RESIDENT_BYTES", 0)
+    monkeypatch.setattr("aefeatures._rows.sources._CHUNK_ELEMENTS", 100_000)
+    monkeypatch.setattr("aefeatures._rows.batches._RESIDENT_BYTES", 0)
     X = np.random.default_rng(0).integers(0, 256, (60_000, 50), dtype=np.uint8)
     codes = AutoencoderTransformer(
         hidden_layer_sizes=(8,), max_epochs=1, batch_size=512, random_state=0
@@ -197,7 +197,7 @@ class Shared:
 
 
 def test_an_interrupt_in_a_search_says_how_to_end_it(digits, monkeypatch):
-    monkeypatch.setattr("aefeatures._training._last_interrupt", -np.inf)
+    monkeypatch.setattr("aefeatures._train.training._last_interrupt", -np.inf)
     X = digits[0][:128]
 
     def search(*interrupts):
@@ -210,11 +210,11 @@ def test_an_interrupt_in_a_search_says_how_to_end_it(digits, monkeypatch):
         interrupted = search(3)
     assert np.isfinite(interrupted.cv_results_["mean_test_score"]).all()
     # Another interrupt at once, in the next fit of the search.
-    monkeypatch.setattr("aefeatures._training._last_interrupt", -np.inf)
+    monkeypatch.setattr("aefeatures._train.training._last_interrupt", -np.inf)
     with pytest.warns(UserWarning, match="in epoch"), pytest.raises(KeyboardInterrupt):
         search(3, 9)
     # The guide's recipe.
-    monkeypatch.setattr("aefeatures._training._last_interrupt", -np.inf)
+    monkeypatch.setattr("aefeatures._train.training._last_interrupt", -np.inf)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=FitFailedWarning)
         warnings.filterwarnings("ignore", "One or more of the test scores", UserWarning)
@@ -224,7 +224,7 @@ def test_an_interrupt_in_a_search_says_how_to_end_it(digits, monkeypatch):
 
 
 def test_an_interrupted_fit_shows_that_it_is_short(digits, monkeypatch):
-    monkeypatch.setattr("aefeatures._training._last_interrupt", -np.inf)
+    monkeypatch.setattr("aefeatures._train.training._last_interrupt", -np.inf)
     one = AutoencoderTransformer(hidden_layer_sizes=(8,), max_epochs=4, loss=interrupting(6))
     with pytest.warns(UserWarning, match="ranks this fit like the others"):
         one.fit(digits[0][:128])

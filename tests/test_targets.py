@@ -6,7 +6,7 @@ import pandas as pd
 import polars as pl
 import pytest
 
-from aefeatures._targets import Target
+from aefeatures._pictures.targets import Target
 
 NIGHT = dt.datetime(2023, 3, 1, 23)
 PARIS = pd.Series([pd.Timestamp(NIGHT), pd.NaT]).dt.tz_localize("Europe/Paris")

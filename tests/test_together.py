@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import torch
 
-import aefeatures._model
+import aefeatures._nets.model
 from aefeatures import AutoencoderTransformer
-from aefeatures._devices import resolve_device
+from aefeatures._torch.devices import resolve_device
 
 
 def quick(**params):
@@ -51,13 +51,13 @@ def test_eight_threads_transform_with_one_estimator(fitted, digits, monkeypatch)
         return [fitted.transform(X), fitted.reconstruct(X), fitted.score_samples(X)]
 
     expected = [all_of(X) for X in inputs]
-    converted, place = [], aefeatures._model.place
+    converted, place = [], aefeatures._nets.model.place
 
     def placed(module, device, dtype):
         converted.extend([module] if dtype == torch.float64 else [])
         return place(module, device, dtype)
 
-    monkeypatch.setattr(aefeatures._model, "place", placed)
+    monkeypatch.setattr(aefeatures._nets.model, "place", placed)
     repeated = in_threads(
         [lambda i=i: [all_of(inputs[i % 2]) for _ in range(20)] for i in range(8)]
     )

@@ -12,12 +12,12 @@ import pytest
 import torch
 from torch import nn
 
-import aefeatures._training
-from aefeatures._batches import RowBatches
-from aefeatures._global_state import RandomState
-from aefeatures._losses import LOSSES
-from aefeatures._networks import BuildSpec, DenseNetwork
-from aefeatures._training import (
+import aefeatures._train.training
+from aefeatures._nets.losses import LOSSES
+from aefeatures._nets.networks import BuildSpec, DenseNetwork
+from aefeatures._rows.batches import RowBatches
+from aefeatures._torch.random_state import RandomState
+from aefeatures._train.training import (
     SCHEDULES,
     EarlyStopping,
     Plan,
@@ -57,7 +57,7 @@ def run(model, batches, loss=LOSSES["mse"], **changes):
 
 @pytest.fixture(autouse=True)
 def forget_interrupts(monkeypatch):
-    monkeypatch.setattr(aefeatures._training, "_last_interrupt", -np.inf)
+    monkeypatch.setattr(aefeatures._train.training, "_last_interrupt", -np.inf)
 
 
 @pytest.mark.parametrize("name", sorted(SCHEDULES))

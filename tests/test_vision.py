@@ -297,8 +297,8 @@ def test_a_fit_on_files_is_that_on_the_array(make, monkeypatch, resident):
     rows, y = load_images(dataset, lazy=True, n_jobs=2)
     X, _ = load_images(dataset)
     if not resident:
-        monkeypatch.setattr("aefeatures._batches._RESIDENT_BYTES", 0)
-        monkeypatch.setattr("aefeatures._batches._BLOCK_ELEMENTS", X.shape[1] * 4)
+        monkeypatch.setattr("aefeatures._rows.batches._RESIDENT_BYTES", 0)
+        monkeypatch.setattr("aefeatures._rows.batches._BLOCK_ELEMENTS", X.shape[1] * 4)
     transformer = AutoencoderTransformer.from_preset(
         "images", regularizer="supervised", max_epochs=3, batch_size=4, random_state=0
     )
@@ -315,7 +315,7 @@ def test_a_fit_on_files_is_that_on_the_array(make, monkeypatch, resident):
 
 def test_memory_stays_flat(monkeypatch):
     """Of 50 MB of images, which are made when they are read, a part is held at a time."""
-    monkeypatch.setattr("aefeatures._batches._RESIDENT_BYTES", 0)
+    monkeypatch.setattr("aefeatures._rows.batches._RESIDENT_BYTES", 0)
 
     class Shades:
         targets = np.arange(3_000) % 10

@@ -1,0 +1,792 @@
+"""Fitted estimators as ONNX models, which run without Python."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import json
+import os
+import threading
+import warnings
+from inspect import signature
+from io import BytesIO
+from typing import Any, Literal, cast
+
+import numpy as np
+import sklearn
+import torch
+from scipy import sparse
+from sklearn.base import is_classifier
+from sklearn.compose import ColumnTransformer
+from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline
+from sklearn.preprocessing import (
+    FunctionTransformer,
+    OneHotEncoder,
+    OrdinalEncoder,
+    TargetEncoder,
+)
+from sklearn.utils.validation import check_is_fitted
+from torch import nn
+
+from aefeatures._autoencoder import AutoencoderTransformer, fitted_model
+from aefeatures._bridges.pipelines import flat_steps, unwrap
+from aefeatures._files import write_atomically
+from aefeatures._rows.batches import work_dtype
+from aefeatures._rows.checks import check_rows
+from aefeatures._sklearn import columns_of
+from aefeatures._torch.devices import PRECISIONS
+from aefeatures._torch.random_state import unaffected
+from aefeatures._version import __version__
+from aefeatures._warnings import warn
+
+# The oldest that PyTorch's exporter writes without a conversion, read by runtimes since 2023.
+_OPSET = 18
+_OPSET_ML = 3
+_IR_VERSION = 8
+
+# Input and outputs of the model of a part.
+_NAMES = {
+    "encoder": ("X", ["codes"]),
+    "decoder": ("codes", ["reconstruction"]),
+    "autoencoder": ("X", ["codes", "reconstruction"]),
+}
+# Its earlier spelling, with one output.
+_DEPRECATED_NAMES = {"reconstruct": ("X", ["reconstruction"])}
+
+# What onnxruntime computes in float32 alone on a CPU. (Sigmoid is one where a product follows it,
+# as in "silu", which onnxruntime 1.20 to 1.23 make one operation of.)
+_IN_FLOAT32_ONLY = {
+    *("Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "AveragePool", "Conv", "ConvTranspose"),
+    *("Cosh", "Elu", "Erf", "Gelu", "GlobalAveragePool", "GlobalMaxPool", "HardSigmoid"),
+    *("InstanceNormalization", "LRN", "LeakyRelu", "LpPool", "PRelu", "Resize", "Selu", "Sigmoid"),
+    *("Sinh", "Softplus", "Softsign", "Tan", "ThresholdedRelu"),
+}
+
+# PyTorch's exporter and the filters of warnings belong to all threads.
+_exporting = threading.RLock()
+
+
+def register_onnx_converters() -> None:
+    """Teach skl2onnx to convert `AutoencoderTransformer`, also within pipelines.
+
+    After it ``skl2onnx.to_onnx(pipeline, X[:1])`` works where skl2onnx can convert the other steps.
+    The network computes in float64 where `transform` does, but for the few operations that
+    onnxruntime has in float32 alone: convolutions, and the activations but "relu" and "tanh". A
+    missing value (NaN) is one as in `transform`.
+
+    Raises
+    ------
+    ImportError
+        If skl2onnx is not installed: ``pip install 'aefeatures[onnx]'``.
+
+    See Also
+    --------
+    to_onnx : Writes a file, and parts of a transformer.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import onnxruntime
+    >>> from skl2onnx import to_onnx
+    >>> from sklearn.datasets import load_digits
+    >>> from sklearn.neighbors import KNeighborsClassifier
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from aefeatures import AutoencoderTransformer, register_onnx_converters
+    >>> X, y = load_digits(return_X_y=True)
+    >>> X = X.astype(np.float32)
+    >>> pipeline = make_pipeline(AutoencoderTransformer(max_epochs=2), KNeighborsClassifier())
+    >>> register_onnx_converters()
+    >>> model = to_onnx(pipeline.fit(X, y), X[:1], options={"zipmap": False})
+    >>> session = onnxruntime.InferenceSession(model.SerializeToString())
+    >>> labels = session.run(["label"], {"X": X})[0]
+    >>> bool((labels == pipeline.predict(X)).mean() > 0.999)
+    True
+    """
+    skl2onnx = _import("skl2onnx")
+    skl2onnx.update_registered_converter(
+        AutoencoderTransformer, "AefeaturesAutoencoderTransformer", _set_output_type, _convert
+    )
+
+
+def to_onnx(
+    estimator: Any,
+    path: str | os.PathLike[str],
+    part: Literal["encoder", "decoder", "autoencoder"] = "encoder",
+    *,
+    X: Any = None,
+) -> None:
+    """Write a fitted transformer, one of its parts, or a whole pipeline to an ONNX file.
+
+    The model of an encoder has the input "X" and the output "codes", that of a decoder the input
+    "codes" and the output "reconstruction". The model of the whole autoencoder has the input "X"
+    and both outputs, "codes" and "reconstruction". That of a pipeline has what `skl2onnx.to_onnx`
+    gives it: of a classifier "label" and "probabilities", a matrix. A model takes any number of
+    rows. The opset is 18, with 3 of "ai.onnx.ml", the version of the format (IR) 8. The metadata
+    hold the versions of the libraries and, in JSON, the names of the columns.
+
+    The file is written last, and whole: not if the estimator cannot be converted, or if
+    onnxruntime, where it is installed, cannot open the model.
+
+    Parameters
+    ----------
+    estimator : AutoencoderTransformer, Pipeline or any estimator that skl2onnx converts
+        Fitted. Of a search its best estimator is converted, of `sklearn.frozen.FrozenEstimator`
+        the estimator in it. Samplers of imbalanced-learn's pipelines are left out, as in
+        `predict`.
+    path : str or path-like
+        The file to write. An existing one is replaced.
+    part : {"encoder", "decoder", "autoencoder"}, default="encoder"
+        The part of a transformer, as in `AutoencoderTransformer.to_module`. "encoder" computes
+        what `transform` returns, "decoder" what `inverse_transform` returns, and "autoencoder" what
+        `transform` and `reconstruct` return. A pipeline is always converted as a whole.
+
+        .. deprecated:: 0.1
+           "reconstruct", the autoencoder without the output "codes". Use "autoencoder".
+    X : array-like or DataFrame of shape (n_samples, n_features), default=None
+        Some rows, one is enough, of the kind that the model will be given: it takes the types of
+        their columns. The model of a pipeline has an input for each column of a frame of pandas
+        or polars, with the column's name. None is a matrix of float32; columns that are chosen by
+        name need a frame.
+
+    Raises
+    ------
+    ImportError
+        If what it needs is not installed: ``pip install 'aefeatures[onnx]'``.
+    sklearn.exceptions.NotFittedError
+        If the estimator is not fitted.
+    ValueError
+        If `part` is none of the three, or is asked for of a pipeline; if X has other columns, or
+        columns whose names cannot be those of inputs: empty ones, and "label" and "probabilities"
+        of a classifier; if skl2onnx cannot convert the estimator, or onnxruntime cannot open the
+        model.
+    OSError
+        If the file cannot be written.
+
+    Notes
+    -----
+    ONNX has no missing text. Where an encoder has seen missing text in `fit`, each of "", "nan",
+    "NaN", "None" and "<NA>" stands for it in the model, except if that is a category of its own.
+
+    References
+    ----------
+    .. [1] The ONNX standard, https://onnx.ai.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import numpy as np
+    >>> import onnxruntime
+    >>> from sklearn.datasets import load_digits
+    >>> from aefeatures import AutoencoderTransformer, to_onnx
+    >>> X, _ = load_digits(return_X_y=True)
+    >>> transformer = AutoencoderTransformer(max_epochs=2, random_state=0).fit(X)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     to_onnx(transformer, Path(folder, "encoder.onnx"))
+    ...     session = onnxruntime.InferenceSession(Path(folder, "encoder.onnx"))
+    >>> session.run(["codes"], {"X": X.astype(np.float32)})[0].shape
+    (1797, 3)
+    """
+    onnx = _import("onnx")
+    if part not in _NAMES and part not in _DEPRECATED_NAMES:
+        raise ValueError(f"part must be one of {', '.join(map(repr, _NAMES))}, got {part!r}.")
+    estimator = unwrap(estimator)
+    check_is_fitted(estimator)
+    if isinstance(estimator, AutoencoderTransformer):
+        if part in _DEPRECATED_NAMES:
+            warn(
+                f"part={part!r} is deprecated, and will be an error in a later version. Use "
+                "part='autoencoder', whose model has the outputs 'codes' and 'reconstruction'.",
+                FutureWarning,
+            )
+        dtype = np.float32 if X is None else check_rows(estimator, X, reset=False).dtype
+        model = _export(estimator, part, np.dtype(dtype))
+    elif part != "encoder":
+        raise ValueError(
+            f"part={part!r} is one of an AutoencoderTransformer: give that instead of a "
+            f"{type(estimator).__name__}."
+        )
+    else:
+        model = _convert_whole(estimator, X)
+    properties = {
+        "estimator": type(estimator).__name__,
+        "part": part,
+        "aefeatures": __version__,
+        "scikit-learn": sklearn.__version__,
+        "torch": torch.__version__,
+    }
+    (first, *_) = flat_steps(estimator) or [estimator]
+    if hasattr(first, "feature_names_in_"):
+        properties["feature_names"] = json.dumps(list(first.feature_names_in_))
+    onnx.helper.set_model_props(model, properties)
+    model.ir_version = _IR_VERSION
+    content = model.SerializeToString()
+    _check_opens(content)
+    write_atomically(path, [content], "ONNX model")
+
+
+def _import(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise ImportError(f"ONNX models need {name}: pip install 'aefeatures[onnx]'.") from error
+
+
+def _check_opens(content: bytes) -> None:
+    """Open a model with onnxruntime, where that is installed, before a file is written."""
+    try:
+        onnxruntime = importlib.import_module("onnxruntime")
+    except ImportError:
+        return
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # nothing is printed
+    options.intra_op_num_threads = 1
+    try:
+        onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # of classes that onnxruntime does not make public
+        raise ValueError(
+            f"No file was written, as onnxruntime cannot open the model: {error}"
+        ) from error
+
+
+def _convert_whole(estimator: Any, X: Any) -> Any:
+    """Return a pipeline, or another estimator that skl2onnx converts, as an ONNX model."""
+    skl2onnx = _import("skl2onnx")
+    register_onnx_converters()
+    pipeline = _plain(estimator)
+    names, types = _inputs(pipeline, X)
+    last = _with_wide_labels(pipeline.steps[-1][1])
+    pipeline.steps[-1] = ("last", last)
+    with _exporting, warnings.catch_warnings():
+        # skl2onnx 1.20 reads attributes of SVC that scikit-learn 1.9 deprecates.
+        warnings.filterwarnings("ignore", "Attribute `prob[AB]_`", FutureWarning)
+        try:
+            model = skl2onnx.convert_sklearn(
+                pipeline,
+                f"ONNX({type(estimator).__name__})",
+                [(str(name), kind) for name, kind in zip(names, types, strict=True)],
+                options={id(last): {"zipmap": False} if _has_option(last, "zipmap") else {}},
+                target_opset={"": _OPSET, "ai.onnx.ml": _OPSET_ML},
+                custom_parsers={
+                    Pipeline: _parse_pipeline,
+                    ColumnTransformer: _parse_columns,
+                    FeatureUnion: _parse_union,
+                },
+                custom_conversion_functions=dict.fromkeys(
+                    (OneHotEncoder, OrdinalEncoder, TargetEncoder), _convert_categories
+                ),
+            )
+        except Exception as error:  # of any class
+            raise ValueError(
+                f"No file was written, as skl2onnx cannot convert this {type(estimator).__name__} "
+                f"of {', '.join(type(step).__name__ for _, step in pipeline.steps)}: "
+                f"{str(error)[:500]}"
+            ) from error
+    _rename_inputs(model.graph, [str(name) for name in names])
+    return model
+
+
+def _inputs(pipeline: Pipeline, X: Any) -> tuple[list[Any], list[Any]]:
+    """Names and types, as skl2onnx has them, of a pipeline's inputs."""
+    n_columns = getattr(pipeline, "n_features_in_", None)
+    if hasattr(X, "columns") and hasattr(X, "dtypes"):
+        names = _names_of_inputs(pipeline, list(X.columns))
+        columns = {name: _values(X[name])[:, None] for name in names}
+    else:
+        if X is None:
+            if n_columns is None:
+                raise ValueError("The number of columns is not known: give some rows as X.")
+            X = np.zeros((1, n_columns), np.float32)
+        X = X[:1].toarray() if sparse.issparse(X) else np.asarray(X[:1])
+        if X.ndim != 2 or n_columns not in (None, X.shape[1]):
+            raise ValueError(
+                f"X has {X.shape[-1]} features, but Pipeline is expecting {n_columns} features as "
+                "input."
+            )
+        names, columns = ["X"], {"X": X}
+    types = []
+    for name, values in columns.items():
+        try:
+            kind = _tensor_type(values)
+        except NotImplementedError as error:
+            raise ValueError(
+                f"The values of {name!r} are {values.dtype}, which ONNX does not have. Make them "
+                "numbers or text in X, before fit."
+            ) from error
+        kind.shape = [None, *values.shape[1:]]
+        types.append(kind)
+    return names, types
+
+
+def _names_of_inputs(pipeline: Pipeline, given: list[Any]) -> list[Any]:
+    """The columns that the pipeline knows, or else those of the frame, in order."""
+    n_columns = getattr(pipeline, "n_features_in_", len(given))
+    names = list(getattr(pipeline, "feature_names_in_", given))
+    missing = [name for name in names if name not in given]
+    if missing or len(names) != n_columns:
+        raise ValueError(
+            f"X must have the {n_columns} columns that fit was given, got {len(given)}"
+            + (f" without {missing}." if missing else ".")
+        )
+    texts = [str(name) for name in names]
+    if "" in texts or len(set(texts)) < len(texts):
+        unusable = sorted({name for name in texts if not name or texts.count(name) > 1})
+        raise ValueError(
+            "Inputs of an ONNX model must have names that are not empty and differ. Rename these "
+            f"columns before fit: {unusable}."
+        )
+    return names
+
+
+def _tensor_type(values: np.ndarray) -> Any:
+    return _import("skl2onnx.common.data_types").guess_data_type(values)[0][1]
+
+
+def _rename_inputs(graph: Any, names: list[str]) -> None:
+    """Give inputs the names of their columns, which skl2onnx has made identifiers of."""
+    outputs = [output.name for output in graph.output]
+    # skl2onnx numbers an output whose name it finds taken.
+    unusable = {name for output in outputs for name in (output, output.rstrip("0123456789"))}
+    if unusable & set(names):
+        raise ValueError(
+            f"Columns and outputs of an ONNX model must differ in their names, which are "
+            f"{outputs}. Rename these columns before fit: {sorted(unusable & set(names))}."
+        )
+    renamed = {value.name: name for value, name in zip(graph.input, names, strict=True)}
+    for value in _values_inside(graph) - set(renamed) - set(outputs):
+        if value in names:
+            renamed[value] = f"{value} inside"
+            while renamed[value] in names:
+                renamed[value] += "_"
+    _rename(graph, renamed)
+
+
+def _values_inside(graph: Any) -> set[str]:
+    values = {initializer.name for initializer in graph.initializer}
+    for node in graph.node:
+        values.update(node.output)
+        for attribute in node.attribute:
+            values |= _values_inside(attribute.g)
+    return values
+
+
+def _rename(graph: Any, renamed: dict[str, str]) -> None:
+    for value in (*graph.input, *graph.output, *graph.initializer, *graph.value_info):
+        value.name = renamed.get(value.name, value.name)
+    for node in graph.node:
+        node.input[:] = [renamed.get(name, name) for name in node.input]
+        node.output[:] = [renamed.get(name, name) for name in node.output]
+        for attribute in node.attribute:
+            _rename(attribute.g, renamed)
+
+
+def _plain(estimator: Any) -> Pipeline:
+    """Return a pipeline of the steps that X passes, without what skl2onnx does not know."""
+    steps = flat_steps(estimator) or [FunctionTransformer()]
+    return Pipeline([(f"step {i}", step) for i, step in enumerate(steps)])
+
+
+def _with_wide_labels(step: Any) -> Any:
+    """Return a classifier with classes in int64, as ONNX has labels."""
+    classes: Any = getattr(step, "classes_", None)
+    several = classes if isinstance(classes, list) else [classes]
+    kinds = {getattr(each, "dtype", np.dtype(object)).kind for each in several}
+    if not is_classifier(step) or not kinds <= {"i", "u"}:
+        return step
+    step = copy.copy(step)
+    wide = [each.astype(np.int64) for each in several]
+    step.classes_ = wide if isinstance(classes, list) else wide[0]
+    return step
+
+
+def _has_option(step: Any, option: str) -> bool:
+    """Whether skl2onnx has an option for a step."""
+    aliases = _import("skl2onnx._supported_operators").sklearn_operator_name_map
+    if type(step) not in aliases:
+        return False
+    converter = _import("skl2onnx.common._registration").get_converter(aliases[type(step)])
+    return option in (converter.get_allowed_options() or ())
+
+
+# What follows stands in for parts of skl2onnx, which takes the first type where several meet.
+
+
+def _parse_pipeline(scope: Any, model: Any, inputs: Any, custom_parsers: Any = None) -> Any:
+    parse = _import("skl2onnx._parse")
+    first = model.steps[0][1]
+    if len(inputs) > 1 and not isinstance(first, (*parse.do_not_merge_columns, FeatureUnion)):
+        inputs = _join(scope, inputs)
+    return parse._parse_sklearn_pipeline(scope, model, inputs, custom_parsers=custom_parsers)
+
+
+def _parse_columns(scope: Any, model: Any, inputs: Any, custom_parsers: Any = None) -> Any:
+    parse = _import("skl2onnx._parse")
+    results = []
+    for name, transformer, columns in model.transformers_:
+        places = columns_of(model, name)
+        if transformer == "drop" or not len(places):
+            continue
+        transformer, given = _plain(transformer), inputs
+        if not isinstance(transformer.steps[0][1], parse.do_not_merge_columns):
+            places = places if len(inputs) > 1 else [0]
+            weighted = name in (model.transformer_weights or ())
+            given = _cast_alike(scope, inputs, places, weighted)
+        part = copy.copy(model)
+        part.transformers_ = [(name, transformer, columns)]
+        results += parse._parse_sklearn_column_transformer(
+            scope, part, given, custom_parsers=custom_parsers
+        )
+    return _join(scope, results)
+
+
+def _parse_union(scope: Any, model: Any, inputs: Any, custom_parsers: Any = None) -> Any:
+    parse = _import("skl2onnx._parse")
+    union = copy.copy(model)
+    union.transformer_list = [
+        (name, _plain(make_pipeline(each)))
+        for name, each in model.transformer_list
+        if each != "drop"
+    ]
+    if model.transformer_weights:
+        inputs = _cast_alike(scope, inputs, weighted=True)
+    outputs = parse._parse_sklearn_feature_union(
+        scope, union, inputs, custom_parsers=custom_parsers
+    )
+    parts = outputs[0].operators_outputs_[0].inputs
+    outputs[0].type = _tensor_type(np.empty((1, 1), np.result_type(*map(_dtype_of, parts))))
+    outputs[0].type.shape = [None, None]
+    return outputs
+
+
+def _join(scope: Any, variables: list[Any]) -> list[Any]:
+    """Concatenate variables, numbers in the type that holds them all."""
+    if len(variables) < 2:
+        return variables
+    variables = _cast_alike(scope, variables)
+    operator = scope.declare_local_operator("SklearnConcat")
+    operator.inputs = variables
+    kind = type(variables[0].type)([None, None])
+    operator.outputs.append(scope.declare_local_variable("joined", kind))
+    return list(operator.outputs)
+
+
+def _cast_alike(
+    scope: Any, variables: list[Any], places: Any = None, weighted: bool = False
+) -> list[Any]:
+    """Cast the variables at `places`, if all are numbers, to the type that holds them all.
+
+    Where they are `weighted` it is a floating one, as skl2onnx rounds the weights of integers.
+    """
+    places = range(len(variables)) if places is None else places
+    dtypes = {i: _dtype_of(variables[i]) for i in places}
+    if not dtypes or not all(dtype.kind in "biuf" for dtype in dtypes.values()):
+        return list(variables)
+    common = np.result_type(*dtypes.values(), *[np.float32] * weighted)
+    cast = list(variables)
+    for i, dtype in dtypes.items():
+        if dtype == common:
+            continue
+        operator = scope.declare_local_operator("SklearnCast")
+        operator.inputs = [variables[i]]
+        kind = _tensor_type(np.empty((1, 1), common))
+        kind.shape = variables[i].type.shape
+        # A ColumnTransformer looks for the same name.
+        cast[i] = scope.declare_local_variable(variables[i].raw_name, kind)
+        operator.outputs.append(cast[i])
+    return cast
+
+
+# Text that stands for a missing value. ONNX has none: onnxruntime makes "None", "nan" and "<NA>"
+# of what is missing in Python, other languages send the empty text or have "NaN".
+_MISSING_TEXTS = ("", "nan", "NaN", "None", "<NA>")
+
+
+def _convert_categories(scope: Any, operator: Any, container: Any) -> None:
+    """Convert an encoder so that each of `_MISSING_TEXTS` is missing, where `fit` has seen that."""
+    onnx = _import("onnx")
+    encoder, start = operator.raw_operator, len(container.nodes)
+    if any(each.dtype.kind == "f" and np.isnan(each).any() for each in encoder.categories_):
+        raise ValueError(
+            f"Missing numbers are a category of {encoder!r}, which onnxruntime does not find. "
+            "Fill in what is missing before fit."
+        )
+    _import("skl2onnx.common._registration").get_converter(operator.type)(
+        scope, operator, container
+    )
+    kinds = ("OneHotEncoder", "LabelEncoder")
+    encoders = [node for node in container.nodes[start:] if node.op_type in kinds]
+    known = [categories for categories in encoder.categories_ if len(categories)]
+    if isinstance(encoder, OrdinalEncoder) and np.isnan(encoder.encoded_missing_value):
+        missing = [[each != each for each in categories] for categories in known]
+        if any(map(any, missing)):
+            for node, nowhere in zip(encoders, missing, strict=True):
+                _encode_as_nan(node, nowhere)
+    for node, categories in zip(encoders, known, strict=True):
+        attributes = {each.name: each for each in node.attribute}
+        texts = attributes.get("cats_strings", attributes.get("keys_strings"))
+        absent = [str(each) for each in categories if each is None or each != each]
+        if texts is None or not absent:
+            continue
+        if len(absent) > 1 or absent[0] in [each for each in categories if each is not None]:
+            raise ValueError(
+                f"{absent[0]!r} stands for more than one category of {encoder!r}, "
+                "as ONNX has no missing text. Fill in what is missing before fit."
+            )
+        places: dict[str, int] = {}
+        for i, text in enumerate(texts.strings):
+            places.setdefault(text.decode(), i)  # skl2onnx may repeat NaN among the infrequent
+        more = [text for text in _MISSING_TEXTS if text not in places]
+        places.update(dict.fromkeys(more, places[absent[0]]))
+        if node.op_type == "LabelEncoder":
+            texts.strings.extend(text.encode() for text in more)
+            for numbers in (attributes.get("values_int64s"), attributes.get("values_floats")):
+                if numbers is not None:
+                    values = numbers.ints or numbers.floats
+                    values.extend([values[places[absent[0]]]] * len(more))
+            continue
+        # Several texts for one category: as numbers first.
+        number = scope.get_unique_variable_name("category")
+        container.add_node(
+            "LabelEncoder",
+            [node.input[0]],
+            [number],
+            op_domain="ai.onnx.ml",
+            op_version=2,
+            name=scope.get_unique_operator_name("LabelEncoder"),
+            keys_strings=list(places),
+            values_int64s=list(places.values()),
+            default_int64=-1,
+        )
+        node.input[0] = number
+        numbers = list(range(len(texts.strings)))
+        node.attribute.remove(texts)
+        node.attribute.append(onnx.helper.make_attribute("cats_int64s", numbers))
+
+
+def _encode_as_nan(node: Any, missing: list[bool]) -> None:
+    """Make the numbers of an ordinal encoder's node floating ones, NaN where it is `missing`."""
+    onnx = _import("onnx")
+    attributes = {each.name: onnx.helper.get_attribute_value(each) for each in node.attribute}
+    numbers = attributes.pop("values_int64s", None) or attributes.pop("values_floats")
+    attributes["values_floats"] = [
+        np.nan if absent else float(number) for number, absent in zip(numbers, missing, strict=True)
+    ]
+    default = attributes.pop("default_int64", -1)
+    attributes.setdefault("default_float", float(default))
+    del node.attribute[:]
+    node.attribute.extend(onnx.helper.make_attribute(*each) for each in attributes.items())
+
+
+def _values(column: Any) -> np.ndarray:
+    """The values of a column of a frame; pandas 2 has nullable numbers as objects otherwise."""
+    values: np.ndarray = np.asarray(column)
+    dtype = getattr(column.dtype, "numpy_dtype", values.dtype)
+    if values.dtype == object and dtype.kind in "biuf":
+        dtype = np.dtype(float) if dtype.kind != "f" and column.isna().any() else dtype
+        values = column.to_numpy(dtype, na_value=np.nan)
+    return values
+
+
+def _dtype_of(variable: Any) -> np.dtype:
+    """The dtype of a variable of skl2onnx's, object of text."""
+    elem_type = variable.type.to_onnx_type().tensor_type.elem_type
+    dtype: np.dtype = _import("onnx.helper").tensor_dtype_to_np_dtype(elem_type)
+    return dtype
+
+
+def _set_output_type(operator: Any) -> None:
+    # skl2onnx expects float64 of steps whose first input is float64, float32 of all others.
+    kind = _import("skl2onnx.common.data_types").guess_tensor_type(operator.inputs[0].type)
+    kind.shape = [
+        operator.inputs[0].get_first_dimension(),
+        fitted_model(operator.raw_operator).n_components,
+    ]
+    operator.outputs[0].type = kind
+
+
+def _convert(scope: Any, operator: Any, container: Any) -> None:
+    """Add the encoder's graph to that of a pipeline."""
+    onnx = _import("onnx")
+    if container.target_opset < _OPSET:
+        raise ValueError(
+            f"AutoencoderTransformer needs target_opset of at least {_OPSET}, got "
+            f"{container.target_opset}."
+        )
+    # A matrix, or columns one by one.
+    dtypes = [_dtype_of(variable) for variable in operator.inputs]
+    dtype = np.result_type(*dtypes)
+    # "/" is in none of the names that skl2onnx gives.
+    prefix = scope.get_unique_operator_name("autoencoder") + "/"
+    graph = _export(operator.raw_operator, "encoder", dtype, prefix).graph
+
+    def add(kind: str, inputs: list[str], output: str, **attributes: Any) -> None:
+        name = scope.get_unique_operator_name(kind)
+        container.nodes.append(onnx.helper.make_node(kind, inputs, [output], name, **attributes))
+
+    columns = []
+    for i, (variable, its_dtype) in enumerate(zip(operator.inputs, dtypes, strict=True)):
+        columns.append(variable.full_name)
+        if its_dtype != dtype:
+            columns[-1] = f"{prefix}column_{i}"
+            elem_type = onnx.helper.np_dtype_to_tensor_dtype(dtype)
+            add("Cast", [variable.full_name], columns[-1], to=elem_type)
+    add("Concat", columns, graph.input[0].name, axis=1)
+    container.nodes.extend(graph.node)
+    container.initializers.extend(graph.initializer)
+    elem_type = operator.outputs[0].type.to_onnx_type().tensor_type.elem_type
+    add("Cast", [graph.output[0].name], operator.outputs[0].full_name, to=elem_type)
+    container.node_domain_version_pair_sets.add(("", _OPSET))
+
+
+def _export(
+    transformer: AutoencoderTransformer, part: str, dtype: np.dtype, prefix: str = ""
+) -> Any:
+    """Return a part of a transformer, for rows or codes of `dtype`, as an ONNX model.
+
+    All names in it begin with `prefix`.
+    """
+    onnx = _import("onnx")
+    module = transformer.to_module(cast("Any", "autoencoder" if part == "reconstruct" else part))
+    dtype_of_results = dtype_of_network = work_dtype(dtype, torch.device("cpu"))
+    model_of_rows = fitted_model(transformer)
+    if not model_of_rows.is_as_built:  # its network may not be converted
+        dtype_of_network = PRECISIONS[transformer.precision]
+    for name, child in module.named_children():
+        if name != "scaling":  # which computes in the precision that it needs
+            child.to(dtype_of_network)
+    if part == "reconstruct":
+        module = _Second(module)
+    if dtype_of_network != dtype_of_results:
+        module = _Cast(module, dtype_of_results)
+    n_columns = transformer.n_features_in_
+    if part == "decoder":
+        n_columns = model_of_rows.n_components
+    rows = (torch.from_numpy(np.zeros((2, n_columns), dtype)),)
+    source, results = {**_NAMES, **_DEPRECATED_NAMES}[part]
+    settings: dict[str, Any] = {
+        "input_names": [source],
+        "output_names": results,
+        "opset_version": _OPSET,
+    }
+    apart = unaffected(model_of_rows.seed, model_of_rows.network)
+    with _exporting, warnings.catch_warnings(), apart:
+        warnings.simplefilter("ignore")
+        if "dynamic_shapes" in signature(torch.onnx.export).parameters:
+            settings["dynamic_shapes"] = ({0: torch.export.Dim("n")},)
+            program: Any = torch.onnx.export(module, rows, dynamo=True, verbose=False, **settings)
+            model = program.model_proto
+        else:  # its predecessor, which needs no onnxscript
+            file: Any = BytesIO()
+            settings["dynamic_axes"] = {name: {0: "n"} for name in (source, *results)}
+            torch.onnx.export(module, rows, file, **settings)
+            model = onnx.load_from_string(file.getvalue())
+    _leave_out_notes(model)
+    if prefix:
+        model = onnx.compose.add_prefix(model, prefix)
+    wide = dtype_of_network == torch.float64
+    _fill_only_where_missing(
+        model.graph, onnx.TensorProto.DOUBLE if wide else onnx.TensorProto.FLOAT
+    )
+    if wide:
+        _compute_in_float32(model.graph)
+    return model
+
+
+class _Second(nn.Module):
+    """The second of what a module returns."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, X: torch.Tensor) -> torch.Tensor:
+        return self.module(X)[1]
+
+
+class _Cast(nn.Module):
+    """What a module returns, in another precision."""
+
+    def __init__(self, module: nn.Module, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.module = module
+        self.dtype = dtype
+
+    def forward(self, X: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, ...]:
+        results = self.module(X)
+        if isinstance(results, tuple):  # of an autoencoder
+            return tuple(result.to(self.dtype) for result in results)
+        return results.to(self.dtype)
+
+
+def _leave_out_notes(model: Any) -> None:
+    """Remove what the exporter notes of the modules, with paths of this machine's files."""
+    graph = model.graph
+    for noted in (model, graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
+        noted.ClearField("doc_string")
+        if hasattr(noted, "metadata_props"):
+            noted.ClearField("metadata_props")
+    graph.ClearField("value_info")
+
+
+def _fill_only_where_missing(graph: Any, elem_type: int) -> None:
+    """Branch around the filling of missing values, a third of the time of a default encoder."""
+    helper = _import("onnx.helper")
+    test = next((node for node in graph.node if node.op_type == "IsNaN"), None)
+    if test is None:  # a decoder
+        return
+    fill = next(node for node in graph.node if test.output[0] in node.input)
+    rows, filled = test.input[0], fill.output[0]
+    fill.output[0] = f"{filled}_where_missing"
+    keep = helper.make_node("Identity", [rows], [f"{filled}_as_given"])
+
+    def branch(*nodes: Any) -> Any:
+        name = nodes[-1].output[0]
+        output = helper.make_tensor_value_info(name, elem_type, None)
+        return helper.make_graph(nodes, name, [], [output])
+
+    total, missing = f"{filled}_sum", f"{filled}_any"
+    instead = [
+        helper.make_node("ReduceSum", [rows], [total], f"node_{total}", keepdims=0),
+        helper.make_node("IsNaN", [total], [missing], f"node_{missing}"),
+        helper.make_node(
+            "If",
+            [missing],
+            [filled],
+            f"node_{filled}",
+            then_branch=branch(test, fill),
+            else_branch=branch(keep),
+        ),
+    ]
+    nodes = [node for node in graph.node if node not in (test, fill)]
+    place = next(i for i, node in enumerate(nodes) if filled in node.input)
+    del graph.node[:]
+    graph.node.extend([*nodes[:place], *instead, *nodes[place:]])
+
+
+def _compute_in_float32(graph: Any) -> None:
+    """Cast to float32, and back, around what onnxruntime cannot do in float64."""
+    onnx = _import("onnx")
+    single, double = onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE
+
+    def cast_node(source: str, target: str, to: int) -> Any:
+        return onnx.helper.make_node("Cast", [source], [target], f"cast_{target}", to=to)
+
+    nodes = []
+    for node in graph.node:
+        before, after = [], []
+        if node.op_type in _IN_FLOAT32_ONLY:
+            wide_inputs, wide_outputs = list(node.input), list(node.output)
+            if node.op_type == "Resize":  # its factors and sizes have types of their own
+                del wide_inputs[1:]
+            narrow_inputs = [f"{name}_float32_{node.name}" for name in wide_inputs]
+            node.input[: len(wide_inputs)] = narrow_inputs
+            node.output[:] = [f"{name}_float32" for name in wide_outputs]
+            before = [
+                cast_node(*ends, single) for ends in zip(wide_inputs, narrow_inputs, strict=True)
+            ]
+            after = [
+                cast_node(*ends, double) for ends in zip(node.output, wide_outputs, strict=True)
+            ]
+        nodes += [*before, node, *after]
+    del graph.node[:]
+    graph.node.extend(nodes)

@@ -1,0 +1,798 @@
+"""Fits and codes of datasets of Ray, on the workers of a cluster. Imports Ray when called."""
+
+from __future__ import annotations
+
+import itertools
+import pickle
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from numbers import Integral
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import numpy as np
+import torch
+from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils.validation import check_is_fitted
+from torch import nn
+
+from aefeatures._autoencoder import AutoencoderTransformer, fitted_model, set_outcome
+from aefeatures._files import read_file, write_file
+from aefeatures._nets.contrastive import NeighborPreserving
+from aefeatures._nets.losses import leave_out_missing, resolve_loss
+from aefeatures._nets.model import Model
+from aefeatures._nets.networks import plain
+from aefeatures._nets.regularizers import NearPCA, resolve_regularizers
+from aefeatures._rows.batches import RowBatches, StreamedBatches
+from aefeatures._rows.checks import check_rows
+from aefeatures._rows.sources import evenly_spaced, iterate_slices
+from aefeatures._rows.survey import Survey, with_values
+from aefeatures._sklearn import check_parameters, has_callbacks
+from aefeatures._torch.devices import PRECISIONS, resolve_device
+from aefeatures._torch.random_state import seed_beside, unaffected
+from aefeatures._torch.ranks import Ranks, current_ranks, distributed
+from aefeatures._train.fitting import (
+    Fit,
+    Memory,
+    Trained,
+    build,
+    draw_seed,
+    resolve_max_epochs,
+    scale,
+    seeded_rng,
+)
+from aefeatures._train.progress import Progress
+from aefeatures._train.training import TrainingResult, TrainingState, Watcher, diagnose
+from aefeatures._warnings import warn
+
+if TYPE_CHECKING:
+    from ray.data import Dataset
+
+# Numbers of a chunk of rows in a worker: 64 MB in float32. Rows are shuffled within it.
+# Ray hands it over in parts, so that what it copies on the way is small.
+_CHUNK_ELEMENTS = 16_000_000
+_PARTS_OF_CHUNK = 8
+
+# Rows of all data by which a fit is judged, and of a block of it that are kept for that.
+_SAMPLE_ROWS = 512
+_SAMPLE_ROWS_OF_BLOCK = 16
+
+_SECONDS_BETWEEN_CHECKPOINTS = 1.0
+_FILE = "fit.safetensors"
+
+# Files whose columns one task reads the names of.
+_FILES_PER_TASK = 200
+
+# Ray's operators of a dataset that is only read.
+_READING = {"ListFiles", "ReadFiles"}
+
+
+def fit_on_ray(
+    estimator: AutoencoderTransformer,
+    dataset: Dataset,
+    *,
+    feature_columns: Sequence[str] | str | None = None,
+    num_workers: int = 2,
+    use_gpu: bool = False,
+    storage_path: str | None = None,
+    max_failures: int = 3,
+    resources_per_worker: dict[str, float] | None = None,
+) -> AutoencoderTransformer:
+    """Return an estimator that was trained on a dataset of Ray, by workers of Ray Train.
+
+    The dataset is streamed: once for the statistics that the scaling needs, then once an epoch. The
+    result needs no Ray.
+
+    Parameters
+    ----------
+    estimator : AutoencoderTransformer
+        Not fitted; a clone of it is.
+    dataset : ray.data.Dataset
+        Of columns of numbers, or of arrays of one shape, which are flattened. Null and NaN are
+        missing values.
+    feature_columns : str or sequence of str, default=None
+        The columns to learn from; None means all.
+    num_workers : int, default=2
+        They train together as within `distributed`: each takes `batch_size` rows a step.
+    use_gpu : bool, default=False
+        Whether each worker has a GPU, which is then what the devices "auto" and "cuda" mean. Else
+        "auto" is the CPU.
+    storage_path : str, default=None
+        A folder or an address that all machines of the cluster reach, for checkpoints. Each fit
+        leaves a folder of its own there. None is a temporary folder, which only workers on this
+        machine reach.
+    max_failures : int, default=3
+        How often workers may fail, or be lost with their machine. Then all of them start again from
+        the last checkpoint, which is written after each epoch, at most once a second.
+    resources_per_worker : dict, default=None
+        As of `ray.train.ScalingConfig`. None is a CPU, or so much less that one is left for reading
+        the dataset, and a GPU with `use_gpu`.
+
+    Returns
+    -------
+    fitted : AutoencoderTransformer
+
+    Raises
+    ------
+    ImportError
+        If Ray is not installed.
+    TypeError, ValueError
+        If the estimator, a parameter or the dataset cannot be used: it is fitted already, there are
+        no rows, a column is missing or holds something else than numbers.
+    FloatingPointError
+        If the training diverges.
+
+    Warns
+    -----
+    ConvergenceWarning
+        If nothing was learned.
+
+    Notes
+    -----
+    Rows are shuffled within chunks of up to 16 million numbers of a worker. Data that is sorted
+    should be shuffled before, or files be read in random order: ``ray.data.read_parquet(...,
+    shuffle="files")``. An epoch may leave out some rows, fewer than there are workers. With a
+    `random_state`, and a dataset that is read in the same order each time, a fit is the same bit
+    for bit when it is repeated, also where workers were lost.
+
+    `early_stopping`, `checkpoint`, callbacks, a network that reads principal components, and
+    regularizers that ask for labels or other rows (`Supervised`, `NeighborPreserving`, `NearPCA`)
+    cannot be used. The default ``regularizer="auto"`` is noise alone here, and ``init="auto"`` is
+    "random", so that the result is not quite that of `fit`.
+    """
+    _import_ray()
+    _check_estimator(estimator)
+    num_workers = _check_count("num_workers", num_workers)
+    names = _resolve_columns(dataset, feature_columns)
+    survey = _survey(dataset, names)
+    if survey is None or survey.n_rows < num_workers:
+        raise ValueError(
+            f"Found no row for each of the num_workers={num_workers}: the dataset has "
+            f"{0 if survey is None else survey.n_rows} rows."
+        )
+    fitted = clone(estimator)
+    _check_names(fitted, names, survey.n_features)
+    given = plain(fitted)
+    device = torch.device("cpu")  # here; workers have devices of their own
+    if not use_gpu and fitted.device != "auto":
+        device = resolve_device(fitted.device)
+    sample, survey.sample = survey.sample, np.empty(0)
+    scaling, fill = scale(given, survey, device)
+    model = build(given, None, survey, scaling, fill, draw_seed(given.random_state), device)
+    task = _Task(
+        given,
+        model,
+        names,
+        survey.n_rows // num_workers,
+        survey.dtype,
+        survey.missing,
+        resolve_max_epochs(
+            given.max_epochs,
+            survey.n_rows,
+            given.batch_size * num_workers,
+            resolve_regularizers(given.regularizer),
+        ),
+        use_gpu,
+    )
+
+    from ray.train import CheckpointConfig, DataConfig, FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+
+    options = DataConfig.default_ingest_options()
+    options.preserve_order = True  # an epoch that is begun again is to be the same
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = TorchTrainer(
+            _work,
+            train_loop_config={"task": task},
+            datasets={"train": dataset.select_columns(names)},
+            dataset_config=DataConfig(execution_options=options),
+            scaling_config=ScalingConfig(
+                num_workers=num_workers,
+                use_gpu=use_gpu,
+                resources_per_worker=resources_per_worker or _resources(num_workers, use_gpu),
+            ),
+            run_config=RunConfig(
+                name=f"aefeatures-{uuid4().hex}",  # Ray's own are by the second
+                storage_path=_absolute(storage_path or folder),
+                failure_config=FailureConfig(max_failures=plain(max_failures)),
+                checkpoint_config=CheckpointConfig(num_to_keep=2),
+            ),
+        )
+        result = trainer.fit().return_value
+    if isinstance(result, Exception):
+        raise result
+    trained = pickle.loads(result)
+    _warn_if_nothing_learned(trained, given, sample)
+    return set_outcome(fitted, trained, task.max_epochs)
+
+
+def transform_on_ray(
+    estimator: AutoencoderTransformer,
+    dataset: Dataset,
+    *,
+    batch_size: int = 4096,
+    num_workers: int = 2,
+    use_gpu: bool = False,
+    feature_columns: Sequence[str] | str | None = None,
+    output_columns: Sequence[str] | str | None = None,
+    keep_columns: Sequence[str] | str | None = None,
+) -> Dataset:
+    """Return a dataset of Ray with the codes of its rows as further columns.
+
+    It is computed when it is read or written, a batch at a time, by actors that load the model
+    once. Ray starts a lost one again, and gives its batch to another.
+
+    Parameters
+    ----------
+    estimator : AutoencoderTransformer
+        Fitted, on Ray or not.
+    dataset : ray.data.Dataset
+    batch_size : int, default=4096
+        Rows that an actor encodes at once.
+    num_workers : int, default=2
+        Number of actors.
+    use_gpu : bool, default=False
+        Whether each actor has a GPU.
+    feature_columns : str or sequence of str, default=None
+        What was learned from. None is the names that the estimator was fitted with or, where it has
+        none, the only column.
+    output_columns : str or sequence of str, default=None
+        Names of the codes' columns; None is those of `get_feature_names_out`.
+    keep_columns : str or sequence of str, default=None
+        Which columns stay; None means all.
+
+    Returns
+    -------
+    dataset : ray.data.Dataset
+
+    Raises
+    ------
+    ImportError
+        If Ray is not installed.
+    sklearn.exceptions.NotFittedError
+        If the estimator is not fitted.
+    TypeError, ValueError
+        If a parameter or the columns cannot be used. A value that cannot be encoded is an error
+        when the dataset is computed.
+    """
+    ray = _import_ray()
+    _check_kind(estimator)
+    check_is_fitted(estimator)
+    num_workers = _check_count("num_workers", num_workers)
+    batch_size = _check_count("batch_size", batch_size)
+    if feature_columns is None:
+        feature_columns = getattr(estimator, "feature_names_in_", None)
+    names = _resolve_columns(dataset, feature_columns)
+    if feature_columns is None and len(names) > 1:
+        raise ValueError(
+            "estimator was fitted without names of columns, and the dataset has "
+            f"{_shortened(names)}: name those to encode in feature_columns."
+        )
+    schema = dataset.columns() or []
+    kept = _as_list(schema if keep_columns is None else keep_columns)
+    outputs = _as_list(
+        estimator.get_feature_names_out() if output_columns is None else output_columns
+    )
+    _check_there("keep_columns", kept, schema)
+    n_components = fitted_model(estimator).n_components
+    if len(outputs) != n_components:
+        raise ValueError(f"output_columns must name {n_components} columns, got {outputs!r}.")
+    twice = sorted(name for name, count in Counter(outputs + kept).items() if count > 1)
+    if twice:
+        raise ValueError(
+            f"Columns {twice} would be there twice. Name others in output_columns, or leave them "
+            "out of keep_columns."
+        )
+    resources = _resources(num_workers, use_gpu)
+    return dataset.map_batches(
+        _Encoder,
+        fn_constructor_args=[ray.cloudpickle.dumps(estimator), names, kept, outputs],
+        batch_size=batch_size,
+        batch_format="pyarrow",
+        compute=ray.data.ActorPoolStrategy(size=num_workers),
+        num_cpus=resources["CPU"],
+        num_gpus=resources.get("GPU"),
+    )
+
+
+class _Encoder:
+    """An actor that adds codes to tables."""
+
+    def __init__(
+        self, pickled: bytes, names: list[str], kept: list[str], outputs: list[str]
+    ) -> None:
+        self._estimator = pickle.loads(pickled).set_output(transform="default")
+        # The names were checked when this was asked for, and columns may be arrays.
+        vars(self._estimator).pop("feature_names_in_", None)
+        self._names, self._kept, self._outputs = names, kept, outputs
+
+    def __call__(self, table: Any) -> Any:
+        from ray.data.block import BlockAccessor
+
+        columns = BlockAccessor.for_block(table.select(self._names)).to_numpy(self._names)
+        codes = self._estimator.transform(_to_matrix(columns, self._names))
+        table = table.select(self._kept)
+        for name, code in zip(self._outputs, codes.T, strict=True):
+            table = table.append_column(name, [np.ascontiguousarray(code)])
+        return table
+
+
+# What is known of a dataset before the training
+
+
+def _survey_block(batch: dict[str, np.ndarray], names: list[str]) -> dict[str, list[bytes]]:
+    """The survey of a block, or an error that says what is wrong with it, as a row of a dataset."""
+    found: Any = None
+    try:
+        for part in iterate_slices(len(batch[names[0]]), len(names)):
+            rows = _to_matrix({name: batch[name][part] for name in names}, names)
+            survey = Survey.of(with_values(rows), n_sampled=_SAMPLE_ROWS_OF_BLOCK)
+            found = survey if found is None else _joined(found, survey)
+    except ValueError as error:  # raised by the driver, without the cluster's traces
+        found = error
+    return {"found": [pickle.dumps(found)]}
+
+
+def _survey(dataset: Dataset, names: list[str]) -> Survey | None:
+    """Read the dataset once; returns None if it has no rows."""
+    survey: Survey | None = None
+    parts = dataset.select_columns(names).map_batches(
+        _survey_block, fn_args=[names], batch_size=None, batch_format="numpy"
+    )
+    with _errors_of_reading():
+        for row in parts.iter_rows():
+            found = pickle.loads(row["found"])
+            if isinstance(found, Exception):
+                raise found
+            if survey is None:
+                survey = found
+            elif found is not None:
+                survey = _joined(survey, found)
+    return survey
+
+
+def _joined(survey: Survey, other: Survey) -> Survey:
+    survey.join(other)
+    if len(survey.sample) >= 2 * _SAMPLE_ROWS:
+        survey.sample = survey.sample[evenly_spaced(len(survey.sample), _SAMPLE_ROWS)]
+    return survey
+
+
+def _to_matrix(batch: dict[str, np.ndarray], names: list[str]) -> np.ndarray:
+    """The columns of a batch side by side, an array per row flattened."""
+    parts = [_to_numbers(batch[name], name) for name in names]
+    if len(parts) == 1:
+        return parts[0]
+    return np.ascontiguousarray(np.concatenate([part.T for part in parts]).T)
+
+
+def _to_numbers(column: np.ndarray, name: str) -> np.ndarray:
+    """A column as a matrix of numbers, where None, also for an array, is NaN."""
+    if column.dtype.kind == "O" and len(column):
+        values = column.tolist()
+        shapes = sorted({np.shape(value) for value in values if value is not None})
+        if len(shapes) > 1:
+            raise ValueError(
+                f"Column {name!r} must hold numbers, or arrays of one shape, got shapes "
+                f"{shapes[0]} and {shapes[1]}."
+            )
+        nothing = np.full(shapes[0] if shapes else (), np.nan, np.float32)
+        arrays = [nothing if value is None else np.asarray(value) for value in values]
+        if all(array.dtype.kind in "biuf" for array in arrays):
+            column = np.stack(arrays)
+    if column.dtype.kind not in "biuf":
+        others = (value for value in column if not isinstance(value, (int, float, type(None))))
+        other = next(others, None)
+        raise ValueError(
+            f"Column {name!r} must hold numbers, or arrays of one shape, got "
+            f"{type(other).__name__}: {str(other)[:60]!r}."
+        )
+    if column.dtype.kind == "f" and np.isinf(column).any():
+        raise ValueError(f"Column {name!r} contains infinity.")
+    return column.reshape(len(column), -1)
+
+
+@contextmanager
+def _errors_of_reading() -> Iterator[None]:
+    """Say of what Ray raises as it reads that the dataset cannot be read."""
+    from pyarrow import ArrowException
+    from ray.exceptions import RayError
+
+    try:
+        yield
+    except (RayError, ArrowException) as error:
+        raise ValueError(f"The dataset cannot be read: {error}") from error
+
+
+# The training in a worker
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What each worker trains.
+
+    Attributes
+    ----------
+    given : AutoencoderTransformer
+        With the parameters, as Python's numbers.
+    model : Model
+        With first weights.
+    names : list of str
+        Columns of the dataset.
+    n_rows : int
+        About how many rows a worker gets in an epoch.
+    dtype : numpy.dtype
+        Holds the values of all columns.
+    missing : bool
+        Whether any value is missing.
+    max_epochs : int
+    use_gpu : bool
+    """
+
+    given: AutoencoderTransformer
+    model: Model
+    names: list[str]
+    n_rows: int
+    dtype: np.dtype
+    missing: bool
+    max_epochs: int
+    use_gpu: bool
+
+    @property
+    def batch_size(self) -> int:
+        """Rows of a worker in a step."""
+        return min(self.given.batch_size, max(1, self.n_rows))
+
+
+def _work(config: dict[str, Any]) -> Any:
+    """Train with the other workers; return the pickled outcome, or what is wrong with it."""
+    from ray import cloudpickle
+
+    task: _Task = config["task"]
+    with distributed():
+        ranks = current_ranks()
+        try:
+            with ranks.together():
+                trained = _train(task, ranks)
+        except Exception as error:
+            # What would come again is handed over. A worker that was lost is Ray's to replace.
+            if ranks.told or isinstance(error, (ArithmeticError, TypeError, ValueError)):
+                return error
+            raise
+    memory = Memory(trained.memory.rng, trained.memory.n_steps, trained.memory.learns_missing)
+    result = replace(trained.result, optimizer_state=None)  # on this worker's device
+    # A loss may be of a notebook.
+    return cloudpickle.dumps(replace(trained, memory=memory, result=result))
+
+
+def _train(task: _Task, ranks: Ranks) -> Trained:
+    given, model = task.given, task.model
+    device = _device_of_worker(given.device, task.use_gpu)
+    batches = StreamedBatches(
+        partial(_chunks, task),
+        (task.n_rows, len(model.fill.values)),
+        model.scaling,
+        batch_size=task.batch_size,
+        device=device,
+        dtype=PRECISIONS[given.precision],
+        no_single_rows=not model.is_as_built,
+    )
+
+    def watchers(_: Any) -> list[Watcher]:
+        shown: list[Watcher] = []
+        n_rows = sum(ranks.gather(task.n_rows))
+        if given.verbose and ranks.rank == 0:
+            shown.append(Progress(task.max_epochs, n_rows))
+        return [*shown, _Reports(ranks, model.seed)]
+
+    return Fit(
+        given,
+        model,
+        Memory(seeded_rng(model.seed, ranks)),
+        batches,
+        device,
+        task.max_epochs,
+        schedule=given.learning_rate_schedule,
+        missing=task.missing,
+        watchers=watchers,
+        ranks=ranks,
+    ).run()
+
+
+def _chunks(task: _Task) -> Iterator[np.ndarray]:
+    """Yield the rows of this worker in an epoch, in chunks of whole batches."""
+    from ray import train
+
+    shard = train.get_dataset_shard("train")
+    n_features = len(task.model.fill.values)
+    size = task.batch_size
+    n_rows_of_part = size * max(1, _CHUNK_ELEMENTS // (_PARTS_OF_CHUNK * n_features * size))
+    chunk = np.empty((_PARTS_OF_CHUNK * n_rows_of_part, n_features), task.dtype)
+    n_rows = 0
+    for batch in shard.iter_batches(batch_size=n_rows_of_part, batch_format="numpy"):
+        part = with_values(_to_matrix(batch, task.names))
+        chunk[n_rows : n_rows + len(part)] = part
+        n_rows += len(part)
+        if n_rows + n_rows_of_part > len(chunk):
+            yield chunk[:n_rows]
+            n_rows = 0
+    if n_rows:
+        yield chunk[:n_rows]
+
+
+def _device_of_worker(device: str | torch.device, use_gpu: bool) -> torch.device:
+    """Where this worker trains.
+
+    It sees all GPUs of its machine, and Ray has made its own the current one, which "cuda" means.
+    """
+    if str(device) == "auto":
+        device = "cuda" if use_gpu else "cpu"
+    return resolve_device(device)
+
+
+class _Reports(Watcher):
+    """Gives Ray the state of the training after epochs, and goes on from there."""
+
+    def __init__(self, ranks: Ranks, seed: int) -> None:
+        self._ranks, self._seed = ranks, seed
+        self._last = time.monotonic()
+        self._state: TrainingState | None = None
+
+    def begin(self, state: TrainingState) -> None:
+        from ray import train
+
+        self._state = state
+        checkpoint = train.get_checkpoint()
+        if checkpoint is None:
+            return
+        with checkpoint.as_directory() as folder:
+            state.load(*read_file(Path(folder, _FILE)))
+
+    def begin_epoch(self) -> None:
+        """Seed the epoch: it is the same when it is begun again, where the file has rank 0's."""
+        assert self._state is not None
+        seed = [self._seed, self._ranks.rank, len(self._state.result.loss_curve)]
+        rng = np.random.default_rng(seed)
+        self._state.generator.manual_seed(int(rng.integers(2**63)))
+        self._state.draws.manual_seed(seed_beside(rng))
+        self._state.rng.bit_generator.state = rng.bit_generator.state
+
+    def end_epoch(self, result: TrainingResult) -> bool:
+        from ray import train
+
+        assert self._state is not None
+        due = time.monotonic() - self._last >= _SECONDS_BETWEEN_CHECKPOINTS
+        if not (self._state.stopped or self._ranks.gather(due)[0]):
+            return False
+        metrics = {"epoch": len(result.loss_curve), "loss": result.loss_curve[-1]}
+        if self._ranks.rank != 0:
+            train.report(metrics)
+        else:
+            with tempfile.TemporaryDirectory() as folder:
+                write_file(Path(folder, _FILE), *self._state.save(), "checkpoint")
+                train.report(metrics, checkpoint=train.Checkpoint.from_directory(folder))
+        self._last = time.monotonic()
+        return False
+
+
+# Checks
+
+
+def _import_ray() -> Any:
+    try:
+        import ray
+        import ray.data
+        import ray.train
+    except ImportError as error:
+        raise ImportError(
+            "Ray, or a part of it, is not installed: pip install 'aefeatures[ray]'"
+        ) from error
+    return ray
+
+
+def _check_kind(estimator: Any) -> None:
+    if not isinstance(estimator, AutoencoderTransformer):
+        raise TypeError(
+            f"estimator must be an AutoencoderTransformer, got {type(estimator).__name__}."
+        )
+
+
+def _check_estimator(estimator: Any) -> None:
+    _check_kind(estimator)
+    if hasattr(estimator, "encoder_"):
+        raise ValueError(
+            "estimator is fitted already, and fit_on_ray would train a new one: give it "
+            "sklearn.base.clone(estimator)."
+        )
+    check_parameters(estimator)
+    for name, unused in (("early_stopping", False), ("checkpoint", None)):
+        if getattr(estimator, name) != unused:
+            raise ValueError(f"{name} cannot be used by fit_on_ray. Set it to {unused}.")
+    if has_callbacks(estimator):
+        raise ValueError("fit_on_ray calls no callbacks. Remove them with set_callbacks().")
+    if getattr(estimator.network, "n_principal_components", None) is not None:
+        raise ValueError(
+            "n_principal_components needs rows in memory; fit_on_ray streams them. Set it to None, "
+            "or fit within distributed()."
+        )
+    for regularizer in resolve_regularizers(estimator.regularizer):
+        if regularizer.requires_y or isinstance(regularizer, (NearPCA, NeighborPreserving)):
+            raise ValueError(
+                f"{type(regularizer).__name__} needs labels or other rows, which a "
+                "stream of rows does not have. Fit it within distributed(), on rows in memory."
+            )
+
+
+def _check_count(name: str, value: Any) -> int:
+    if not isinstance(value, Integral) or value < 1:
+        raise ValueError(f"{name} must be an integer of at least 1, got {value!r}.")
+    return int(value)
+
+
+def _resolve_columns(dataset: Dataset, columns: Any) -> list[str]:
+    """The names of the columns to read, which are in every file."""
+    import ray.data
+
+    if not isinstance(dataset, ray.data.Dataset):
+        raise TypeError(f"dataset must be a ray.data.Dataset, got {type(dataset).__name__}.")
+    asked = None if columns is None else [str(name) for name in _as_list(columns)]
+    with _errors_of_reading():
+        try:
+            there = dataset.columns() or []
+        except Exception:
+            _check_files(dataset, asked)  # which may be able to say what is wrong
+            raise
+        names = there if asked is None else asked
+        _check_there("feature_columns", names, there)
+        _check_files(dataset, names)
+    if not names:
+        raise ValueError("Found no columns in the dataset.")
+    return names
+
+
+def _as_list(names: Sequence[str] | str) -> list[str]:
+    """The names; a string is one."""
+    return [names] if isinstance(names, str) else list(names)
+
+
+def _check_there(parameter: str, names: list[str], there: list[str]) -> None:
+    missing = [name for name in names if name not in there]
+    if missing:
+        raise ValueError(
+            f"{parameter}: the dataset has no columns {missing}. It has {_shortened(there)}."
+        )
+
+
+def _check_files(dataset: Dataset, names: Sequence[str] | None) -> None:
+    """Refuse Parquet files that lack a column, or numbers in it, which others read with them have.
+
+    Ray fills such a column with nulls, which would be missing values. A column that no file has, or
+    none as numbers, is made from others after reading; where anything is done after it, so may be
+    numbers.
+    """
+    import ray
+
+    read = ray.remote(_types_of_files)
+    sets, only_read = _parquet_files(dataset)
+    tasks = [
+        [
+            read.remote(filesystem, paths[i : i + _FILES_PER_TASK])
+            for i in range(0, len(paths), _FILES_PER_TASK)
+        ]
+        for filesystem, paths in sets
+    ]
+    for tasks_of_set in tasks:
+        files = dict(itertools.chain(*ray.get(tasks_of_set)))
+        for name in dict.fromkeys(itertools.chain(*files.values())) if names is None else names:
+            types = {path: each.get(name) for path, each in files.items()}
+            if not any(found is not None and found[1] for found in types.values()):
+                continue
+            for path, found in types.items():
+                if found is None:
+                    raise ValueError(f"The file {path} has no column {name!r}, which others have.")
+                if only_read and not found[1]:
+                    raise ValueError(
+                        f"Column {name!r} must hold numbers, or arrays of them, but is {found[0]} "
+                        f"in the file {path}."
+                    )
+
+
+def _parquet_files(dataset: Dataset) -> tuple[list[tuple[Any, list[str]]], bool]:
+    """The Parquet files of each set that a dataset reads, and whether it does nothing else.
+
+    Ray has no public way to them: where there is none, files are not checked.
+    """
+    from pyarrow import fs
+
+    found = []
+    plan = getattr(dataset, "_logical_plan", None)
+    operators = [] if plan is None else [plan.dag]
+    for operator in operators:
+        operators += operator.input_dependencies
+        filesystem = getattr(operator, "filesystem", None)
+        if not isinstance(filesystem, fs.FileSystem):
+            continue
+        paths: list[str] = []
+        for info in filesystem.get_file_info(list(getattr(operator, "paths", ()))):
+            inside = [info]
+            if info.type == fs.FileType.Directory:
+                inside = filesystem.get_file_info(fs.FileSelector(info.path, recursive=True))
+            paths += [each.path for each in inside if each.path.endswith(".parquet")]
+        found.append((filesystem, sorted(paths)))
+    return found, {type(operator).__name__ for operator in operators} <= _READING
+
+
+def _types_of_files(
+    filesystem: Any, paths: list[str]
+) -> list[tuple[str, dict[str, tuple[str, bool]]]]:
+    """Of each file, the types of its columns, and whether they may hold numbers."""
+    from pyarrow import parquet, types
+
+    no_numbers = (types.is_string, types.is_large_string, types.is_temporal, types.is_decimal)
+    schemas = [(path, parquet.read_schema(path, filesystem=filesystem)) for path in paths]
+    return [
+        (
+            path,
+            {
+                each.name: (str(each.type), not any(kind(each.type) for kind in no_numbers))
+                for each in schema
+            },
+        )
+        for path, schema in schemas
+    ]
+
+
+def _check_names(estimator: AutoencoderTransformer, names: list[str], n_features: int) -> None:
+    """Let the estimator take number and names of its columns."""
+    import pandas as pd
+
+    empty = np.empty((0, n_features), np.float32)
+    named = len(names) == n_features
+    rows = pd.DataFrame(empty, columns=names) if named else empty
+    check_rows(estimator, rows, reset=True, min_rows=0)
+
+
+def _absolute(path: str) -> str:
+    """A local path as one that is the same in workers; addresses stay as they are."""
+    return str(path) if "://" in str(path) else str(Path(path).absolute())
+
+
+def _resources(num_workers: int, use_gpu: bool) -> dict[str, float]:
+    """What a worker gets, such that a CPU is left for reading the dataset."""
+    import ray
+
+    n_cpus = ray.cluster_resources().get("CPU", 1)
+    cpus = round(min(1.0, max(n_cpus - 1, 0.5) / num_workers), 4)
+    return {"CPU": cpus, "GPU": 1} if use_gpu else {"CPU": cpus}
+
+
+def _warn_if_nothing_learned(trained: Trained, given: Any, rows: np.ndarray) -> None:
+    model = trained.model
+    loss = leave_out_missing(resolve_loss(model.loss))
+    batches = RowBatches(
+        rows,
+        model.scaling,
+        batch_size=len(rows),
+        device=torch.device("cpu"),
+        dtype=PRECISIONS[given.precision],
+    )
+    encoder = nn.Sequential(model.fill, model.encoder)
+    with unaffected(model.seed, model.network, model.loss):
+        nothing_learned = diagnose(nn.Sequential(encoder, model.decoder), batches, loss)
+    if nothing_learned:
+        warn(
+            f"fit_on_ray learned nothing: {nothing_learned}. Change max_epochs, learning_rate or "
+            "scaling of the estimator.",
+            ConvergenceWarning,
+        )
+
+
+def _shortened(names: Sequence[str]) -> str:
+    return f"{', '.join(names[:10])}{', ...' if len(names) > 10 else ''}"

@@ -1,0 +1,1 @@
+"""Networks, losses and regularizers, and the model that they make."""

@@ -1,0 +1,214 @@
+"""`NeighborPreserving`: neighbours among the rows stay neighbours among the codes."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch.autograd.function import once_differentiable
+
+from aefeatures._nets.neighbors import neighbor_graph
+from aefeatures._nets.networks import resolve_image_shape
+from aefeatures._nets.regularizer import (
+    Batch,
+    Regularizer,
+    TakesTransform,
+    TrainingData,
+    check_number,
+    seeded,
+    transformed,
+)
+from aefeatures._warnings import takes_old_arguments
+
+# The most that an image is turned by, in radians, sheared, stretched in width and height, and
+# shifted to the sides and down, in halves of its size.
+_AFFINE = [0.0873, 0.05, 0.05, 0.05, 0.07, 0.07]
+
+# The part of a batch that is decoded beside neighbours, of so many columns and rows.
+_DECODED_PART = 0.5
+_MANY_COLUMNS = 128
+_MANY_ROWS = 8_192
+
+
+class NeighborPreserving(TakesTransform):
+    """Keep rows that are neighbours in X neighbours among the codes.
+
+    In every step each row i comes with one of its nearest neighbours j, drawn at random. Their
+    codes are pulled together, and pushed from the codes of all other rows and neighbours k
+    in the batch: ``-log(s_ij / (s_ij + sum over k of s_ik))``, with the similarity
+    ``s = 1 / (1 + squared distance of the codes)`` of t-SNE, averaged over rows and neighbours,
+    times `weight` [1]_, [2]_. Makes the codes good for KNN and SVM, and a picture of
+    them show the groups in the data.
+
+    Parameters
+    ----------
+    n_neighbors : int, default=5
+    weight : float, default=0.5
+        In units of the columns' mean variance in the network's range, which is the squared error
+        of predicting their means: the same number suits pixels and standardized columns.
+    transform : "affine", callable or None, default=None
+        For images: what each neighbour is changed by before it is encoded, so that images that
+        differ by such a change get codes that are neighbours. "affine" draws for each image a
+        rotation of up to 5 degrees, a shift of up to 3.5% of its size (a pixel of 28), a stretch
+        of up to 5% in height and in width, and a shear of up to 5%. A callable is like that of
+        `Denoising`. The reconstruction is that of the unchanged rows.
+    image_shape : tuple of int or None, default=None
+        With `transform`, how a row is laid out: as in `ConvNetwork`.
+
+    Notes
+    -----
+    The neighbours are those by Euclidean distance between rows in the network's range, of more
+    than 50 columns between their first 50 principal components. They are found exactly up
+    to 100,000 rows (and on a GPU), by pynndescent beyond. The graph lives for one training.
+
+    Beside it, and of at least 128 columns and 8,192 rows, the encoder of the default network reads
+    the rows' first 64 principal components: quicker, and better for new rows. `DenseNetwork` has a
+    parameter for it. Of such data half of a batch's rows are decoded in each step, those that it
+    begins with, where no regularizer of the caller's own takes part: the decoder is the dearer
+    half of the network.
+
+    References
+    ----------
+    .. [1] S. Damrich, J. N. Böhm, F. A. Hamprecht and D. Kobak. From t-SNE to UMAP with
+       contrastive learning. ICLR 2023.
+    .. [2] T. Sainburg, L. McInnes and T. Q. Gentner. Parametric UMAP embeddings for
+       representation and semisupervised learning. Neural Computation 33, 2021.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from aefeatures import AutoencoderTransformer, NeighborPreserving
+    >>> X, _ = load_digits(return_X_y=True)
+    >>> transformer = AutoencoderTransformer(regularizer=NeighborPreserving(5), max_epochs=2)
+    >>> transformer.fit_transform(X).shape
+    (1797, 3)
+    """
+
+    min_epochs = 20
+    max_epochs = 200  # a few rows, pulled together time and again, only get learned by heart
+    n_principal_components = 64
+
+    @takes_old_arguments(positional=("image_shape",))
+    def __init__(
+        self,
+        n_neighbors: int = 5,
+        weight: float = 0.5,
+        transform: str | Callable[[torch.Tensor], torch.Tensor] | None = None,
+        *,
+        image_shape: Sequence[int] | None = None,
+    ) -> None:
+        self.n_neighbors = n_neighbors
+        self.weight = weight
+        self.transform = transform
+        self.image_shape = image_shape
+
+    def prepare(self, data: TrainingData) -> Regularizer:
+        """Find the neighbours."""
+        check_number(self, "weight")
+        check_number(self, "n_neighbors", lower=1, integer=True)
+        prepared = copy.copy(self)
+        if self.transform is not None:
+            if not callable(self.transform) and self.transform != "affine":
+                raise ValueError(
+                    "transform must be 'affine', a callable on images or None, got "
+                    f"{self.transform!r}."
+                )
+            prepared.image_shape = resolve_image_shape(self.image_shape, data.batches.n_features)
+            prepared._means = data.means
+        batches = data.batches
+        if batches.n_features >= _MANY_COLUMNS and batches.n_rows >= _MANY_ROWS:
+            prepared._decoded_part = _DECODED_PART
+        prepared._graph = neighbor_graph(data.batches, data.means, self.n_neighbors, data.rng)
+        prepared._scale = self.weight * data.variance()
+        return prepared
+
+    def partners(self, batch: Batch) -> np.ndarray:
+        """Return a random neighbour of each row."""
+        chosen = batch.rng.integers(self._graph.shape[1], size=len(batch.index))
+        neighbors: np.ndarray = self._graph[batch.index, chosen].astype(np.intp)
+        return neighbors
+
+    def _vary(self, inputs: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """Transform the neighbours; missing values stay missing."""
+        if self.transform is None:
+            return inputs
+        assert self.image_shape is not None
+        draws: AbstractContextManager[object] = nullcontext()  # from the batch's generator
+        transform: Callable[[torch.Tensor], torch.Tensor] = _Affine(batch.generator)
+        if callable(self.transform):
+            draws, transform = seeded(batch), self.transform
+        with draws:
+            return transformed("transform", transform, inputs, self.image_shape, self._means)
+
+    def penalty(self, batch: Batch) -> torch.Tensor:
+        """Return the weighted contrastive loss of the batch."""
+        loss: torch.Tensor = ContrastiveLoss.apply(batch.codes, batch.partner_codes)
+        return self._scale * loss
+
+
+class _Affine:
+    """Turn, shift, stretch and shear images a little, each by what is drawn for it.
+
+    Beyond an image's edge its outermost pixels go on: what is empty there differs by scaling.
+    """
+
+    def __init__(self, generator: torch.Generator) -> None:
+        self.generator = generator
+
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        drawn = images.new_empty(6, len(images)).uniform_(-1, 1, generator=self.generator)
+        angle, shear, wider, higher, right, down = drawn * drawn.new_tensor(_AFFINE)[:, None]
+        cos, sin, wider, higher = angle.cos(), angle.sin(), 1 + wider, 1 + higher
+        rows = [wider * cos, shear - higher * sin, right, wider * sin, higher * cos, down]
+        maps = torch.stack(rows, dim=1).view(-1, 2, 3)
+        grid = F.affine_grid(maps, list(images.shape), align_corners=False)
+        return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+
+
+class ContrastiveLoss(torch.autograd.Function):
+    """The loss of `NeighborPreserving`, its gradient written out.
+
+    It works in place on one matrix of the similarities of all pairs; autograd's dozen of such
+    matrices took longer than the products of the network.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, codes: torch.Tensor, partners: torch.Tensor) -> torch.Tensor:
+        """Return the mean loss of all rows and partners, tensors of shape (n, n_components)."""
+        ends = torch.cat([codes, partners])
+        squares = ends.square().sum(dim=1)
+        similarity = torch.addmm(squares + 1, ends, ends.t(), alpha=-2)
+        similarity += squares[:, None]
+        similarity.clamp_(min=1).reciprocal_()
+        distance = 1 + (codes - partners).square().sum(dim=1).repeat(2)
+        # All but the row itself and its partner push.
+        pushes = (similarity.sum(dim=1) - similarity.diagonal() - 1 / distance).clamp(min=0)
+        ctx.save_for_backward(ends, similarity, distance, pushes)
+        return torch.log1p(distance * pushes).mean()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the gradients of codes and partners."""
+        ends, similarity, distance, pushes = ctx.saved_tensors
+        n = len(ends) // 2
+        scale = gradient / (len(ends) * (1 + distance * pushes))
+        # Of a pair's similarity s = 1 / (1 + d), with d the squared distance, ds/dd = -s**2; it
+        # pushes at both ends.
+        own = torch.arange(n, device=ends.device)
+        forces = similarity.square_().fill_diagonal_(0)
+        forces[own, own + n] = 0
+        forces[own + n, own] = 0
+        weights = scale * distance
+        forces *= weights[:, None] + weights
+        result = 2 * torch.addmm(forces.sum(dim=1, keepdim=True) * -ends, forces, ends)
+        pulls = scale * pushes
+        between = 2 * (pulls[:n] + pulls[n:])[:, None] * (ends[:n] - ends[n:])
+        result[:n] += between
+        result[n:] -= between
+        return result[:n], result[n:]

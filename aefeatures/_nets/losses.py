@@ -1,0 +1,263 @@
+"""Reconstruction losses: one number per row, then the mean over the rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+
+import torch
+import torch.nn.functional as F
+
+from aefeatures._torch.random_state import global_seed
+
+RowLoss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+_Probes = list[tuple[torch.Tensor, torch.Tensor]]
+
+_ADVICE = (
+    "Of a loss of PyTorch, pass the mean over columns: "
+    "lambda r, t: F.mse_loss(r, t, reduction='none').mean(dim=1)"
+)
+
+
+def _mean_over_columns(
+    elementwise: Callable[..., torch.Tensor],
+) -> RowLoss:
+    def row_loss(reconstruction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        return elementwise(reconstruction, target, reduction="none").mean(dim=1)
+
+    return row_loss
+
+
+def _cross_entropy(
+    reconstruction: torch.Tensor, target: torch.Tensor, reduction: str
+) -> torch.Tensor:
+    """Cross-entropy; new rows may lie outside [0, 1], and then by how far counts as well."""
+    inside = target.clamp(0, 1)
+    entropy = F.binary_cross_entropy(reconstruction, inside, reduction=reduction)
+    return entropy + (target - inside).abs()
+
+
+LOSSES: dict[str, RowLoss] = {
+    "mse": _mean_over_columns(F.mse_loss),
+    "bce": _mean_over_columns(_cross_entropy),
+    "mae": _mean_over_columns(F.l1_loss),
+    "huber": _mean_over_columns(F.huber_loss),
+}
+
+
+def leave_out_missing(loss: RowLoss) -> RowLoss:
+    """Return `loss` for targets that miss values (NaN): that of a row's known entries alone."""
+    return _leave_out_of_ours(loss) if loss in LOSSES.values() else _leave_out_of_own(loss)
+
+
+def _leave_out_of_ours(loss: RowLoss) -> RowLoss:
+    def row_loss(reconstruction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        missing = target.isnan()
+        # Where nothing is known, the reconstruction is its own target: no gradient...
+        own = reconstruction.detach()
+        rows = loss(reconstruction, torch.where(missing, own, target))
+        # ... and what loss such entries have (cross-entropy has some) is taken out.
+        if loss is LOSSES["bce"]:
+            entropy = F.binary_cross_entropy(own, own, reduction="none")
+            rows = rows - torch.where(missing, entropy, 0).mean(dim=1)
+        n_columns = target.shape[1]
+        return rows * (n_columns / (n_columns - missing.sum(dim=1)).clamp(min=1))
+
+    return row_loss
+
+
+# Losses of the caller's own. Nothing is known of them, not even that a reconstruction which is
+# its own target has neither loss nor gradient. How values are left out is found out once.
+
+# A reconstruction and a target that any loss takes: inside (0, 1), and positive.
+_LEGAL = 0.5
+_PROBED_ROWS = 16
+_TOLERANCE = 1e-4
+
+_KnownLoss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+def _leave_out_of_own(loss: RowLoss) -> RowLoss:
+    found: list[_KnownLoss] = []
+
+    def row_loss(reconstruction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        missing = target.isnan()
+        if not bool(missing.any()):
+            return loss(reconstruction, target)
+        if not found:
+            with torch.inference_mode(False), torch.enable_grad(), global_seed(0):
+                found.append(_way_to_leave_out(loss, reconstruction, target))
+        return found[0](reconstruction, target, missing)
+
+    return row_loss
+
+
+def _way_to_leave_out(
+    loss: RowLoss, reconstruction: torch.Tensor, target: torch.Tensor
+) -> _KnownLoss:
+    """Return what gives the loss of the known entries, by what `loss` makes of probes.
+
+    Raises
+    ------
+    ValueError
+        If there is no way.
+    """
+    n_columns = target.shape[1]
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.rand(2, _PROBED_ROWS, n_columns, generator=generator).to(target) * 0.9 + 0.05
+    # Rows of the data reach beyond (0, 1), where the loss may be another function.
+    first = target[:_PROBED_ROWS]
+    given = reconstruction.detach()[:_PROBED_ROWS].clone(), first.nan_to_num(_LEGAL).clone()
+    finite = loss(*given).isfinite()
+    probes = [(drawn[0], drawn[1])]
+    if finite.any():
+        probes.append((given[0][finite], given[1][finite]))
+    for leave_out in (_by_loss_itself, _by_entries, _by_weights):
+        with suppress(Exception):  # what a loss raises for fewer columns or for NaN
+            if (way := leave_out(loss, probes)) is not None:
+                return way
+    raise ValueError(
+        "X misses values, which cannot be left out of this loss: it is neither a sum nor a mean "
+        "over columns of one function of an entry and its target. Write it as such, or let it "
+        "leave out the entries whose target is NaN by itself, as in: known = ~target.isnan(); "
+        "target = torch.where(known, target, 0.0); return ((reconstruction - target).square() * "
+        "known).sum(dim=1) / known.sum(dim=1)"
+    )
+
+
+def _by_loss_itself(loss: RowLoss, probes: _Probes) -> _KnownLoss | None:
+    """For a loss that takes NaN as a target and is independent of the reconstruction there."""
+    mask = _some_entries(probes[0][1])
+    mask &= ~mask.all(dim=1, keepdim=True)
+    reconstruction = probes[0][0].clone().requires_grad_()
+    target = probes[0][1].masked_fill(mask, torch.nan)
+    rows = loss(reconstruction, target)
+    other = loss(torch.where(mask, 1 - reconstruction, reconstruction), target)
+    finite = bool(rows.isfinite().all())
+    if rows.requires_grad:
+        (gradient,) = torch.autograd.grad(rows.sum(), reconstruction)
+        finite = finite and bool(gradient.isfinite().all())
+    if not (finite and bool(mask.any()) and torch.allclose(rows, other)):
+        return None
+
+    def known(
+        reconstruction: torch.Tensor, target: torch.Tensor, missing: torch.Tensor
+    ) -> torch.Tensor:
+        some = ~missing.all(dim=1)  # a mean over no entries is NaN
+        rows = loss(reconstruction[some], target[some])
+        return rows.new_zeros(len(target)).masked_scatter(some, rows)
+
+    return known
+
+
+def _by_entries(loss: RowLoss, probes: _Probes) -> _KnownLoss | None:
+    """For a sum or a mean over columns of one function: the loss of rows of one column is it."""
+    kinds = {"sum", "mean"}
+    for reconstruction, target in probes:
+        rows, entries = loss(reconstruction, target), _of_entries(loss, reconstruction, target)
+        for kind in tuple(kinds):
+            joined = entries.sum(dim=1) if kind == "sum" else entries.mean(dim=1)
+            size = entries.abs().sum(dim=1) if kind == "sum" else entries.abs().mean(dim=1)
+            if not _are_close(rows, joined, size):
+                kinds.remove(kind)
+    if not kinds:
+        return None
+
+    def known(
+        reconstruction: torch.Tensor, target: torch.Tensor, missing: torch.Tensor
+    ) -> torch.Tensor:
+        entries = _of_entries(loss, *_replaced(reconstruction, target, missing))
+        rows = entries.masked_fill(missing, 0).sum(dim=1)
+        return rows / (~missing).sum(dim=1).clamp(min=1) if "mean" in kinds else rows
+
+    return known
+
+
+def _by_weights(loss: RowLoss, probes: _Probes) -> _KnownLoss | None:
+    """For a mean over columns with a weight for each, or of functions that are 0 at the target.
+
+    What the missing entries add is computed from legal values, and taken out.
+    """
+    for reconstruction, target in probes:
+        # The loss of two rows is that of the same rows with entries exchanged.
+        other = _some_entries(target)
+        pair = [torch.cat([x, x.flip(0)]) for x in (reconstruction, target)]
+        exchanged = [torch.where(other, x, x.flip(0)) for x in (reconstruction, target)]
+        back = [torch.where(other, x.flip(0), x) for x in (reconstruction, target)]
+        before, after = loss(*pair), loss(*map(torch.cat, zip(exchanged, back, strict=True)))
+        before, after = (rows.view(2, -1).sum(dim=0) for rows in (before, after))
+        if not _are_close(before, after, before.abs().max()):
+            return None
+    reconstruction, target = probes[0]
+    legal = torch.full_like(target[:1], _LEGAL)
+    base = loss(legal, legal)
+    weights = torch.zeros_like(legal)
+    if not _are_close(base, torch.zeros_like(base), loss(reconstruction, target).abs().mean()):
+        weights, others = (_weights_at(loss, legal, *at) for at in ((0.7, 0.2), (0.4, 0.9)))
+        if not _are_close(weights, others, weights.abs().mean()):
+            return None
+    taken_out = (weights * base).detach()
+
+    def known(
+        reconstruction: torch.Tensor, target: torch.Tensor, missing: torch.Tensor
+    ) -> torch.Tensor:
+        rows = loss(*_replaced(reconstruction, target, missing))
+        rows = rows - torch.where(missing, taken_out, 0).sum(dim=1)
+        n_columns, n_known = target.shape[1], (~missing).sum(dim=1)
+        return torch.where(n_known > 0, rows, 0) * (n_columns / n_known.clamp(min=1))
+
+    return known
+
+
+def _some_entries(rows: torch.Tensor) -> torch.Tensor:
+    """Which entries are exchanged or hidden: about half of them."""
+    drawn = torch.rand(rows.shape, generator=torch.Generator().manual_seed(1))
+    return (drawn < 0.5).to(rows.device)
+
+
+def _weights_at(
+    loss: RowLoss, legal: torch.Tensor, reconstruction: float, target: float
+) -> torch.Tensor:
+    """How much of the loss is each column's, where all have the same entry and target."""
+    row = torch.full_like(legal, reconstruction).requires_grad_()
+    (gradient,) = torch.autograd.grad(loss(row, torch.full_like(legal, target)).sum(), row)
+    return gradient / gradient.sum()
+
+
+def _of_entries(loss: RowLoss, reconstruction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    return loss(reconstruction.reshape(-1, 1), target.reshape(-1, 1)).view(target.shape)
+
+
+def _replaced(
+    reconstruction: torch.Tensor, target: torch.Tensor, missing: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Both with legal constants where the target is missing: no gradient goes there."""
+    return torch.where(missing, _LEGAL, reconstruction), torch.where(missing, _LEGAL, target)
+
+
+def _are_close(x: torch.Tensor, y: torch.Tensor, size: torch.Tensor) -> bool:
+    """Whether x equals y, both of numbers of this size, but for rounding."""
+    return bool(((x - y).abs() <= _TOLERANCE * size).all())
+
+
+def resolve_loss(loss: str | RowLoss) -> RowLoss:
+    """Return the per-row loss that `loss` names or is; a callable's result is checked."""
+    if isinstance(loss, str):
+        return LOSSES[loss]
+    if isinstance(loss, type):
+        raise TypeError(
+            "loss must be one of 'mse', 'bce', 'mae', 'huber', or a function of reconstruction and "
+            f"target, got the class {loss.__name__}. {_ADVICE}"
+        )
+
+    def checked(reconstruction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        rows = loss(reconstruction.clone(), target.clone())  # it may work in place
+        if not isinstance(rows, torch.Tensor) or rows.shape != target.shape[:1]:
+            got = tuple(rows.shape) if isinstance(rows, torch.Tensor) else type(rows).__name__
+            raise ValueError(
+                "loss must return one number per row, a tensor of shape (n_rows,): expected "
+                f"{tuple(target.shape[:1])}, got {got}. {_ADVICE}"
+            )
+        return rows
+
+    return checked

@@ -1,0 +1,216 @@
+"""A fitted autoencoder as one value: what encodes, decodes, reconstructs and scores rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from aefeatures._nets.losses import RowLoss, leave_out_missing, resolve_loss
+from aefeatures._nets.networks import (
+    Autoencoder,
+    Cost,
+    Decoder,
+    Encoder,
+    FillMissing,
+    copied,
+    is_as_built,
+)
+from aefeatures._nets.placing import from_arrays, place, place_guest, placed_before, to_arrays
+from aefeatures._rows.batches import map_chunks, to_tensor, work_dtype
+from aefeatures._rows.scaling import Scaling
+from aefeatures._rows.sources import ArraySource, Source
+from aefeatures._rows.survey import has_missing
+from aefeatures._torch.random_state import unaffected
+
+_MODULES = ("encoder", "decoder", "scaling", "fill")
+
+# Names of the fields in a pickle, where they stand among the attributes of the estimator, as in
+# pickles of version 0.1.
+_NAMES_IN_STATE = {
+    "encoder": "encoder_",
+    "decoder": "decoder_",
+    "scaling": "_scaling",
+    "fill": "_fill",
+    "loss": "_fitted_loss",
+    "network": "_network",
+    "cost": "_cost",
+    "seed": "_seed",
+    "built_from": "_built_from",
+}
+
+
+@dataclass(frozen=True)
+class Model:
+    """Encoder and decoder with everything that takes X's units to codes and back.
+
+    Modules are on the CPU. Methods compute with copies on the device that they are given.
+
+    Attributes
+    ----------
+    encoder, decoder : nn.Module
+        In the network's range.
+    scaling : Scaling
+    fill : FillMissing
+    loss : str or callable
+        Loss that the model was trained with.
+    network : Network or callable
+        Builder of encoder and decoder.
+    cost : Cost
+        Of a row.
+    seed : int
+        Seed of the fit, from which code of the caller's own draws as well.
+    built_from : dict
+        Parameters on which a further training depends.
+    """
+
+    encoder: nn.Module
+    decoder: nn.Module
+    scaling: Scaling
+    fill: FillMissing
+    loss: str | RowLoss
+    network: Any
+    cost: Cost
+    seed: int
+    built_from: dict[str, Any]
+
+    @property
+    def n_components(self) -> int:
+        """Numbers of a code."""
+        return int(self.built_from["n_components"])
+
+    @property
+    def is_as_built(self) -> bool:
+        """Whether the modules are as a network of this library has built them."""
+        return is_as_built(self.network, self.encoder, self.decoder)
+
+    @property
+    def modules(self) -> tuple[nn.Module, nn.Module, Scaling, FillMissing]:
+        """Encoder, decoder, scaling and fill."""
+        return self.encoder, self.decoder, self.scaling, self.fill
+
+    def encode(self, rows: Source, device: torch.device) -> np.ndarray:
+        """Return the codes of rows, of shape (n, n_components)."""
+        encoder = self._placed(self.encoder, rows.dtype, device)
+
+        def codes(chunk: np.ndarray) -> torch.Tensor:
+            inputs = self.scaling.inputs(to_tensor(chunk, device))
+            return encoder(self._filled(inputs, chunk))
+
+        return self._map(codes, rows, self.n_components)
+
+    def decode(self, codes: np.ndarray, device: torch.device) -> np.ndarray:
+        """Return the rows of codes, in X's units."""
+        decoder = self._placed(self.decoder, codes.dtype, device)
+
+        def rows(chunk: np.ndarray) -> Any:
+            return self._in_units_of_rows(decoder(to_tensor(chunk, device)))
+
+        return self._map(rows, ArraySource(codes), len(self.fill.values))
+
+    def reconstruct(self, rows: Source, device: torch.device) -> np.ndarray:
+        """Return the reconstructions of rows, in X's units."""
+        return self._map_reconstructed(
+            rows, device, lambda _, reconstruction: self._in_units_of_rows(reconstruction), True
+        )
+
+    def row_losses(self, rows: Source, device: torch.device) -> np.ndarray:
+        """Return the loss of each row; NaN for a row with no known value."""
+        loss = leave_out_missing(resolve_loss(self.loss))
+        return self._map_reconstructed(
+            rows,
+            device,
+            lambda row, reconstruction: (loss(reconstruction, row), row.isnan().all(dim=1)),
+            False,
+        )
+
+    def entry_errors(self, rows: Source, device: torch.device, *, raw: bool) -> np.ndarray:
+        """Return the absolute error of each entry, 0 if it is missing; see `score_samples`."""
+
+        def errors(row: torch.Tensor, reconstruction: torch.Tensor) -> torch.Tensor:
+            difference = self.scaling.differences(row, reconstruction, raw=raw)
+            return difference.masked_fill(row.isnan(), 0)
+
+        return self._map_reconstructed(rows, device, errors, True)
+
+    def to_module(self, part: str) -> nn.Module:
+        """Return a copy of a part as a module that takes and gives X's own units."""
+        encoder, decoder, scaling, fill = copied(self.modules)
+        copies = not self.is_as_built
+        if part == "encoder":
+            return Encoder(encoder, scaling, fill).eval()
+        if part == "decoder":
+            return Decoder(decoder, scaling, copies=copies).eval()
+        return Autoencoder(encoder, decoder, scaling, fill, copies=copies).eval()
+
+    def state(self) -> dict[str, Any]:
+        """Return the fields as a pickle holds them, with arrays instead of tensors."""
+        arrays = dict(zip(_MODULES, to_arrays(self.modules), strict=True))
+        return {name: arrays.get(f, getattr(self, f)) for f, name in _NAMES_IN_STATE.items()}
+
+    @classmethod
+    def take_from(cls, state: dict[str, Any]) -> Model:
+        """Return the model in what a pickle holds, and take its fields out there."""
+        model = cls(**{field: state.pop(name) for field, name in _NAMES_IN_STATE.items()})
+        encoder, decoder, scaling, fill = from_arrays(model.modules)
+        return replace(model, encoder=encoder, decoder=decoder, scaling=scaling, fill=fill)
+
+    def __reduce__(self) -> Any:
+        return Model.take_from, (self.state(),)
+
+    def _map_reconstructed(
+        self,
+        rows: Source,
+        device: torch.device,
+        function: Callable[[torch.Tensor, torch.Tensor], Any],
+        per_entry: bool,
+    ) -> np.ndarray:
+        """Apply `function` to rows and reconstructions in the network's range."""
+        encoder = self._placed(self.encoder, rows.dtype, device)
+        decoder = self._placed(self.decoder, rows.dtype, device)
+        scaling = self.scaling
+
+        def on_chunk(chunk: np.ndarray) -> Any:
+            unscaled = to_tensor(chunk, device)
+            scaled = scaling(unscaled)
+            inputs = scaling.inputs(unscaled) if scaling.has_hidden else scaled
+            reconstruction = decoder(encoder(self._filled(inputs, chunk)))
+            return function(scaling.targets(scaled), scaling.outputs(reconstruction))
+
+        return self._map(on_chunk, rows, rows.shape[1] if per_entry else None)
+
+    def _map(
+        self, function: Callable[[np.ndarray], Any], rows: Source, n_columns: int | None
+    ) -> np.ndarray:
+        # Code of the caller's own draws the same numbers in each call.
+        with unaffected(self.seed, self.network, self.loss):
+            return map_chunks(function, rows, n_columns, width=self.cost.width)
+
+    def _placed(
+        self, module: nn.Module, dtype: np.dtype, device: torch.device
+    ) -> Callable[[torch.Tensor], torch.Tensor]:
+        work = work_dtype(dtype, device)
+        placed = placed_before(module, device, work)
+        if placed is not None:
+            return placed
+        if is_as_built(self.network, module):
+            return place(module, device, work)
+        return place_guest(module, device)
+
+    def _filled(self, inputs: torch.Tensor, rows: np.ndarray) -> torch.Tensor:
+        if not (self.scaling.has_unknown or has_missing(rows)):
+            return inputs
+        fill = place(self.fill, inputs.device, work_dtype(rows.dtype, inputs.device))
+        filled: torch.Tensor = fill(inputs)
+        return filled
+
+    def _in_units_of_rows(self, rows: torch.Tensor) -> Any:
+        """Rows in the network's range in X's units, and where they are missing."""
+        inverse = self.scaling.inverse(rows)
+        if not self.scaling.has_unknown:
+            return inverse
+        return inverse, inverse.isnan() & ~rows.isnan()

@@ -1,0 +1,913 @@
+"""Encoders and decoders."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from numbers import Integral
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from sklearn.base import BaseEstimator
+from torch import nn
+
+from aefeatures._rows.scaling import Scaling
+from aefeatures._torch.random_state import global_seed, is_ours
+from aefeatures._warnings import warn
+
+Pair = tuple[nn.Module, nn.Module]
+T = TypeVar("T")
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "relu": nn.ReLU,
+    "leaky_relu": nn.LeakyReLU,
+    "elu": nn.ELU,
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+    "tanh": nn.Tanh,
+    "sigmoid": nn.Sigmoid,
+}
+
+
+class BatchNorm(nn.BatchNorm1d):
+    """Batch normalization that also trains on a batch of one value per column.
+
+    One row has no variance: it is normalized by the running statistics and leaves them as
+    they are. It is the tail of an epoch where ``n_rows % batch_size == 1``. Takes rows, of shape
+    (n, columns), and images, of shape (n, channels, height, width).
+    """
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        if self.training and input.numel() == input.shape[1]:
+            return F.batch_norm(
+                input, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
+            )
+        return super().forward(input)
+
+    def _check_input_dim(self, input: torch.Tensor) -> None:
+        pass
+
+
+DEFAULT_WIDTHS = (128, 64, 12)
+
+# Activations that pass on numbers above zero as they are.
+_LINEAR_ABOVE_ZERO = ("relu", "leaky_relu", "elu")
+
+# By how many deviations principal components are lifted above zero, for such an activation.
+_LIFT = 3.0
+
+# A component with less of the first one's deviation is none.
+_LEAST_DEVIATION = 1e-3
+
+NORMALIZATIONS: dict[str, type[nn.Module]] = {"layer": nn.LayerNorm, "batch": BatchNorm}
+
+
+class Network(BaseEstimator):
+    """What builds an encoder and a decoder. Its parameters can be searched over."""
+
+    def build(self, n_features: int, n_components: int, *, spec: BuildSpec) -> Pair:
+        """Return encoder and decoder, ``(n, n_features) -> (n, n_components)`` and back."""
+        raise NotImplementedError
+
+
+class DenseNetwork(Network):
+    """Linear layers with an activation between them; the decoder mirrors the encoder.
+
+    What `AutoencoderTransformer` builds by itself from its parameters of the same names.
+
+    Parameters
+    ----------
+    hidden_layer_sizes : int or array-like of int, default=(128, 64, 12)
+        Widths of the encoder's hidden layers. `()` makes encoder and decoder linear. Of the
+        default, a transformer leaves out widths below its `n_components`.
+    activation : {"relu", "leaky_relu", "elu", "gelu", "silu", "tanh", "sigmoid"}, default="relu"
+        What follows each hidden layer.
+    normalization : {"layer", "batch"} or None, default=None
+        What stands between each hidden layer and its activation.
+    n_principal_components : int or None, default=None
+        How many of the rows' principal components, learned before the training, the encoder reads
+        in place of the columns; None, or as many as there are columns, is the columns. The decoder
+        gives all columns.
+    init : {"random", "pca"}, default="random"
+        How the weights start. "random": orthogonal [1]_. "pca": as far as the layers are wide
+        enough, some of their units carry the principal components to the code and back, so that
+        codes and reconstructions start as those of PCA; the other units are random, and start
+        without effect. For activations that are linear above 0, without `normalization`, and a
+        range that is not [0, 1].
+
+    References
+    ----------
+    .. [1] A. M. Saxe, J. L. McClelland and S. Ganguli. Exact solutions to the nonlinear dynamics
+       of learning in deep linear neural networks. ICLR 2014.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from aefeatures import AutoencoderTransformer, DenseNetwork
+    >>> X, _ = load_digits(return_X_y=True)
+    >>> transformer = AutoencoderTransformer(network=DenseNetwork((64, 32)), max_epochs=2)
+    >>> transformer.fit_transform(X).shape
+    (1797, 3)
+    """
+
+    def __init__(
+        self,
+        hidden_layer_sizes: int | Sequence[int] = DEFAULT_WIDTHS,
+        activation: str = "relu",
+        normalization: str | None = None,
+        n_principal_components: int | None = None,
+        init: str = "random",
+    ) -> None:
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.activation = activation
+        self.normalization = normalization
+        self.n_principal_components = n_principal_components
+        self.init = init
+
+    def build(self, n_features: int, n_components: int, *, spec: BuildSpec) -> Pair:
+        """Return encoder and decoder."""
+        _check_layers(self.activation, self.normalization)
+        _check_init(self.init, self.activation, self.normalization, bounded=spec.bounded)
+        hidden = layer_widths("hidden_layer_sizes", self.hidden_layer_sizes)
+        n_inputs = n_features
+        if self.n_principal_components is not None:
+            n_inputs = self.n_principal_components
+            if not (isinstance(n_inputs, Integral) and n_inputs >= 1):
+                raise ValueError(
+                    "n_principal_components must be None or an integer of at least 1, got "
+                    f"{n_inputs!r}."
+                )
+        projection = [Projection(n_features, n_inputs, spec)] if n_inputs < n_features else []
+
+        def layers(widths: Sequence[int]) -> list[nn.Module]:
+            modules: list[nn.Module] = []
+            for i, (n_in, n_out) in enumerate(itertools.pairwise(widths)):
+                last = i == len(widths) - 2
+                modules.append(_linear(n_in, n_out, None if last else self.activation, spec))
+                if not last:
+                    if self.normalization is not None:
+                        modules.append(
+                            _normalization(NORMALIZATIONS[self.normalization], n_out, spec=spec)
+                        )
+                    modules.append(ACTIVATIONS[self.activation]())
+            return modules
+
+        reading = [min(n_inputs, n_features), *hidden, n_components]
+        encoder = nn.Sequential(*projection, *layers(reading))
+        writing = [n_components, *hidden[::-1], n_features]
+        decoder = nn.Sequential(*layers(writing), *([nn.Sigmoid()] if spec.bounded else []))
+        if self.init == "pca" and spec.device != "meta":
+            _start_as_pca(encoder, decoder, min(n_components, *hidden, reading[0]), spec)
+        return encoder, decoder
+
+    def layers_as_built(self, encoder: nn.Module, decoder: nn.Module) -> DenseLayers | None:
+        """Return the layers of what `build` returned, for the gradient written out for them.
+
+        None if `build` makes layers of other kinds, or if layers were exchanged since.
+        """
+        modules = [*encoder.children(), *decoder.children()]
+        hidden = [nn.Linear, nn.ReLU] * len(layer_widths("", self.hidden_layer_sizes))
+        kinds = 2 * [*hidden, nn.Linear]
+        found = [type(module) for module in modules]
+        if self.activation != "relu" or found not in (kinds, [*kinds, nn.Sigmoid]):
+            return None
+        layers = DenseLayers(
+            [module for module in modules if isinstance(module, nn.Linear)],
+            code=len(hidden) // 2,
+            sigmoid=found[-1] is nn.Sigmoid,
+        )
+        weights = {id(parameter) for parameter in layers.parameters()}
+        return layers if len(weights) == 2 * len(layers.linear) else None
+
+
+@dataclass(frozen=True)
+class DenseLayers:
+    """Linear layers of a `DenseNetwork`, with rectifiers between them.
+
+    Attributes
+    ----------
+    linear : list of nn.Linear
+        Those of the encoder, then those of the decoder.
+    code : int
+        Position of the layer that ends in the code.
+    sigmoid : bool
+        Whether a sigmoid follows the last layer.
+    """
+
+    linear: list[nn.Linear]
+    code: int
+    sigmoid: bool
+
+    @property
+    def rectified(self) -> list[bool]:
+        """Whether a rectifier follows each layer: none follows the code or the last one."""
+        return [i not in (self.code, len(self.linear) - 1) for i in range(len(self.linear))]
+
+    def parameters(self) -> list[nn.Parameter]:
+        """Return weights and biases; a layer may have lost its bias."""
+        own = (parameter for layer in self.linear for parameter in (layer.weight, layer.bias))
+        return [parameter for parameter in own if type(parameter) is nn.Parameter]
+
+
+class Projection(nn.Module):
+    """From rows to their leading principal components: a linear layer that is not trained."""
+
+    weight: torch.Tensor
+    bias: torch.Tensor
+
+    def __init__(self, n_features: int, n_axes: int, spec: BuildSpec) -> None:
+        super().__init__()
+        if spec.device == "meta":
+            axes = torch.empty(n_features, n_axes, dtype=spec.dtype, device="meta")
+            means = torch.empty(n_features, dtype=spec.dtype, device="meta")
+        else:
+            assert spec.principal_axes is not None
+            axes, means, _ = spec.principal_axes(n_axes)
+        self.register_buffer("weight", axes.t().to(spec.dtype).contiguous())
+        self.register_buffer("bias", -(means @ axes).to(spec.dtype))
+
+    def forward(self, X: torch.Tensor) -> torch.Tensor:
+        """Project X, of shape (n, n_features)."""
+        return F.linear(X, self.weight, self.bias)
+
+    def extra_repr(self) -> str:
+        """What `repr` shows of the sizes."""
+        n_axes, n_features = self.weight.shape
+        return f"in_features={n_features}, out_features={n_axes}"
+
+
+class FillMissing(nn.Module):
+    """Puts a value per column where a row is missing one (NaN).
+
+    Parameters
+    ----------
+    values : tensor of shape (n_features,)
+        In the network's range. They are trained where the training data misses any.
+    """
+
+    def __init__(self, values: torch.Tensor) -> None:
+        super().__init__()
+        self.values = nn.Parameter(values)
+
+    def forward(self, X: torch.Tensor) -> torch.Tensor:
+        """Fill X, of shape (n, n_features)."""
+        return torch.where(X.isnan(), self.values, X)
+
+
+class ConvNetwork(Network):
+    """Convolutions for rows that are flattened images; the decoder mirrors the encoder.
+
+    Each hidden layer is a convolution of stride 2, so that it halves height and width,
+    rounded up, and an activation; a linear layer ends in the code.
+
+    Parameters
+    ----------
+    image_shape : tuple of int or None, default=None
+        (channels, height, width), or (height, width) of grey images: how a row is laid out,
+        channel by channel. None takes the columns as one square grey image or as three square
+        channels.
+    channels : int or array-like of int, default=(32, 64)
+        Channels of the hidden layers.
+    kernel_size : int, default=3
+        Odd: height and width of the convolutions' windows.
+    activation : {"relu", "leaky_relu", "elu", "gelu", "silu", "tanh", "sigmoid"}, default="gelu"
+        What follows each hidden layer.
+    normalization : {"layer", "batch"} or None, default=None
+        What stands between each hidden layer and its activation.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from aefeatures import AutoencoderTransformer, ConvNetwork
+    >>> X, _ = load_digits(return_X_y=True)
+    >>> network = ConvNetwork(image_shape=(8, 8), channels=(8, 16))
+    >>> transformer = AutoencoderTransformer(network=network, max_epochs=2)
+    >>> transformer.fit_transform(X).shape
+    (1797, 3)
+    """
+
+    def __init__(
+        self,
+        image_shape: Sequence[int] | None = None,
+        channels: int | Sequence[int] = (32, 64),
+        kernel_size: int = 3,
+        activation: str = "gelu",
+        normalization: str | None = None,
+    ) -> None:
+        self.image_shape = image_shape
+        self.channels = channels
+        self.kernel_size = kernel_size
+        self.activation = activation
+        self.normalization = normalization
+
+    def build(self, n_features: int, n_components: int, *, spec: BuildSpec) -> Pair:
+        """Return encoder and decoder."""
+        _check_layers(self.activation, self.normalization)
+        size = self.kernel_size
+        if not (isinstance(size, Integral) and size >= 1 and size % 2 == 1):
+            raise ValueError(f"kernel_size must be an odd integer, got {size!r}.")
+        image_channels, height, width = resolve_image_shape(self.image_shape, n_features)
+        channels = [image_channels, *layer_widths("channels", self.channels)]
+        sizes = [(height, width)]
+        for _ in channels[1:]:
+            sizes.append((-(-sizes[-1][0] // 2), -(-sizes[-1][1] // 2)))
+        flat = channels[-1] * sizes[-1][0] * sizes[-1][1]
+        down: list[nn.Module] = []
+        up: list[nn.Module] = []
+        for i, (n_in, n_out) in enumerate(itertools.pairwise(channels)):
+            down += [self._convolution(n_in, n_out, spec), *self._after(n_out, spec)]
+            # Two ways to double a size, by which odd ones come back as they were.
+            extra = tuple(1 - size % 2 for size in sizes[i])
+            after = [] if i == 0 else self._after(n_in, spec)
+            up = [self._convolution(n_out, n_in, spec, extra, last=i == 0), *after, *up]
+        encoder = nn.Sequential(
+            nn.Unflatten(1, (image_channels, height, width)),
+            *down,
+            nn.Flatten(),
+            _linear(flat, n_components, None, spec),
+        )
+        decoder = nn.Sequential(
+            _linear(n_components, flat, self.activation, spec),
+            ACTIVATIONS[self.activation](),
+            nn.Unflatten(1, (channels[-1], *sizes[-1])),
+            *up,
+            nn.Flatten(),
+            *([nn.Sigmoid()] if spec.bounded else []),
+        )
+        return encoder, decoder
+
+    def _convolution(
+        self,
+        n_in: int,
+        n_out: int,
+        spec: BuildSpec,
+        extra: tuple[int, ...] | None = None,
+        *,
+        last: bool = False,
+    ) -> nn.Module:
+        """Halve the size or, where `extra` says how, double it."""
+        sizes: dict[str, Any] = {
+            "kernel_size": self.kernel_size,
+            "stride": 2,
+            "padding": self.kernel_size // 2,
+        }
+        kind: type[nn.Module] = nn.Conv2d
+        fan_in: float = n_in * self.kernel_size**2
+        if extra is not None:
+            kind = nn.ConvTranspose2d
+            sizes["output_padding"] = extra
+            fan_in /= 4  # of the doubled size, each entry is reached by a quarter of the window
+        layer = uninitialized(kind, n_in, n_out, **sizes, device=spec.device, dtype=spec.dtype)
+        if spec.device == "meta":
+            return layer
+        gain = 1.0 if last else _gain(self.activation)
+        nn.init.normal_(layer.weight, std=gain / fan_in**0.5, generator=spec.generator)
+        nn.init.zeros_(layer.bias)
+        return layer
+
+    def _after(self, n_channels: int, spec: BuildSpec) -> list[nn.Module]:
+        modules: list[nn.Module] = [ACTIVATIONS[self.activation]()]
+        if self.normalization == "layer":
+            modules.insert(0, _normalization(nn.GroupNorm, 1, n_channels, spec=spec))
+        elif self.normalization == "batch":
+            modules.insert(0, _normalization(BatchNorm, n_channels, spec=spec))
+        return modules
+
+
+def resolve_image_shape(image_shape: Sequence[int] | None, n_features: int) -> tuple[int, int, int]:
+    """Return (channels, height, width) of rows of `n_features` columns.
+
+    Raises
+    ------
+    ValueError
+        If the shape does not have as many entries as a row, or is not given and the row
+        is neither one square nor three.
+    """
+    if image_shape is None:
+        for channels in (1, 3):
+            side = round((n_features / channels) ** 0.5)
+            if channels * side * side == n_features:
+                return channels, side, side
+        raise ValueError(
+            f"{n_features} columns are neither a square image nor three square channels: set "
+            "image_shape to (channels, height, width)."
+        )
+    shape = tuple(layer_widths("image_shape", image_shape))
+    if len(shape) == 2:
+        shape = (1, *shape)
+    if len(shape) != 3:
+        raise ValueError(
+            "image_shape must be (channels, height, width) or (height, width), got "
+            f"{image_shape!r}."
+        )
+    if math.prod(shape) != n_features:
+        raise ValueError(
+            f"image_shape={tuple(image_shape)} has {math.prod(shape)} entries, but X has "
+            f"{n_features} columns."
+        )
+    return shape[0], shape[1], shape[2]
+
+
+def build_network(network: Any, n_features: int, n_components: int, *, spec: BuildSpec) -> Pair:
+    """Return the encoder and the decoder that a `Network` or a callable gives.
+
+    Raises
+    ------
+    TypeError
+        If it is a module, a class or a pair of modules instead of a callable, or a callable that
+        does not return two modules.
+    ValueError
+        If their shapes do not fit.
+    """
+    _check_callable(network)
+    if is_ours(network):
+        own: Pair = network.build(n_features, n_components, spec=spec)
+        return own
+    with global_seed(spec.generator.initial_seed()):  # what the caller's modules draw from
+        if isinstance(network, Network):
+            return network.build(n_features, n_components, spec=spec)
+        built = network(n_features, n_components)
+        pair = built if isinstance(built, tuple) else ()
+        if len(pair) != 2 or not all(isinstance(part, nn.Module) for part in pair):
+            raise TypeError(
+                "network must return two modules, (encoder, decoder), got "
+                f"{tuple(map(type, built)) if isinstance(built, tuple) else type(built)}."
+            )
+        encoder, decoder = (part.cpu().to(spec.dtype) for part in copied(pair))
+        # Lazy modules draw their weights here.
+        _check_shape("encoder", encoder, n_features, n_components, spec)
+        _check_shape("decoder", decoder, n_components, n_features, spec)
+    return encoder, decoder
+
+
+def _check_callable(network: Any) -> None:
+    """Refuse modules and classes: they can be called, but give no encoder and decoder."""
+    if isinstance(network, type):
+        kind = f"the class {network.__name__}"
+    elif isinstance(network, nn.Module):
+        kind = f"a module of the class {type(network).__name__}"
+    elif isinstance(network, (tuple, list)):
+        kind = f"a {type(network).__name__} of {len(network)}"
+    else:
+        return
+    if isinstance(network, type) and issubclass(network, Network):
+        raise TypeError(f"network must be an object, got {kind}. Pass {network.__name__}().")
+    if not isinstance(network, type) or issubclass(network, nn.Module):
+        raise TypeError(
+            f"network must be a function that makes an encoder and a decoder, got {kind}. Pass "
+            "network=make, with: def make(n_features, n_components): return encoder, decoder"
+        )
+
+
+# What this library's modules consist of. None of it changes what it is given in place.
+OWN_LAYERS = {
+    *ACTIVATIONS.values(),
+    BatchNorm,
+    FillMissing,
+    Projection,
+    Scaling,
+    nn.Conv2d,
+    nn.ConvTranspose2d,
+    nn.Flatten,
+    nn.GroupNorm,
+    nn.LayerNorm,
+    nn.Linear,
+    nn.Sequential,
+    nn.Unflatten,
+}
+
+
+def is_as_built(network: Any, *modules: nn.Module) -> bool:
+    """Whether `modules` are what a network of this library, `network`, has built.
+
+    Otherwise nothing is known of them. A subclass may build anything, and `encoder_` and `decoder_`
+    are public: their layers may have been replaced since, or got hooks.
+    """
+    return type(network) in (DenseNetwork, ConvNetwork) and all(
+        type(layer) in OWN_LAYERS
+        and not (
+            layer._forward_pre_hooks
+            or layer._forward_hooks
+            or layer._backward_pre_hooks
+            or layer._backward_hooks
+            or "forward" in layer.__dict__
+        )
+        for module in modules
+        for layer in layers_of(module)
+    )
+
+
+def layers_of(module: nn.Module) -> list[nn.Module]:
+    """The module and all modules in it, those that are shared as often; faster than `modules`."""
+    found = [module]
+    for layer in found:
+        found += layer._modules.values()  # type: ignore[arg-type]  # takes those that it appends
+    return found
+
+
+class Guest(nn.Module):
+    """A module of which nothing is known, such as the caller's own, as a layer.
+
+    It may work in place, so it gets a copy of its input, and it may hold numbers that `to` does not
+    convert, so it computes in the precision that it is in.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, X: torch.Tensor) -> torch.Tensor:
+        """Return what the module makes of X, in the precision of X."""
+        result: torch.Tensor = self.network(X.to(_dtype(self.network), copy=True))
+        return result.to(X.dtype)
+
+
+def copied(modules: T) -> T:
+    """Return a deep copy of a module, or of a tuple of modules.
+
+    What they share is shared by the copies. Unlike by `copy.deepcopy` alone, modules may hold
+    results of computations, as those of `torch.nn.utils.weight_norm` do, and hooks of parameters
+    are kept.
+    """
+    memo = results_in(modules)
+    copies = copy.deepcopy(modules, memo)
+    for layer in layers_in(modules):
+        for parameter in layer.parameters(recurse=False):
+            for hooks in ("_backward_hooks", "_post_accumulate_grad_hooks"):
+                if getattr(parameter, hooks) and id(parameter) in memo:
+                    setattr(memo[id(parameter)], hooks, getattr(parameter, hooks))
+    return copies
+
+
+def results_in(modules: Any) -> dict[int, Any]:
+    """A memo for `copy.deepcopy` with what modules hold and autograd computed: it is detached."""
+    return {
+        id(value): value.detach().clone()
+        for layer in layers_in(modules)
+        for value in vars(layer).values()
+        if isinstance(value, torch.Tensor) and not value.is_leaf
+    }
+
+
+def layers_in(modules: Any) -> list[nn.Module]:
+    """All modules in a module, or in a tuple of modules, each once."""
+    parts = modules if isinstance(modules, tuple) else (modules,)
+    return [*nn.ModuleList(parts).modules()][1:]
+
+
+def _check_shape(name: str, module: nn.Module, n_in: int, n_out: int, spec: BuildSpec) -> None:
+    module.eval()
+    with torch.no_grad():
+        output = module(torch.zeros(2, n_in, dtype=spec.dtype))
+    shape = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output)
+    if shape != (2, n_out):
+        raise ValueError(
+            f"The {name} of network must turn rows of {n_in} columns into rows of {n_out}: "
+            f"shape (2, {n_in}) became {shape}."
+        )
+
+
+@dataclass(frozen=True)
+class BuildSpec:
+    """What a network is built with, beside its sizes.
+
+    Attributes
+    ----------
+    bounded : bool
+        Whether a sigmoid ends the decoder.
+    dtype : torch.dtype
+    generator : torch.Generator
+        What the weights are drawn from; the global random state is not touched.
+    device : str
+        "cpu", or "meta" for a network of shapes alone, which takes no memory. Not for callables.
+    principal_axes : callable or None
+        ``principal_axes(n)`` gives the leading principal axes of the rows, of shape
+        (n_features, n), the means of the columns, and the deviations of the components; with
+        ``sample=True`` of some thousands of rows.
+    """
+
+    bounded: bool
+    dtype: torch.dtype
+    generator: torch.Generator
+    device: str = "cpu"
+    principal_axes: Callable[..., tuple[torch.Tensor, torch.Tensor, torch.Tensor]] | None = None
+
+
+# What `plain` need not look into.
+_PLAIN = (type(None), bool, int, float, str)
+
+
+def plain(value: Any) -> Any:
+    """Return the value of a parameter with Python's numbers in place of NumPy's.
+
+    NumPy's overflow, and no document of JSON takes them. What holds any, a list or an object with
+    parameters, is copied; all else, arrays too, is returned as it is.
+    """
+    if isinstance(value, np.generic) and value.dtype.kind in "biufU":
+        return float(value) if value.dtype.kind == "f" else value.item()
+    if type(value) in (list, tuple):
+        items = [plain(item) for item in value]
+        unchanged = all(item is given for item, given in zip(items, value, strict=True))
+        return value if unchanged else type(value)(items)
+    if isinstance(value, BaseEstimator):
+        changed = {
+            name: settled
+            for name, each in vars(value).items()
+            if type(each) not in _PLAIN
+            and "_" not in (name[0], name[-1])  # as of parameters
+            and (settled := plain(each)) is not each
+        }
+        if changed:
+            copied = object.__new__(type(value))
+            copied.__dict__.update({**vars(value), **changed})
+            return copied
+    return value
+
+
+def same_value(value: Any, other: Any) -> bool:
+    """Whether two values of a parameter build the same network."""
+    if not (isinstance(value, Network) and type(value) is type(other)):
+        return bool(value == other)
+    mine, others = (
+        {
+            # Sizes may be one number, a list, a tuple or an array.
+            name: np.atleast_1d(np.asarray(each, dtype=object)).tolist()
+            for name, each in network.get_params().items()
+        }
+        for network in (value, other)
+    )
+    return mine == others
+
+
+def layer_widths(name: str, sizes: int | Sequence[int]) -> list[int]:
+    """Return a parameter's sizes as a list of positive integers."""
+    try:
+        widths: list[int] = np.atleast_1d(np.asarray(sizes)).tolist()
+    except ValueError:  # rows of different lengths
+        widths = [0]
+    if not all(isinstance(width, int) and width >= 1 for width in widths):
+        raise ValueError(f"{name} must hold integers of at least 1, got {sizes!r}.")
+    return widths
+
+
+def resolve_widths(sizes: Any, n_components: int) -> Any:
+    """Return `hidden_layer_sizes` for a code of so many numbers.
+
+    Of the default, the tuple, widths that would cap the rank of the code are left out.
+
+    Warns
+    -----
+    UserWarning
+        If widths of the caller's own do.
+    """
+    if isinstance(sizes, tuple) and sizes == DEFAULT_WIDTHS:
+        if n_components <= DEFAULT_WIDTHS[-1]:
+            return sizes
+        return tuple(width for width in sizes if width >= n_components) or (n_components,)
+    narrowest = min(layer_widths("hidden_layer_sizes", sizes), default=n_components)
+    if narrowest < n_components:
+        warn(
+            f"hidden_layer_sizes={sizes!r} has a layer of {narrowest}, below n_components="
+            f"{n_components}: it caps the rank of the code at {narrowest}. Use wider layers or "
+            "fewer components."
+        )
+    return sizes
+
+
+def _check_layers(activation: str, normalization: str | None) -> None:
+    for parameter, name, legal in (
+        ("activation", activation, [*ACTIVATIONS]),
+        ("normalization", normalization, [None, *NORMALIZATIONS]),
+    ):
+        if not (name is None or isinstance(name, str)) or name not in legal:
+            names = ", ".join(map(str, legal))
+            raise ValueError(f"{parameter} must be one of {names}, got {name!r}.")
+
+
+def _check_init(init: str, activation: str, normalization: str | None, *, bounded: bool) -> None:
+    if not isinstance(init, str) or init not in ("random", "pca"):
+        raise ValueError(f"init of a network must be 'random' or 'pca', got {init!r}.")
+    if init == "pca" and (bounded or not can_start_as_pca(activation, normalization)):
+        raise ValueError(
+            f"init='pca' needs an activation of {', '.join(_LINEAR_ABOVE_ZERO)}, no normalization "
+            "and a scaling whose range is not [0, 1]. Use init='random'."
+        )
+
+
+def can_start_as_pca(activation: str, normalization: str | None) -> bool:
+    """Whether layers of these pass on numbers above zero as they are."""
+    return activation in _LINEAR_ABOVE_ZERO and normalization is None
+
+
+def n_components_of(deviations: torch.Tensor) -> int:
+    """How many leading principal components vary, by their deviations: few rows have fewer."""
+    return int((deviations > _LEAST_DEVIATION * deviations[:1]).sum())
+
+
+@torch.no_grad()
+def _start_as_pca(encoder: nn.Sequential, decoder: nn.Sequential, n: int, spec: BuildSpec) -> None:
+    """Let the first units of all layers carry up to `n` principal components."""
+    assert spec.principal_axes is not None
+    first: Any = encoder[0]
+    narrow: Any = decoder[0]
+    last: Any = decoder[-1]
+    projects = isinstance(first, Projection)  # gives components, some of which are needed
+    n_axes = len(first.bias) if projects else n
+    found = spec.principal_axes(n_axes, sample=not projects)
+    axes, means, deviations = (tensor.to(spec.dtype) for tensor in found)
+    n = min(n, n_components_of(deviations))
+    if n == 0:
+        return
+    axes, deviations = axes[:, :n], deviations[:n]
+    components = torch.eye(n, n_axes, dtype=axes.dtype, device=axes.device)
+    narrow.weight[:, :n] /= deviations
+    _carry(encoder, (components if projects else axes.t()) / deviations[:, None], deviations.diag())
+    _carry(decoder, (1 / deviations).diag(), axes * deviations)
+    if not projects:
+        first.bias -= first.weight @ means
+    last.bias += means
+
+
+def _carry(part: nn.Module, into: torch.Tensor, out: torch.Tensor) -> None:
+    """Set linear layers to pass ``into @ x`` on as it is, and to give ``out`` times that.
+
+    A rectifier passes on what is above zero, so that the numbers, of deviation 1, are lifted at the
+    start and lowered at the end. Layers behind a random unit do not read it at first.
+    """
+    layers = [layer for layer in part.modules() if isinstance(layer, nn.Linear)]
+    n, n_in = into.shape
+    if len(layers) == 1:
+        layers[0].weight[: len(out), :n_in] = out @ into
+        return
+    for i, layer in enumerate(layers):
+        weight, bias = layer.weight, layer.bias
+        if i == 0:
+            weight[:n] = 0
+            weight[:n, :n_in] = into
+            bias[:n] = _LIFT
+        elif i < len(layers) - 1:
+            weight[:n] = 0
+            weight[:, :n] = 0
+            weight[:n, :n] = torch.eye(n, dtype=weight.dtype, device=weight.device)
+        else:
+            weight[: len(out)] = 0
+            weight[:, :n] = 0
+            weight[: len(out), :n] = out
+            bias[: len(out)] = -_LIFT * out.sum(dim=1)
+
+
+def _gain(activation: str | None) -> float:
+    """What weights are multiplied with to keep the scale through an activation."""
+    return {None: 1.0, "tanh": 5 / 3, "sigmoid": 4.0}.get(activation, 2**0.5)
+
+
+def _linear(n_in: int, n_out: int, activation: str | None, spec: BuildSpec) -> nn.Linear:
+    """A linear layer that keeps the scale of what passes through it and its activation.
+
+    PyTorch's own start shrinks the signal at every layer, so that the three codes begin almost
+    constant, and some never recover. Orthogonal weights of the gain that the activation
+    asks for (Saxe et al. 2014, He et al. 2015) and zero biases do not.
+    """
+    layer = uninitialized(nn.Linear, n_in, n_out, device=spec.device, dtype=spec.dtype)
+    if spec.device == "meta":
+        return layer
+    nn.init.orthogonal_(layer.weight, _gain(activation), generator=spec.generator)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def _normalization(kind: type[nn.Module], *sizes: int, spec: BuildSpec) -> nn.Module:
+    layer = uninitialized(kind, *sizes, device=spec.device, dtype=spec.dtype)
+    if spec.device != "meta":
+        layer.reset_parameters()
+    return layer
+
+
+def uninitialized(kind: type[nn.Module], *sizes: int, **settings: Any) -> Any:
+    """Return a layer whose weights are yet to be set.
+
+    The constructor of `kind` would draw them from the global random state, and PyTorch's
+    `skip_init` imports modules that take up to a second.
+    """
+    without_reset = type(kind.__name__, (kind,), {"reset_parameters": lambda _: None})
+    layer = without_reset(*sizes, **settings)
+    layer.__class__ = kind
+    return layer
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a module takes for one row.
+
+    Attributes
+    ----------
+    width : int
+        The most numbers that it makes on its way.
+    multiply_adds : int
+        Of its linear and convolution layers.
+    """
+
+    width: int
+    multiply_adds: int
+
+
+def cost_per_row(module: nn.Module, n_in: int) -> Cost:
+    """Send a row of `n_in` zeros through `module`, in evaluation mode, and see what it takes."""
+    widths, products = [n_in], [0]
+
+    def note(part: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        if not isinstance(output, torch.Tensor):
+            return
+        widths.append(output.numel())
+        weight = getattr(part, "weight", None)
+        if isinstance(weight, torch.Tensor) and weight.dim() > 1:
+            # A convolution uses its weights once at each place of the smaller image.
+            places = min(x.shape[2:].numel() for x in (output, *inputs[:1]))
+            products.append(weight.numel() * places)
+
+    handles = [part.register_forward_hook(note) for part in module.modules()]
+    training = module.training
+    first = next(module.parameters(), torch.empty(0))
+    try:
+        with torch.no_grad():
+            module.eval()(torch.zeros(1, n_in, dtype=first.dtype, device=first.device))
+    finally:
+        module.train(training)
+        for handle in handles:
+            handle.remove()
+    return Cost(max(widths), sum(products))
+
+
+class Encoder(nn.Module):
+    """From X's own units to codes."""
+
+    def __init__(self, network: nn.Module, scaling: Scaling, fill: nn.Module) -> None:
+        super().__init__()
+        self.scaling = scaling
+        self.fill = fill
+        self.network = network
+
+    def forward(self, X: torch.Tensor) -> torch.Tensor:
+        """Encode X, of shape (n, n_features) and any dtype; scaled in its own precision."""
+        if not X.is_floating_point() or X.element_size() < 4:
+            X = X.to(torch.float64 if X.element_size() >= 4 else torch.float32)
+        inputs = self.scaling.inputs(X)
+        return self.network(self.fill(inputs.to(_dtype(self.network))))
+
+
+class Decoder(nn.Module):
+    """From codes to X's own units.
+
+    With `copies`, the network gets a copy of the codes, as it may work in place.
+    """
+
+    copies = False  # also of pickles that lack it
+
+    def __init__(self, network: nn.Module, scaling: Scaling, *, copies: bool) -> None:
+        super().__init__()
+        self.scaling = scaling
+        self.network = network
+        self.copies = copies
+
+    def forward(self, Z: torch.Tensor) -> torch.Tensor:
+        """Decode Z, of shape (n, n_components)."""
+        codes = Z.to(_dtype(self.network), copy=self.copies)
+        return self.scaling.inverse(self.network(codes))
+
+
+class Autoencoder(nn.Module):
+    """From X's own units to codes and back; `copies` as of `Decoder`."""
+
+    copies = False  # also of pickles that lack it
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        decoder: nn.Module,
+        scaling: Scaling,
+        fill: nn.Module,
+        *,
+        copies: bool,
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.decoder = decoder
+        self.scaling = scaling
+        self.fill = fill
+        self.copies = copies
+
+    def forward(self, X: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the codes of X and its reconstruction."""
+        encoded = Encoder(self.encoder, self.scaling, self.fill)(X)
+        return encoded, Decoder(self.decoder, self.scaling, copies=self.copies)(encoded)
+
+
+def _dtype(module: nn.Module) -> torch.dtype:
+    for parameter in module.parameters():  # `next` is what `torch.export` of PyTorch 2.4 lacks
+        return parameter.dtype
+    return torch.float32

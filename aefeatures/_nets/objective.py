@@ -1,0 +1,123 @@
+"""The objective of a training: the reconstruction loss and what regularizers add."""
+
+from __future__ import annotations
+
+import math
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import autocast, nn
+
+from aefeatures._nets.losses import RowLoss
+from aefeatures._nets.regularizer import (
+    Batch,
+    Regularizer,
+)
+from aefeatures._nets.regularizers import REGULARIZERS
+from aefeatures._rows.batches import Batches
+from aefeatures._torch.random_state import RandomState
+
+
+class Objective:
+    """The reconstruction loss of a batch and what regularizers add to it.
+
+    Parameters
+    ----------
+    autoencoder : nn.Sequential
+        An encoder and its decoder.
+    loss : callable
+        Loss per row.
+    regularizers : list of Regularizer
+        As `prepare` returned them.
+    batches : Batches
+    rng : np.random.Generator
+    mixed : bool
+        Whether the network's products of matrices are computed in bfloat16.
+    draws : RandomState, optional
+        Random state that modules, losses and regularizers of the caller's own draw from. It is
+        borrowed where a gradient is computed.
+    """
+
+    def __init__(
+        self,
+        autoencoder: nn.Sequential,
+        loss: RowLoss,
+        regularizers: list[Regularizer],
+        batches: Batches,
+        rng: np.random.Generator,
+        *,
+        mixed: bool = False,
+        draws: RandomState | None = None,
+    ) -> None:
+        self.draws = draws or RandomState(0, ())
+        self.autoencoder = autoencoder
+        self.loss = loss
+        self.regularizers = regularizers
+        self.mixed = mixed
+        self._all_known = {type(each) for each in regularizers} <= {*REGULARIZERS.values()}
+        parts = [each._decoded_part for each in regularizers] if self._all_known else []
+        self._decoded_part = min([1.0, *parts])
+        self.batches = batches
+        self._take = batches.take
+        self._rng = rng
+        self.generator = torch.Generator(batches.device)
+        if regularizers:
+            self.generator.manual_seed(int(rng.integers(np.iinfo(np.int64).max)))
+
+    def __call__(self, rows: torch.Tensor, index: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the sum of the rows' reconstruction losses, and the mean with penalties.
+
+        Where a part of the rows is decoded, the sum is what all would come to by it.
+        """
+        encoder, decoder = self.autoencoder
+        # A regularizer of the caller's own may work in place.
+        batch = self._corrupted(self._lent(rows), index)
+        partners = [self._partners(regularizer, batch) for regularizer in self.regularizers]
+        brought = [partner.inputs for partner in partners if partner is not None]
+        inputs = torch.cat([batch.inputs, *brought]) if brought else batch.inputs
+        with self._products(rows):
+            codes = encoder(inputs).to(rows.dtype)
+        batch.codes, *partner_codes = codes.split([len(rows), *map(len, brought)])
+        passed = batch.codes
+        for regularizer in self.regularizers:
+            passed = regularizer.perturb(self._lent(passed), batch)
+        # Batches are in random order: their first rows are a random sample.
+        n_decoded = math.ceil(self._decoded_part * len(rows))
+        with self._products(rows):
+            batch.reconstruction = decoder(passed[:n_decoded]).to(rows.dtype)
+        summed = self.loss(batch.reconstruction, rows[:n_decoded]).sum()
+        total = summed / n_decoded
+        for regularizer, partner in zip(self.regularizers, partners, strict=True):
+            own = None if partner is None else partner_codes.pop(0)
+            total = total + regularizer.penalty(replace(batch, partner_codes=own))
+        return summed.detach() * (len(rows) / n_decoded), total
+
+    def _partners(self, regularizer: Regularizer, batch: Batch) -> Batch | None:
+        positions = regularizer.partners(batch)
+        if positions is None:
+            return None
+        partners = self._corrupted(self._take(positions), positions)
+        partners.inputs = regularizer._vary(partners.inputs, partners)
+        return partners
+
+    def corrupted(self, rows: torch.Tensor, index: np.ndarray) -> torch.Tensor:
+        """Return what is encoded in place of the rows."""
+        return self._corrupted(self._lent(rows), index).inputs
+
+    def _products(self, rows: torch.Tensor) -> AbstractContextManager[object]:
+        mixed = self.mixed
+        return autocast(rows.device.type, dtype=torch.bfloat16) if mixed else nullcontext()
+
+    def _corrupted(self, rows: torch.Tensor, index: np.ndarray) -> Batch:
+        encoder, decoder = self.autoencoder
+        batch = Batch(
+            rows, index, encoder, decoder, self.generator, self._rng, self._take, inputs=rows
+        )
+        for regularizer in self.regularizers:
+            batch.inputs = regularizer.corrupt(self._lent(batch.inputs), batch)
+        return batch
+
+    def _lent(self, tensor: torch.Tensor) -> torch.Tensor:
+        return tensor if self._all_known else tensor.clone()

@@ -1,0 +1,313 @@
+"""The base class of regularizers, and what they are given."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from numbers import Integral, Real
+from typing import Any, Self
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator
+from torch import nn
+
+from aefeatures._nets.networks import uninitialized
+from aefeatures._rows.batches import Batches
+from aefeatures._torch.random_state import global_seed
+from aefeatures._torch.ranks import ALONE, Ranks
+
+
+@dataclass
+class TrainingData:
+    """What a regularizer may look at before the training.
+
+    Attributes
+    ----------
+    batches : Batches
+        The training rows in the network's range: `n_rows`, `n_features`, `chunks()` and
+        `take(positions)`.
+    y : ndarray of shape (n_rows,) or None
+        What `fit` was given, for the training rows.
+    means : tensor of shape (n_features,)
+        Column means in the network's range, on the device and in the precision of the training.
+    n_components : int
+        Size of the code.
+    rng : numpy.random.Generator
+        To draw from; seeded by `random_state`.
+    head : torch.nn.Module or None
+        The `head` of the last training, where this one goes on from it.
+    ranks : Ranks
+        The processes of which each trains on rows of its own, within `distributed`.
+    y_all : ndarray of shape (n_samples,) or None
+        What `fit` was given, for the training rows and those that `early_stopping` sets aside;
+        None is the same as `y`.
+    rows : ndarray of int, shape (n_rows,), or None
+        Positions of the training rows in `y_all`; None stands for all.
+    """
+
+    batches: Batches
+    y: np.ndarray | None
+    means: torch.Tensor
+    n_components: int
+    rng: np.random.Generator
+    head: nn.Module | None = None
+    ranks: Ranks = ALONE
+    y_all: np.ndarray | None = None
+    rows: np.ndarray | None = None
+
+    def variance(self) -> float:
+        """The columns' mean variance: the squared error of predicting their means.
+
+        A penalty in this unit has the same weight for pixels as for standardized columns.
+        """
+        return self.ranks.mean(self.batches.variance(self.means), self.batches.n_rows)
+
+
+@dataclass
+class Batch:
+    """One step of the training, as a regularizer sees it.
+
+    Attributes
+    ----------
+    rows : tensor of shape (n, n_features)
+        As they are, in the network's range; NaN where a value is missing.
+    index : ndarray of int, shape (n,)
+        The rows' positions among the training rows.
+    encoder, decoder : torch.nn.Module
+        To be called. A network of the caller's own is wrapped, so that its input is copied.
+    generator : torch.Generator
+        On the device of the rows; seeded by `random_state`.
+    rng : numpy.random.Generator
+    take : callable
+        ``take(positions)`` gives other training rows.
+    inputs : tensor of shape (n, n_features)
+        What was encoded: the rows after every `corrupt`.
+    codes : tensor of shape (n, n_components)
+    partner_codes : tensor of shape (m, n_components) or None
+        Codes of the rows that `partners` asked for.
+    reconstruction : tensor of shape (n, n_features)
+    """
+
+    rows: torch.Tensor
+    index: np.ndarray
+    encoder: nn.Module
+    decoder: nn.Module
+    generator: torch.Generator
+    rng: np.random.Generator
+    take: Callable[[np.ndarray], torch.Tensor]
+    inputs: torch.Tensor = field(default_factory=lambda: torch.empty(0))
+    codes: torch.Tensor = field(default_factory=lambda: torch.empty(0))
+    partner_codes: torch.Tensor | None = None
+    reconstruction: torch.Tensor = field(default_factory=lambda: torch.empty(0))
+
+
+class Regularizer(BaseEstimator):
+    """Base class of what shapes the codes beside the reconstruction loss.
+
+    A subclass overrides one or more of the methods below. Its parameters are stored in
+    `__init__` and nothing else is kept on it: what a training needs beside them is made in
+    `prepare`.
+
+    See Also
+    --------
+    Denoising, Sparse, Contractive, Variational, NeighborPreserving, Supervised
+
+    Examples
+    --------
+    Codes that lie near the origin:
+
+    >>> from sklearn.datasets import load_digits
+    >>> from aefeatures import AutoencoderTransformer, Regularizer
+    >>> class Centred(Regularizer):
+    ...     def __init__(self, weight=0.1):
+    ...         self.weight = weight
+    ...
+    ...     def penalty(self, batch):
+    ...         return self.weight * batch.codes.square().mean()
+    >>> X, _ = load_digits(return_X_y=True)
+    >>> transformer = AutoencoderTransformer(regularizer=Centred(), max_epochs=5, random_state=0)
+    >>> bool(abs(transformer.fit_transform(X)).mean() < 1)
+    True
+    """
+
+    #: Whether `fit` needs y.
+    requires_y = False
+
+    #: The fewest and the most epochs that `max_epochs="auto"` stands for.
+    min_epochs = 10
+    max_epochs: float = math.inf
+
+    #: The most principal components of the rows that the encoder of the default network reads.
+    n_principal_components: float = math.inf
+
+    # The part of a batch's rows that is decoded, where no regularizer of the caller's own, which
+    # may look at the reconstruction, takes part.
+    _decoded_part: float = 1.0
+
+    #: A module that is trained along with the network, made in `prepare`.
+    head: nn.Module | None = None
+
+    def prepare(self, data: TrainingData) -> Regularizer:
+        """Return the regularizer that takes part in one training; by default this one.
+
+        Called once in every `fit` and `partial_fit`, before the first step.
+
+        Parameters
+        ----------
+        data : TrainingData
+
+        Returns
+        -------
+        regularizer : Regularizer
+        """
+        return self
+
+    def _groups(self, y: np.ndarray, ranks: Ranks) -> np.ndarray | None:
+        """A group for each row, -1 for none: `early_stopping` leaves a row of each in training."""
+        return None
+
+    def corrupt(self, inputs: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """Return what the encoder gets in place of `inputs`; the loss compares with the rows.
+
+        Parameters
+        ----------
+        inputs : tensor of shape (n, n_features)
+            A copy.
+        batch : Batch
+            With `rows` and `index`, but no codes yet.
+
+        Returns
+        -------
+        inputs : tensor of shape (n, n_features)
+        """
+        return inputs
+
+    def partners(self, batch: Batch) -> np.ndarray | None:
+        """Return positions of other training rows to be encoded along with the batch.
+
+        Parameters
+        ----------
+        batch : Batch
+            With `rows` and `index`, but no codes yet.
+
+        Returns
+        -------
+        positions : ndarray of int, shape (m,), or None
+            Their codes arrive in `penalty` as `batch.partner_codes`.
+        """
+        return None
+
+    def _vary(self, inputs: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """What the encoder gets of `batch`, the rows that `partners` asked for."""
+        return inputs
+
+    def perturb(self, codes: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """Return what the decoder gets in place of the codes.
+
+        Parameters
+        ----------
+        codes : tensor of shape (n, n_components)
+            A copy.
+        batch : Batch
+            With `inputs`.
+
+        Returns
+        -------
+        codes : tensor of shape (n, n_components)
+        """
+        return codes
+
+    def penalty(self, batch: Batch) -> torch.Tensor | float:
+        """Return what is added to the mean reconstruction loss of the batch.
+
+        Parameters
+        ----------
+        batch : Batch
+
+        Returns
+        -------
+        penalty : tensor of shape () or float
+        """
+        return 0.0
+
+
+class TakesTransform(Regularizer):
+    """A regularizer that may have a transform of torchvision as a parameter.
+
+    Many of them have a method `get_params`, which is not an estimator's.
+    """
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Return the parameters; there are none nested in them."""
+        params: dict[str, Any] = super().get_params(deep=False)
+        return params
+
+    def __sklearn_clone__(self) -> Self:
+        return type(self)(**copy.deepcopy(self.get_params()))
+
+
+def seeded(batch: Batch) -> AbstractContextManager[object]:
+    """Lend PyTorch's global random state to a function of the caller's."""
+    return global_seed(int(batch.rng.integers(np.iinfo(np.int64).max)))
+
+
+def transformed(
+    name: str,
+    transform: Callable[[torch.Tensor], torch.Tensor],
+    inputs: torch.Tensor,
+    image_shape: Sequence[int],
+    means: torch.Tensor,
+) -> torch.Tensor:
+    """Rows that `transform`, the parameter `name`, changes as images; what misses stays missing."""
+    missing = inputs.isnan()
+    # A copy: a transform may work in place.
+    images = torch.where(missing, means, inputs).view(-1, *image_shape)
+    shape = images.shape
+    with torch.no_grad():
+        images = transform(images)
+    if not isinstance(images, torch.Tensor) or images.shape != shape:
+        got = tuple(images.shape) if isinstance(images, torch.Tensor) else type(images)
+        raise ValueError(
+            f"{name} must keep the shape of images: {tuple(shape)} became {got}. Follow what "
+            "changes it by a transform back to that size."
+        )
+    if not images.is_floating_point():
+        raise ValueError(
+            f"{name} must return floats in the network's range, got {images.dtype}. End it "
+            "with v2.ToDtype(torch.float32, scale=True)."
+        )
+    if not bool(images.isfinite().all()):
+        raise ValueError(f"{name} must return finite numbers, got NaN or infinity.")
+    return images.reshape(inputs.shape).to(inputs).masked_fill(missing, torch.nan)
+
+
+def linear_head(data: TrainingData, n_outputs: int) -> nn.Linear:
+    """A linear layer on the codes that starts at zero."""
+    head: nn.Linear = uninitialized(
+        nn.Linear, data.n_components, n_outputs, device=data.means.device, dtype=data.means.dtype
+    )
+    nn.init.zeros_(head.weight)
+    nn.init.zeros_(head.bias)
+    return head
+
+
+def check_number(
+    regularizer: Regularizer,
+    name: str,
+    lower: float = 0.0,
+    upper: float = np.inf,
+    *,
+    integer: bool = False,
+) -> None:
+    value = getattr(regularizer, name)
+    kind: Any = Integral if integer else Real
+    if not (isinstance(value, kind) and lower <= value < upper):
+        what = "an integer" if integer else "a number"
+        raise ValueError(
+            f"{name} of {type(regularizer).__name__} must be {what} in [{lower:g}, {upper:g}), "
+            f"got {value!r}."
+        )

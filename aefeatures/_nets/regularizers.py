@@ -1,0 +1,420 @@
+"""Regularizers: what a training can be asked for beside the reconstruction."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from numbers import Real
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from aefeatures._nets.contrastive import NeighborPreserving
+from aefeatures._nets.neighbors import principal_axes
+from aefeatures._nets.networks import n_components_of, plain, resolve_image_shape
+from aefeatures._nets.regularizer import (
+    Batch,
+    Regularizer,
+    TakesTransform,
+    TrainingData,
+    check_number,
+    linear_head,
+    seeded,
+    transformed,
+)
+from aefeatures._nets.supervised import Supervised
+from aefeatures._rows.labels import is_auto
+from aefeatures._warnings import takes_old_arguments
+
+
+class Denoising(TakesTransform):
+    """Encode corrupted rows and reconstruct the clean ones [1]_.
+
+    What survives the corruption is what columns tell about each other. For tables with
+    redundant columns, for robust features, and with many codes, where a plain
+    autoencoder may learn to copy.
+
+    Parameters
+    ----------
+    noise : {"masking", "gaussian"} or callable, default="masking"
+        "masking" sets entries to 0 in the network's range: to the column's mean under
+        scaling "standard", to black in a picture. "gaussian" adds normal noise. A callable, such as
+        a transform of `torchvision.transforms.v2`, takes images of shape (n, channels, height,
+        width) in the network's range, on the device of the training, and returns as many of the
+        same size.
+    amount : float, default=0.25
+        The part of all entries that is masked, in [0, 1); or the noise's standard deviation, in
+        units of the root of the columns' mean variance: the same number suits pixels and
+        standardized columns. Not used with a callable.
+    image_shape : tuple of int or None, default=None
+        For a callable, how a row is laid out: as in `ConvNetwork`.
+
+    Notes
+    -----
+    A callable is given a batch at a time, and a transform of torchvision draws once for all
+    images of it: one angle, one place to erase. Noise that it adds is drawn for each pixel. For a
+    draw per image, which takes the time of as many calls, wrap it::
+
+        v2.Lambda(lambda images: torch.stack([transform(image) for image in images]))
+
+    It draws from PyTorch's global random state, which is seeded for the call by
+    `random_state` and then put back. Until then other fits with such a callable wait, and what
+    threads of your own draw from that state meanwhile is not what they would have drawn.
+    Missing values are the columns' means for it, and missing again after it.
+
+    In a search over `noise`, put a transform of torchvision into a `v2.Compose`: scikit-learn would
+    take most of them for estimators, as they have a method `get_params`.
+
+    References
+    ----------
+    .. [1] P. Vincent, H. Larochelle, Y. Bengio and P.-A. Manzagol. Extracting and composing
+       robust features with denoising autoencoders. ICML 2008.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from aefeatures import AutoencoderTransformer, Denoising
+    >>> X, _ = load_digits(return_X_y=True)
+    >>> transformer = AutoencoderTransformer(10, regularizer=Denoising(amount=0.3), max_epochs=2)
+    >>> transformer.fit_transform(X).shape
+    (1797, 10)
+
+    Blurred digits:
+
+    >>> from torchvision.transforms import v2
+    >>> transformer.set_params(regularizer=Denoising(v2.GaussianBlur(3))).fit_transform(X).shape
+    (1797, 10)
+    """
+
+    @takes_old_arguments(positional=("image_shape",))
+    def __init__(
+        self,
+        noise: str | Callable[[torch.Tensor], torch.Tensor] = "masking",
+        amount: float = 0.25,
+        *,
+        image_shape: Sequence[int] | None = None,
+    ) -> None:
+        self.noise = noise
+        self.amount = amount
+        self.image_shape = image_shape
+
+    def prepare(self, data: TrainingData) -> Regularizer:
+        """Check the parameters."""
+        if callable(self.noise):
+            prepared = copy.copy(self)
+            prepared.image_shape = resolve_image_shape(self.image_shape, data.batches.n_features)
+            prepared._means = data.means
+            return prepared
+        if not isinstance(self.noise, str) or self.noise not in ("masking", "gaussian"):
+            raise ValueError(
+                f"noise must be 'masking', 'gaussian' or a callable on images, got {self.noise!r}."
+            )
+        check_number(self, "amount", upper=1.0 if self.noise == "masking" else np.inf)
+        prepared = copy.copy(self)
+        if self.noise == "gaussian":
+            prepared._deviation = self.amount * data.variance() ** 0.5
+        return prepared
+
+    def corrupt(self, inputs: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """Mask, shift or transform the inputs; missing values stay missing."""
+        if callable(self.noise):
+            assert self.image_shape is not None
+            with seeded(batch):
+                return transformed("noise", self.noise, inputs, self.image_shape, self._means)
+        noise = torch.empty_like(inputs)
+        if self.noise == "gaussian":
+            return inputs + noise.normal_(0, self._deviation, generator=batch.generator)
+        masked = noise.uniform_(generator=batch.generator) < self.amount
+        return inputs.masked_fill(masked & ~inputs.isnan(), 0)
+
+
+class NearPCA(Regularizer):
+    """Keep the codes near the rows' principal components [1]_.
+
+    Adds ``weight * ||z - p||**2 / n_features`` to the loss, with z the code of a row and p its
+    leading principal components: a code is then a principal component and what it takes to
+    reconstruct the rest. So distances and directions of the rows keep their meaning, which plain
+    autoencoders distort, and SVM and logistic regression do as well on the codes as after PCA.
+
+    Parameters
+    ----------
+    weight : float, default=0.3
+        Of the squared difference of a code, in proportion to the squared error of a column.
+
+    Notes
+    -----
+    The components are those of the training rows in the network's range, with missing values as the
+    column's mean, and longer tails positive. In `partial_fit` and with `warm_start` they are those
+    of the first call whose rows have enough of them. Codes beyond the number of rows or columns are
+    free.
+
+    References
+    ----------
+    .. [1] I. T. Jolliffe. Principal component analysis, second edition. Springer 2002.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_wine
+    >>> from aefeatures import AutoencoderTransformer, NearPCA
+    >>> X, _ = load_wine(return_X_y=True)
+    >>> transformer = AutoencoderTransformer(regularizer=NearPCA(), max_epochs=20, random_state=0)
+    >>> transformer.fit_transform(X).shape
+    (178, 3)
+    """
+
+    max_epochs = 100  # more of them only learn small tables by heart
+
+    def __init__(self, weight: float = 0.3) -> None:
+        self.weight = weight
+
+    def prepare(self, data: TrainingData) -> Regularizer:
+        """Find the principal axes."""
+        check_number(self, "weight")
+        prepared = NearPCA(self.weight)
+        n_axes = min(data.n_components, data.batches.n_features)
+        head: Any = data.head
+        if head is None or head.axes.shape[1] < n_axes:  # of a first chunk of a few rows
+            rng = np.random.default_rng(0)  # in one state on all ranks
+            axes, deviations = principal_axes(
+                data.batches, data.means, n_axes, rng, data.ranks, sample=True
+            )
+            axes = axes[:, : n_components_of(deviations)]
+            if head is None or head.axes.shape[1] < axes.shape[1]:
+                head = nn.Module()
+                head.register_buffer("axes", axes)
+                head.register_buffer("means", data.means.clone())
+        prepared.head = head
+        return prepared
+
+    def penalty(self, batch: Batch) -> torch.Tensor:
+        """Return the weighted squared distance from the principal components."""
+        distance = self._distance(batch.codes, batch.rows)
+        return self.weight / batch.rows.shape[1] * distance.square().sum(dim=1).mean()
+
+    def penalty_gradient(self, codes: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        """Return the gradient of `penalty` with regard to the first codes."""
+        return 2 * self.weight / rows.numel() * self._distance(codes, rows)
+
+    def _distance(self, codes: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        head: Any = self.head
+        components = (rows - head.means).nan_to_num(nan=0.0) @ head.axes
+        return codes[:, : components.shape[1]] - components
+
+
+class Sparse(Regularizer):
+    """Keep the mean activation of every code small [1]_.
+
+    The activation of a code z is ``1 / (1 + exp(-z))``. Over the rows of a batch its mean
+    rho_j is held near `target` by ``weight * sum over j of KL(target || rho_j)``, with the
+    divergence of two Bernoulli variables. For more codes than a picture needs, of which a
+    row uses a few.
+
+    Parameters
+    ----------
+    weight : float, default=0.1
+    target : float, default=0.05
+        In (0, 1).
+
+    References
+    ----------
+    .. [1] A. Ng. Sparse autoencoder. CS294A lecture notes, Stanford University, 2011.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.datasets import load_digits
+    >>> from aefeatures import AutoencoderTransformer, Sparse
+    >>> X, _ = load_digits(return_X_y=True)
+    >>> transformer = AutoencoderTransformer(32, regularizer=Sparse(), max_epochs=20)
+    >>> activations = 1 / (1 + np.exp(-transformer.fit_transform(X)))
+    >>> bool(activations.mean() < 0.15)
+    True
+    """
+
+    def __init__(self, weight: float = 0.1, target: float = 0.05) -> None:
+        self.weight = weight
+        self.target = target
+
+    def prepare(self, data: TrainingData) -> Regularizer:
+        """Check the parameters."""
+        check_number(self, "weight")
+        if not (isinstance(self.target, Real) and 0 < self.target < 1):
+            raise ValueError(f"target must be in (0, 1), got {self.target!r}.")
+        return self
+
+    def penalty(self, batch: Batch) -> torch.Tensor:
+        """Return the weighted divergence of the batch."""
+        mean = batch.codes.sigmoid().mean(dim=0).clamp(1e-6, 1 - 1e-6)
+        rho = self.target
+        divergence = rho * (rho / mean).log() + (1 - rho) * ((1 - rho) / (1 - mean)).log()
+        return self.weight * divergence.sum()
+
+
+class Contractive(Regularizer):
+    """Make the codes insensitive to small changes of the input [1]_.
+
+    Adds ``weight`` times the squared Frobenius norm of the encoder's Jacobian, averaged
+    over the rows, in the network's range. For noisy measurements. The Jacobian takes one more
+    backward pass for every code. It is that of `transform`: batch normalization counts with its
+    running statistics, dropout not at all.
+
+    Parameters
+    ----------
+    weight : float, default=1e-3
+
+    References
+    ----------
+    .. [1] S. Rifai, P. Vincent, X. Muller, X. Glorot and Y. Bengio. Contractive auto-encoders:
+       explicit invariance during feature extraction. ICML 2011.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from aefeatures import AutoencoderTransformer
+    >>> X, _ = load_digits(return_X_y=True)
+    >>> transformer = AutoencoderTransformer(regularizer="contractive", max_epochs=2)
+    >>> transformer.fit_transform(X).shape
+    (1797, 3)
+    """
+
+    def __init__(self, weight: float = 1e-3) -> None:
+        self.weight = weight
+
+    def prepare(self, data: TrainingData) -> Regularizer:
+        """Check the parameters."""
+        check_number(self, "weight")
+        return self
+
+    def penalty(self, batch: Batch) -> torch.Tensor:
+        """Return the weighted squared norm of the batch's Jacobians."""
+        inputs = batch.inputs.detach().requires_grad_()
+        with _evaluating(batch.encoder):
+            codes = batch.encoder(inputs)
+        squared = codes.new_zeros(())
+        for j in range(codes.shape[1]):
+            (row_gradients,) = torch.autograd.grad(codes[:, j].sum(), inputs, create_graph=True)
+            squared = squared + row_gradients.square().sum()
+        return self.weight * squared / len(inputs)
+
+
+@contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    """Let each row pass on its own, as in `transform`, and leave running statistics alone."""
+    training = [part for part in module.modules() if part.training]
+    for part in training:
+        part.training = False
+    try:
+        yield
+    finally:
+        for part in training:
+            part.training = True
+
+
+class Variational(Regularizer):
+    """Make the codes a distribution that can be sampled from: a variational autoencoder [1]_.
+
+    The encoder's output is the mean m of a normal distribution of the code; a linear
+    layer on it, for the training alone, gives the logarithm of its variance v. The decoder gets a
+    sample of it, and ``beta / n_features`` times the Kullback-Leibler divergence to the
+    standard normal distribution, ``sum over j of (m_j**2 + v_j - log(v_j) - 1) / 2``, is added to
+    the loss (which is a mean over columns). With `loss="bce"` and beta=1 this is the
+    evidence lower bound, with beta > 1 the beta-VAE [2]_. `transform` gives the mean.
+
+    Parameters
+    ----------
+    beta : float, default=1.0
+
+    References
+    ----------
+    .. [1] D. P. Kingma and M. Welling. Auto-encoding variational Bayes. ICLR 2014.
+    .. [2] I. Higgins et al. beta-VAE: learning basic visual concepts with a constrained
+       variational framework. ICLR 2017.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from aefeatures import AutoencoderTransformer
+    >>> X, _ = load_digits(return_X_y=True)
+    >>> transformer = AutoencoderTransformer(regularizer="variational", random_state=0)
+    >>> transformer.fit_transform(X).shape
+    (1797, 3)
+    """
+
+    def __init__(self, beta: float = 1.0) -> None:
+        self.beta = beta
+
+    def prepare(self, data: TrainingData) -> Regularizer:
+        """Make the layer that gives the variances; they start at 1 for every row."""
+        check_number(self, "beta")
+        prepared = Variational(self.beta)
+        prepared.head = data.head or linear_head(data, data.n_components)
+        return prepared
+
+    def perturb(self, codes: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """Draw from each row's distribution."""
+        noise = torch.empty_like(codes).normal_(generator=batch.generator)
+        return codes + noise * (self._log_variance(codes) / 2).exp()
+
+    def penalty(self, batch: Batch) -> torch.Tensor:
+        """Return the weighted divergence from the standard normal distribution."""
+        log_variance = self._log_variance(batch.codes)
+        divergence = (batch.codes.square() + log_variance.exp() - log_variance - 1).sum(dim=1) / 2
+        return self.beta / batch.rows.shape[1] * divergence.mean()
+
+    def _log_variance(self, codes: torch.Tensor) -> torch.Tensor:
+        assert self.head is not None
+        # Beyond these a float32 variance and its logarithm are no use.
+        log_variance: torch.Tensor = self.head(codes).clamp(-20, 20)
+        return log_variance
+
+
+REGULARIZERS: dict[str, type[Regularizer]] = {
+    "denoising": Denoising,
+    "sparse": Sparse,
+    "contractive": Contractive,
+    "near_pca": NearPCA,
+    "variational": Variational,
+    "neighbors": NeighborPreserving,
+    "supervised": Supervised,
+}
+
+
+def resolve_regularizers(regularizer: Any) -> list[Regularizer]:
+    """Return the regularizers that the parameter names or holds; none for "auto".
+
+    Raises
+    ------
+    ValueError
+        If a name is none of `REGULARIZERS`.
+    TypeError
+        If anything is neither a name nor a `Regularizer`.
+    """
+    if regularizer is None or is_auto(regularizer):
+        return []
+    several = regularizer if isinstance(regularizer, (list, tuple)) else [regularizer]
+    return [_resolve(one) for one in plain(several)]
+
+
+def requires_labels(regularizer: Any) -> bool:
+    """Whether `fit` needs y; also of what `resolve_regularizers` refuses."""
+    several = regularizer if isinstance(regularizer, (list, tuple)) else [regularizer]
+    return any(
+        one == "supervised" if isinstance(one, str) else getattr(one, "requires_y", False)
+        for one in several
+    )
+
+
+def _resolve(regularizer: Any) -> Regularizer:
+    if isinstance(regularizer, Regularizer):
+        return regularizer
+    if isinstance(regularizer, str) and regularizer in REGULARIZERS:
+        return REGULARIZERS[regularizer]()
+    names = ", ".join(map(repr, REGULARIZERS))
+    message = (
+        f"regularizer must be 'auto', a Regularizer, one of {names}, or a list of these, got "
+        f"{regularizer!r}."
+    )
+    raise ValueError(message) if isinstance(regularizer, str) else TypeError(message)

@@ -1,0 +1,213 @@
+"""`Supervised`: labels take part in the training of the codes."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from aefeatures._nets.regularizer import (
+    Batch,
+    Regularizer,
+    TrainingData,
+    check_number,
+    linear_head,
+)
+from aefeatures._rows.labels import TASKS, Labels, is_auto, minus_ones, split_labels
+from aefeatures._torch.ranks import Ranks
+
+
+class Supervised(Regularizer):
+    """Let labels, where there are some, tell the codes what matters.
+
+    Adds `weight` times the loss of a linear model on the codes that is trained along:
+    cross-entropy for classes, squared error for numbers (standardized), a mean over all rows
+    to which those without a label add nothing.
+
+    Parameters
+    ----------
+    weight : float, default=1.0
+        In units of the columns' mean variance, as that of `NeighborPreserving`. With a large one a
+        few labels get learned by heart.
+    unlabeled : object, default="auto"
+        Label that marks a row of y as unlabelled, beside missing ones. "auto" is the rule in the
+        notes. None: every row is labelled, and a missing label is an error.
+    task : {"auto", "classification", "regression"}, default="auto"
+        Whether labels are classes or numbers. "auto" is "regression" if y holds floats and any of
+        them is not a whole number, otherwise "classification": targets such as 151.0 and 75.0 are
+        classes unless `task` is set. The choice is left as `task_` on the fitted transformer.
+    mixup : float, default=0.0
+        If above 0, labels are learned from mixtures of two labelled rows, ``share * row +
+        (1 - share) * other``, and of their labels, in place of the rows themselves, with the share
+        from a beta distribution of which both parameters are this number [1]_. 0.5 suits most
+        tables. Of rows that were trained on, codes are then hardly better than of new ones, which
+        would mislead the classifier behind. Takes a second pass through the encoder.
+
+    Notes
+    -----
+    Rows of y are unlabelled, with ``unlabeled="auto"``, by one rule for the whole library:
+
+    - A missing label (None, NaN, NaT, NA) is none.
+    - In classification, the number -1 (also -1.0) marks an unlabelled row beside at least two
+      other numbers, and beside texts, booleans or any other labels that are not numbers.
+      Texts with -1 need an array of objects or a list: an array of texts would hold "-1".
+    - Beside a single other number, -1 may be the second class: `Supervised` asks for `unlabeled`,
+      `AutoencoderGenerator` takes it as a class.
+    - In regression, -1 is a number.
+
+    The rule looks at the whole y, before `early_stopping` sets rows aside; at least one labelled
+    row of each class stays in training. In `partial_fit` and with `warm_start`, classes and task
+    are those of the first call: a later y may have no labels at all, but no new class. They are
+    forgotten, with the linear model, by pickle and `save`.
+
+    A y of several columns is an error. In a single class there is nothing to tell apart: its labels
+    add nothing.
+
+    References
+    ----------
+    .. [1] H. Zhang, M. Cisse, Y. N. Dauphin and D. Lopez-Paz. mixup: beyond empirical risk
+       minimization. ICLR 2018.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from aefeatures import AutoencoderTransformer
+    >>> X, y = load_digits(return_X_y=True)
+    >>> y[100:] = -1
+    >>> transformer = AutoencoderTransformer(regularizer="supervised", max_epochs=2)
+    >>> transformer.fit_transform(X, y).shape
+    (1797, 3)
+    >>> transformer.task_
+    'classification'
+    """
+
+    requires_y = True
+    max_epochs = 60  # labels of a few rows are learned by heart after
+
+    def __init__(
+        self,
+        weight: float = 1.0,
+        unlabeled: Any = "auto",
+        task: str = "auto",
+        mixup: float = 0.0,
+    ) -> None:
+        self.weight = weight
+        self.unlabeled = unlabeled
+        self.task = task
+        self.mixup = mixup
+
+    def prepare(self, data: TrainingData) -> Regularizer:
+        """Check y, and make the linear model that predicts it."""
+        check_number(self, "weight")
+        check_number(self, "mixup")
+        head: Any = data.head
+        y = np.asarray(data.y if data.y_all is None else data.y_all)
+        labels = self._judge(y, head, data.ranks)
+        if head is None and not any(data.ranks.gather(bool(labels.labelled.any()))):
+            raise ValueError(
+                "No row of y is labelled. The first fit needs a label at least; rows without one "
+                "are marked as the notes of Supervised say."
+            )
+        classification = labels.task == "classification"
+        if is_auto(self.unlabeled) and classification and minus_ones(labels.known).any():
+            raise ValueError(
+                "y has -1 and one other value: -1 may be a class or mark unlabelled rows. Set "
+                "unlabeled=None where it is a class, unlabeled=-1 where it is a mark."
+            )
+        labelled, known, task = labels.of_rows(data.rows)
+        if head is None:
+            make = _classes_head if classification else _numbers_head
+            head = make(data, labels.known if classification else known)
+        prepared = copy.copy(self)
+        prepared.head, prepared.task = head, task
+        targets = np.zeros(len(labelled), dtype=np.int64 if classification else np.float64)
+        if classification:
+            targets[labelled] = np.searchsorted(head.classes, known)
+        else:
+            targets[labelled] = (known - head.mean) / head.spread
+        prepared._scale = self.weight * data.variance()
+        device = data.means.device
+        prepared._labelled = torch.from_numpy(labelled).to(device)
+        prepared._targets = torch.from_numpy(targets).to(device)
+        return prepared
+
+    def penalty(self, batch: Batch) -> torch.Tensor:
+        """Return the weighted loss of the labelled rows, per row of the batch."""
+        index = torch.from_numpy(batch.index).to(self._targets.device)
+        labelled, targets = self._labelled[index], self._targets[index]
+        if not self.mixup:
+            losses = self._losses(batch.codes, targets) * labelled
+            return self._scale * losses.mean()
+        rows, targets = batch.rows[labelled], targets[labelled]
+        if not len(rows):
+            return batch.codes.new_zeros(())
+        order = torch.randperm(len(rows), generator=batch.generator, device=rows.device)
+        share = float(batch.rng.beta(self.mixup, self.mixup))
+        mixed = share * rows + (1 - share) * rows[order]
+        codes = batch.encoder(mixed).to(mixed.dtype)
+        losses = share * self._losses(codes, targets)
+        losses = losses + (1 - share) * self._losses(codes, targets[order])
+        return self._scale * losses.sum() / len(batch.index)
+
+    def _losses(self, codes: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """The loss of each row."""
+        head: Any = self.head
+        predicted = head(codes)
+        if head.classes is None:
+            return (predicted[:, 0] - targets.to(predicted)).square()
+        return F.cross_entropy(predicted, targets, reduction="none")
+
+    def _judge(self, y: np.ndarray, head: Any, ranks: Ranks) -> Labels:
+        """What y says of the rows; its task and classes are those of `head` where there is one."""
+        if self.task not in TASKS:
+            raise ValueError(f"task must be one of {', '.join(TASKS)}, got {self.task!r}.")
+        if head is None:
+            return split_labels(y, self.unlabeled, self.task, ranks=ranks)
+        task = "regression" if head.classes is None else "classification"
+        if self.task not in ("auto", task):
+            raise ValueError(
+                f"task={self.task!r}, but the first call learned a {task}. Set it back, or train a "
+                "new network with warm_start=False and fit."
+            )
+        labels = split_labels(y, self.unlabeled, task, head.classes, ranks)
+        unseen = set() if head.classes is None else set(labels.known.tolist())
+        unseen = unseen.difference(() if head.classes is None else head.classes.tolist())
+        if unseen:
+            raise ValueError(
+                f"y has the classes {sorted(unseen)}, which the first call did not have: "
+                f"{head.classes.tolist()}."
+            )
+        return labels
+
+    def _groups(self, y: np.ndarray, ranks: Ranks) -> np.ndarray:
+        """The class of each labelled row; numbers are a single group."""
+        labels = self._judge(y, None, ranks)
+        groups = np.full(len(y), -1)
+        groups[labels.labelled] = (
+            np.unique(labels.known, return_inverse=True)[1]
+            if labels.task == "classification"
+            else 0
+        )
+        return groups
+
+
+def _numbers_head(data: TrainingData, known: np.ndarray) -> Any:
+    """A linear model of numbers on the codes, with what standardizes them."""
+    head: Any = linear_head(data, 1)
+    n = max(len(known), 1)
+    mean = data.ranks.mean(known.sum() / n, len(known))
+    variance = data.ranks.mean(np.square(known - mean).sum() / n, len(known))
+    head.classes, head.mean, head.spread = None, mean, variance**0.5 or 1.0
+    return head
+
+
+def _classes_head(data: TrainingData, known: np.ndarray) -> Any:
+    """A linear model of classes on the codes, with the classes that its outputs stand for."""
+    known_to_each = data.ranks.gather(np.unique(known))
+    classes = np.unique(np.concatenate([each for each in known_to_each if len(each)]))
+    head: Any = linear_head(data, len(classes))
+    head.classes = classes
+    return head

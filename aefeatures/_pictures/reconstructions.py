@@ -1,0 +1,560 @@
+"""Rows over their reconstructions, also after every epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, Self
+
+import numpy as np
+import sklearn
+from scipy import sparse
+from sklearn.exceptions import NotFittedError
+from sklearn.utils import check_array
+
+from aefeatures._autoencoder import AutoencoderTransformer, fitted_model
+from aefeatures._bridges.pipelines import find_steps, find_transformer, names_out
+from aefeatures._nets.networks import resolve_image_shape
+from aefeatures._pictures.displays import PALETTE, import_pyplot, plain
+from aefeatures._rows.checks import check_rows
+from aefeatures._rows.sources import as_source, evenly_spaced
+from aefeatures._sklearn import CallbackSupportMixin
+
+_MISSING = "#c9a0a0"  # a colour that no grey picture has
+_MOST_BARS = 30
+_WORST_BARS = 15  # of more columns
+_MOST_EPOCHS = 10
+_INCHES = 0.8  # the longer side of a picture
+
+
+class ReconstructionDisplay:
+    """Rows over what the autoencoder makes of them.
+
+    Rows are drawn as images if they have an `image_shape`, otherwise as bars. Of a table with many
+    columns, bars show the columns that are reconstructed worst. Many columns without names are
+    drawn as strips of colour. Given the reconstructions after several epochs, there is one row of
+    originals and reconstructions for each.
+
+    Parameters
+    ----------
+    originals : array-like of shape (n_samples, n_features)
+        A missing value (NaN) is left out, or has a colour of its own.
+    reconstructions : array-like of shape (n_samples, n_features) or \
+(n_snapshots, n_samples, n_features)
+        Of the same rows; snapshots are made as the network learns.
+    image_shape : tuple of int, default=None
+        (channels, height, width), or (height, width) for one channel. 1 channel is grey,
+        3 are red, green and blue.
+    feature_names : array-like of str of shape (n_features,), default=None
+        Names beside the bars.
+    center, scale : float or array-like of shape (n_features,), default=0.0 and 1.0
+        Bars and strips show ``(value - center) / scale``, since columns of different
+        units have no common axis. `from_estimator` takes the transformer's own scaling.
+    snapshot_names : list of str, default=None
+        What stands beside the reconstructions; by default "epoch 1" and so on, or
+        "reconstruction" where there is but one.
+
+    Attributes
+    ----------
+    ax_ : matplotlib.axes.Axes
+        The axes that everything is drawn in.
+    figure_ : matplotlib.figure.Figure
+
+    See Also
+    --------
+    ReconstructionMonitor : Keeps reconstructions of each epoch.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from aefeatures import AutoencoderTransformer, ReconstructionDisplay
+    >>> X, _ = load_digits(return_X_y=True)
+    >>> transformer = AutoencoderTransformer(max_epochs=5).fit(X)
+    >>> ReconstructionDisplay.from_estimator(transformer, X, image_shape=(8, 8))
+    <...ReconstructionDisplay object at ...>
+    """
+
+    def __init__(
+        self,
+        originals: Any,
+        reconstructions: Any,
+        *,
+        image_shape: Sequence[int] | None = None,
+        feature_names: Sequence[str] | None = None,
+        center: Any = 0.0,
+        scale: Any = 1.0,
+        snapshot_names: Sequence[str] | None = None,
+    ) -> None:
+        self.originals = originals
+        self.reconstructions = reconstructions
+        self.image_shape = image_shape
+        self.feature_names = feature_names
+        self.center = center
+        self.scale = scale
+        self.snapshot_names = snapshot_names
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator: Any,
+        X: Any,
+        *,
+        image_shape: Sequence[int] | None = None,
+        n_samples: int = 5,
+        feature_names: Sequence[str] | None = None,
+        ax: Any = None,
+        **kwargs: Any,
+    ) -> Self:
+        """Reconstruct rows of X and draw them.
+
+        Parameters
+        ----------
+        estimator : AutoencoderTransformer, Pipeline, search or FrozenEstimator
+            Fitted. In a pipeline the first autoencoder is taken, and the rows are drawn as
+            the steps before it return them.
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+        image_shape : tuple of int, default=None
+            (channels, height, width), or (height, width) for one channel.
+        n_samples : int, default=5
+            The most rows to draw: of more, as many are taken evenly spaced, since some data is
+            sorted by class.
+        feature_names : array-like of str of shape (n_features,), default=None
+            By default those seen in `fit`, or those that the steps in front of the autoencoder
+            give, if they have names.
+        ax : matplotlib.axes.Axes, default=None
+            Where to draw; by default in a new figure.
+        **kwargs
+            Passed to `plot`.
+
+        Returns
+        -------
+        display : ReconstructionDisplay
+
+        Raises
+        ------
+        NotFittedError
+            If the autoencoder is not fitted.
+        ValueError
+            If `image_shape` does not have as many entries as X has columns.
+        """
+        transformer, X = find_transformer(estimator, X)
+        rows = check_rows(transformer, X, reset=False)
+        shown = rows.take(evenly_spaced(rows.shape[0], n_samples))
+        if feature_names is None and not hasattr(transformer, "feature_names_in_"):
+            feature_names = names_out(find_steps(estimator)[1])
+        display = cls(
+            shown,
+            fitted_model(transformer).reconstruct(as_source(shown), transformer.device_),
+            image_shape=image_shape,
+            **_columns_of(transformer, feature_names),
+        )
+        return display.plot(ax=ax, **kwargs)
+
+    def plot(
+        self,
+        ax: Any = None,
+        *,
+        kind: Literal["auto", "image", "bars", "strips"] = "auto",
+        vmin: float | None = None,
+        vmax: float | None = None,
+        cmap: Any = None,
+        max_features: int | None = None,
+    ) -> Self:
+        """Draw the rows.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes, default=None
+            Where to draw; by default in a new figure.
+        kind : {"auto", "image", "bars", "strips"}, default="auto"
+            "auto" is "image" with an `image_shape`. Otherwise it is "bars" for columns that have
+            names or are at most 30, and "strips" for the rest.
+        vmin, vmax : float, default=None
+            What is drawn darkest and brightest, or as the ends of the bars. By default 0 and 255
+            for images of uint8, 0 and 1 for images within that, else the least and the
+            greatest value that is drawn (for images, among the originals).
+        cmap : str or matplotlib.colors.Colormap, default=None
+            Colours of grey images ("gray") and of strips.
+        max_features : int, default=None
+            The most columns that bars show. Of more columns these are the ones with the largest
+            mean absolute difference between the rows drawn and their reconstructions, in units
+            of `scale`, the worst first; of several snapshots, the last one counts. None shows
+            all of up to 30 columns, and 15 of more.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is missing.
+        ValueError
+            If originals and reconstructions differ in shape, or do not have the
+            `image_shape`, or `max_features` is below 1.
+        """
+        if max_features is not None and max_features < 1:
+            raise ValueError(f"max_features must be at least 1, got {max_features}.")
+        originals = check_array(self.originals, dtype="numeric", ensure_all_finite="allow-nan")
+        snapshots = check_array(
+            self.reconstructions, dtype="numeric", ensure_all_finite="allow-nan", allow_nd=True
+        )
+        snapshots = snapshots[None] if snapshots.ndim == 2 else snapshots
+        if snapshots.ndim != 3 or snapshots.shape[1:] != originals.shape:
+            raise ValueError(
+                f"reconstructions must have the shape of originals, {originals.shape}, or that for "
+                f"each snapshot, got {np.shape(self.reconstructions)}."
+            )
+        if self.image_shape is not None:
+            shape = resolve_image_shape(self.image_shape, originals.shape[1])
+        elif kind == "image":
+            shape = resolve_image_shape(None, originals.shape[1])
+        if self.feature_names is not None and len(self.feature_names) != originals.shape[1]:
+            raise ValueError(
+                f"There are {len(self.feature_names)} feature_names for {originals.shape[1]} "
+                "columns."
+            )
+        if kind == "auto":
+            table = self.feature_names is not None or originals.shape[1] <= _MOST_BARS
+            kind = "image" if self.image_shape is not None else "bars" if table else "strips"
+        plt = import_pyplot()
+        if kind == "image":
+            self._plot_images(plt, ax, originals, snapshots, shape, (vmin, vmax), cmap)
+        elif kind in ("bars", "strips"):
+            originals = (originals - self.center) / self.scale
+            snapshots = (snapshots - self.center) / self.scale
+            n_features = originals.shape[1]
+            columns = np.arange(n_features)
+            if max_features is None:
+                max_features = n_features if n_features <= _MOST_BARS else _WORST_BARS
+            if kind == "bars" and n_features > max_features:
+                difference = np.abs(np.nan_to_num(snapshots[-1] - originals)).sum(axis=0)
+                known = np.isfinite(originals).sum(axis=0)
+                worst = np.argsort(-difference / np.maximum(known, 1), kind="stable")
+                columns = worst[:max_features]
+                originals, snapshots = originals[:, columns], snapshots[..., columns]
+            drawn = np.concatenate([originals[None], snapshots])
+            limits = (
+                float(np.nanmin(drawn)) if vmin is None else vmin,
+                float(np.nanmax(drawn)) if vmax is None else vmax,
+            )
+            if kind == "bars":
+                names: Any = self.feature_names
+                names = range(n_features) if names is None else list(names)
+                labels = [plain(names[j]) for j in columns]
+                self._plot_bars(plt, ax, originals, snapshots, limits, labels)
+                if len(columns) < n_features:
+                    self.ax_.set_xlabel(
+                        f"{len(columns)} of {n_features} columns: reconstructed worst, worst first",
+                        loc="left",
+                    )
+            else:
+                self._plot_strips(plt, ax, originals, snapshots, limits, cmap)
+        else:
+            raise ValueError(f"kind must be 'auto', 'image', 'bars' or 'strips', got {kind!r}.")
+        self.figure_ = self.ax_.figure
+        return self
+
+    def _snapshot_names(self, n: int) -> list[str]:
+        if self.snapshot_names is not None:
+            return [plain(name) for name in self.snapshot_names]
+        return ["reconstruction"] if n == 1 else [f"epoch {i + 1}" for i in range(n)]
+
+    def _plot_images(
+        self,
+        plt: Any,
+        ax: Any,
+        originals: np.ndarray,
+        snapshots: np.ndarray,
+        shape: tuple[int, int, int],
+        limits: tuple[float | None, float | None],
+        cmap: Any,
+    ) -> None:
+        channels, height, width = shape
+        if channels not in (1, 3):
+            raise ValueError(
+                f"Images have 1 channel (grey) or 3 (red, green, blue), got image_shape={shape}."
+            )
+        low, high = _image_limits(originals)
+        low, high = (
+            low if limits[0] is None else limits[0],
+            high if limits[1] is None else limits[1],
+        )
+        colors = plt.get_cmap("gray" if cmap is None else cmap)
+        missing = plt.matplotlib.colors.to_rgba(_MISSING)
+
+        def colored(row: np.ndarray) -> np.ndarray:
+            image = np.moveaxis(row.reshape(shape).astype(float), 0, -1)
+            image = np.clip((image - low) / max(high - low, 1e-300), 0, 1)
+            rgba = (
+                colors(image[..., 0])
+                if channels == 1
+                else np.dstack([image, image[..., 0] * 0 + 1])
+            )
+            rgba[np.isnan(image).any(axis=-1)] = missing
+            return rgba
+
+        gap = max(1, round(0.08 * max(height, width)))
+        n_samples, n_snapshots = len(originals), len(snapshots)
+        step_y, step_x = height + gap, width + gap
+        # A wider gap between the pairs shows what belongs together.
+        pair = 2 * step_y + 2 * gap * (n_snapshots > 1)
+        canvas = np.zeros((pair * n_snapshots, step_x * n_samples, 4))
+        centers, names = [], []
+        for i, (snapshot, name) in enumerate(
+            zip(snapshots, self._snapshot_names(n_snapshots), strict=True)
+        ):
+            for j, (rows, label) in enumerate([(originals, "original"), (snapshot, name)]):
+                top = i * pair + j * step_y
+                for k, row in enumerate(rows):
+                    canvas[top : top + height, k * step_x : k * step_x + width] = colored(row)
+                centers.append(top + (height - 1) / 2)
+                names.append(label)
+        canvas = canvas[: pair * (n_snapshots - 1) + step_y + height, : step_x * n_samples - gap]
+        if ax is None:
+            inch = _INCHES / max(height, width)
+            longest = max(len(name) for name in names)
+            size = (canvas.shape[1] * inch + 0.08 * longest + 0.3, canvas.shape[0] * inch + 0.15)
+            # "constrained" does not see that the axes shrink to the pictures' proportions.
+            ax = plt.figure(figsize=size, layout="compressed").add_subplot()
+        ax.imshow(canvas, interpolation="nearest" if max(height, width) < 64 else "antialiased")
+        ax.set_xticks([])
+        ax.set_yticks(centers, names)
+        ax.tick_params(length=0)
+        ax.spines[:].set_visible(False)
+        self.ax_ = ax
+
+    def _plot_bars(
+        self,
+        plt: Any,
+        ax: Any,
+        originals: np.ndarray,
+        snapshots: np.ndarray,
+        limits: tuple[float, float],
+        labels: list[str],
+    ) -> None:
+        n_samples, n_features = originals.shape
+        low, high = min(0.0, *limits), max(0.0, *limits)
+        width = 1.08 * max(high - low, 1e-300)  # of a cell, in units of the values
+        block = n_features + 1.6
+        n_rows = 2 * len(snapshots)
+        if ax is None:
+            longest = max(len(label) for label in labels)
+            size = (1.1 * n_samples + 0.075 * longest + 0.3, 0.15 * block * n_rows + 0.2)
+            ax = plt.figure(figsize=size, layout="constrained").add_subplot()
+        titles = self._snapshot_names(len(snapshots))
+        positions: list[float] = []
+        for i in range(n_rows):
+            rows = snapshots[i // 2] if i % 2 else originals
+            y = i * block + np.arange(n_features)
+            positions.extend(y)
+            ax.text(
+                low, y[0] - 0.75, titles[i // 2] if i % 2 else "original",
+                va="bottom", fontsize="small", fontweight="bold",
+            )  # fmt: skip
+            for k, row in enumerate(rows):
+                zero = k * width
+                there = np.isfinite(row)
+                shown = np.clip(row[there], low, high)
+                ax.barh(y[there], shown, left=zero, height=0.8, color=PALETTE[i % 2])
+                ax.plot([zero, zero], [y[0] - 0.5, y[-1] + 0.5], color="0.6", linewidth=0.8)
+                ax.plot(np.full((~there).sum(), zero), y[~there], "x", color=_MISSING, markersize=5)
+        ax.set_yticks(positions, labels * n_rows, fontsize="x-small")
+        ax.tick_params(length=0)
+        ax.set_xticks([])
+        ax.set_xlim(low, low + width * n_samples)
+        ax.set_ylim(n_rows * block - 1.6, -1.8)
+        ax.spines[:].set_visible(False)
+        self.ax_ = ax
+
+    def _plot_strips(
+        self,
+        plt: Any,
+        ax: Any,
+        originals: np.ndarray,
+        snapshots: np.ndarray,
+        limits: tuple[float, float],
+        cmap: Any,
+    ) -> None:
+        n_samples, n_features = originals.shape
+        n_strips = 1 + len(snapshots)
+        low, high = limits
+        if cmap is None:
+            cmap = "RdBu_r" if low < 0 < high else "viridis"
+            if low < 0 < high:
+                low, high = -max(-low, high), max(-low, high)
+        colors = plt.get_cmap(cmap)
+        strips = np.concatenate([originals[:, None], snapshots.swapaxes(0, 1)], axis=1)
+        missing = np.isnan(strips)
+        shown = colors(np.clip((np.nan_to_num(strips) - low) / max(high - low, 1e-300), 0, 1))
+        shown[missing] = plt.matplotlib.colors.to_rgba(_MISSING)
+        if ax is None:
+            size = (6.4, 0.22 * n_samples * (n_strips + 0.6) + 0.9)
+            ax = plt.figure(figsize=size, layout="constrained").add_subplot()
+        positions: list[float] = []
+        names = ["original", *self._snapshot_names(len(snapshots))]
+        for i, picture in enumerate(shown):
+            top = i * (n_strips + 0.6)
+            ax.imshow(
+                picture,
+                aspect="auto",
+                interpolation="nearest",
+                extent=(-0.5, n_features - 0.5, top + n_strips, top),
+            )
+            positions.extend(top + 0.5 + np.arange(n_strips))
+        ax.set_yticks(positions, names * n_samples, fontsize="small")
+        ax.set_ylim(top + n_strips, 0)
+        ax.set_xlabel("column")
+        ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.tick_params(axis="y", length=0)
+        ax.spines[:].set_visible(False)
+        mappable = plt.cm.ScalarMappable(plt.Normalize(low, high), colors)
+        scaled = np.any(np.asarray(self.center) != 0) or np.any(np.asarray(self.scale) != 1)
+        ax.figure.colorbar(mappable, ax=ax, label="scaled value" if scaled else "value")
+        self.ax_ = ax
+
+
+class ReconstructionMonitor:
+    """A callback of scikit-learn's that keeps reconstructions of some rows after every epoch.
+
+    Set it on the transformer, also where that is a step of a pipeline or searched over:
+    ``AutoencoderTransformer().set_callbacks(monitor)``. It keeps those of the last `fit` that
+    ended in this process; a search ends with the fit of the best parameters.
+
+    Parameters
+    ----------
+    X_view : array-like of shape (n_samples, n_features)
+        The rows to look at, as the transformer gets them.
+
+    Attributes
+    ----------
+    reconstructions_ : ndarray of shape (n_epochs, n_samples, n_features)
+        In the units of X.
+
+    Raises
+    ------
+    ImportError
+        Where scikit-learn is older than 1.9 and has no callbacks.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from aefeatures import AutoencoderTransformer, ReconstructionMonitor
+    >>> X, _ = load_digits(return_X_y=True)
+    >>> monitor = ReconstructionMonitor(X[:5])
+    >>> transformer = AutoencoderTransformer(max_epochs=3).set_callbacks(monitor).fit(X)
+    >>> monitor.reconstructions_.shape
+    (3, 5, 64)
+    >>> monitor.display(image_shape=(8, 8))
+    <...ReconstructionDisplay object at ...>
+    """
+
+    def __init__(self, X_view: Any) -> None:
+        if not hasattr(CallbackSupportMixin, "set_callbacks"):
+            raise ImportError(
+                "ReconstructionMonitor needs the callbacks of scikit-learn 1.9 or later; this is "
+                f"{sklearn.__version__}. With it, a loop over partial_fit and reconstruct gives "
+                "the same pictures."
+            )
+        self.X_view = X_view
+        self._running: dict[int, list[np.ndarray]] = {}  # by fit: there may be several at a time
+
+    def setup(self, estimator: Any, context: Any) -> None:
+        """A fit begins."""
+        self._running[id(context)] = []
+
+    def on_fit_task_begin(self, estimator: Any, context: Any) -> None:
+        """An epoch begins."""
+
+    def on_fit_task_end(
+        self, estimator: Any, context: Any, *, fitted_estimator: Any = None
+    ) -> None:
+        """Keep what the estimator makes of the rows after an epoch."""
+        if context.task_name != "epoch" or not isinstance(fitted_estimator, AutoencoderTransformer):
+            return
+        kept = self._running[id(context.parent)]
+        kept.append(np.asarray(fitted_estimator.reconstruct(self.X_view)))
+        self._columns = _columns_of(fitted_estimator)
+
+    def teardown(self, estimator: Any, context: Any) -> None:
+        """A fit is over."""
+        kept = self._running.pop(id(context))
+        if kept:
+            self.reconstructions_ = np.stack(kept)
+
+    def display(
+        self,
+        *,
+        image_shape: Sequence[int] | None = None,
+        epochs: Sequence[int] | None = None,
+        ax: Any = None,
+        **kwargs: Any,
+    ) -> ReconstructionDisplay:
+        """Draw the rows over their reconstructions, a pair for each epoch.
+
+        Parameters
+        ----------
+        image_shape : tuple of int, default=None
+            (channels, height, width), or (height, width) for one channel.
+        epochs : sequence of int, default=None
+            Which epochs to draw, counted from 1; by default ten of them, evenly spaced.
+        ax : matplotlib.axes.Axes, default=None
+            Where to draw; by default in a new figure.
+        **kwargs
+            Passed to `ReconstructionDisplay.plot`.
+
+        Returns
+        -------
+        display : ReconstructionDisplay
+
+        Raises
+        ------
+        NotFittedError
+            If there was no epoch yet.
+        """
+        if not hasattr(self, "reconstructions_"):
+            raise NotFittedError(
+                "This ReconstructionMonitor has seen no epoch. Set it on the transformer itself, "
+                "AutoencoderTransformer().set_callbacks(monitor), and fit."
+            )
+        n_epochs = len(self.reconstructions_)
+        chosen = evenly_spaced(n_epochs, _MOST_EPOCHS) + 1 if epochs is None else np.asarray(epochs)
+        if chosen.size == 0 or chosen.min() < 1 or chosen.max() > n_epochs:
+            raise ValueError(f"epochs must be among 1 to {n_epochs}, got {chosen.tolist()}.")
+        display = ReconstructionDisplay(
+            _dense_array(self.X_view),
+            self.reconstructions_[chosen - 1],
+            image_shape=image_shape,
+            snapshot_names=[f"epoch {epoch}" for epoch in chosen],
+            **self._columns,
+        )
+        return display.plot(ax=ax, **kwargs)
+
+
+def _columns_of(transformer: AutoencoderTransformer, names: Any = None) -> dict[str, Any]:
+    """Names and scaling of the columns of a fitted transformer."""
+    scaling = fitted_model(transformer).scaling
+    if names is None:
+        names = getattr(transformer, "feature_names_in_", None)
+    return {
+        "feature_names": names,
+        "center": scaling.offset.numpy(),
+        "scale": scaling.scale.numpy(),
+    }
+
+
+def _dense_array(X: Any) -> np.ndarray:
+    return check_array(
+        X.toarray() if sparse.issparse(X) else np.asarray(X),
+        dtype="numeric",
+        ensure_all_finite="allow-nan",
+    )
+
+
+def _image_limits(images: np.ndarray) -> tuple[float, float]:
+    """What is black and what is white in images."""
+    if images.dtype == np.uint8:
+        return 0.0, 255.0
+    if np.isnan(images).all():
+        return 0.0, 1.0
+    low, high = float(np.nanmin(images)), float(np.nanmax(images))
+    return (0.0, 1.0) if low >= 0 and high <= 1 else (low, high)

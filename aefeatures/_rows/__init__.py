@@ -1,0 +1,1 @@
+"""From what users pass as X and y to scaled batches."""

@@ -1,0 +1,374 @@
+"""Checks of what users pass: rows, codes and labels, of all the types they may come in."""
+
+from __future__ import annotations
+
+from functools import partial
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import sparse
+from sklearn import get_config
+from sklearn.utils import assert_all_finite, get_tags
+from sklearn.utils.validation import (
+    check_array,
+    check_consistent_length,
+    column_or_1d,
+    validate_data,
+)
+
+from aefeatures._rows.batches import work_dtype
+from aefeatures._rows.sources import RowView, Source, as_source, is_dataset
+from aefeatures._sklearn import (
+    array_library,
+    convert_like,
+    convert_to_numpy,
+    in_container,
+    safe_indexing,
+)
+
+
+def check_rows_and_labels(
+    estimator: Any, X: Any, y: Any, *, reset: bool, min_rows: int = 1
+) -> tuple[Source, np.ndarray | None]:
+    """Return X as `check_rows` does, and y where the estimator asks for it."""
+    if not get_tags(estimator).target_tags.required:
+        return check_rows(estimator, X, reset=reset, min_rows=min_rows), None
+    if y is None:
+        raise ValueError(
+            f"This {type(estimator).__name__} estimator requires y to be passed, but the target y "
+            "is None."
+        )
+    rows = check_rows(estimator, X, reset=reset, min_rows=min_rows)
+    y = check_labels(y)
+    assert_all_finite(y, allow_nan=True, input_name="y")
+    check_consistent_length(rows, y)
+    return rows, y
+
+
+def check_labels(y: Any) -> np.ndarray:
+    """Return y as a vector; of objects where an array would change the kind of its values."""
+    y = as_numpy(y)
+    dtypes = [y.dtype] if hasattr(y, "dtype") else getattr(y, "dtypes", [])
+    if any(hasattr(dtype, "na_value") for dtype in dtypes):  # pandas' own, which may hold NA
+        y = np.asarray(y.astype(object))
+    elif hasattr(y, "null_count") and y.null_count():  # a series of polars
+        y = np.array(y.to_list(), dtype=object)
+    elif isinstance(y, (list, tuple)) and 0 < sum(isinstance(label, str) for label in y) < len(y):
+        y = np.array(y, dtype=object)  # numbers and None beside texts would become texts
+    labels: np.ndarray = column_or_1d(y, warn=True)
+    return labels
+
+
+def check_rows(estimator: Any, X: Any, *, reset: bool, min_rows: int = 1) -> Source:
+    """Return X as rows of numbers without infinity, not copied if it is a matrix of numbers.
+
+    `reset` tells whether the estimator's number and names of columns are learned from X or
+    X is checked against them. The values of a dataset in a file are checked when they are read.
+    """
+    if is_dataset(X):
+        return _check_dataset(estimator, X, reset=reset, min_rows=min_rows)
+    return as_source(check_matrix(estimator, X, reset=reset, min_rows=min_rows))
+
+
+def check_matrix(estimator: Any, X: Any, *, reset: bool, min_rows: int = 1) -> Any:
+    """Return X, which is no dataset in a file, as an array or a CSR matrix; see `check_rows`."""
+    _refuse_unknown_size(X)
+    try:
+        X = _as_numbers(X)
+        with _no_warnings_of_sums():
+            rows: Any = validate_data(
+                estimator,
+                X,
+                reset=reset,
+                accept_sparse="csr",
+                dtype="numeric",
+                ensure_all_finite="allow-nan",
+                ensure_min_samples=min_rows,
+            )
+            if rows.dtype.kind == "O" or (rows.dtype.kind == "f" and rows.dtype.itemsize > 8):
+                rows = _floats(rows)
+                assert_all_finite(rows, allow_nan=True, input_name="X")
+    except ValueError as error:
+        if np.ndim(X) > 2:
+            raise ValueError(f"{error} Flatten with X.reshape(len(X), -1).") from error
+        raise
+    except OverflowError as error:  # a Python integer of hundreds of digits
+        raise ValueError(f"Input X has a value that no float64 holds: {error}.") from error
+    if rows.dtype.kind not in "biuf":
+        raise ValueError(f"X must hold numbers, got {rows.dtype}. Convert its columns to numbers.")
+    if sparse.issparse(rows) and not rows.has_canonical_format:
+        rows = rows.copy()
+        rows.sum_duplicates()
+    return rows
+
+
+def _refuse_unknown_size(X: Any) -> None:
+    """Refuse what stands for rows that are yet to be computed."""
+    what = f"{type(X).__module__.partition('.')[0]} {type(X).__name__}"
+    if type(X).__name__ == "LazyFrame":
+        raise TypeError(f"X is a {what}, which holds no rows yet. Pass X.collect().")
+    shape = () if isinstance(X, torch.Tensor) else getattr(X, "shape", None) or ()
+    if not all(isinstance(n, Integral) for n in shape):
+        raise ValueError(
+            f"X is a {what} whose number of rows is not known. Pass X.compute() or, to read it by "
+            "chunks, a dask array of known size: X.compute_chunk_sizes(), and of a frame "
+            "X.to_dask_array(lengths=True)."
+        )
+
+
+def _as_numbers(X: Any) -> Any:
+    """Return X in NumPy's types: an array, a sparse matrix, or a frame with the same names.
+
+    None and NA become NaN. What is in NumPy's types already is returned as it is.
+    """
+    if isinstance(X, np.ma.MaskedArray):
+        X = _fill_masked(X)
+    elif isinstance(X, (list, tuple)) and any(
+        issubclass(kind, torch.Tensor) for kind in set(map(type, X))
+    ):
+        X = [as_numpy(row) for row in X]
+    else:
+        X = as_numpy(X)
+    if hasattr(X, "columns") and hasattr(X, "dtypes"):
+        return _polars_numbers(X) if hasattr(X, "iter_columns") else _pandas_numbers(X)
+    if isinstance(X, np.ndarray) and X.dtype.kind == "O" and X.ndim == 2:
+        return _floats(X)
+    return X
+
+
+def _floats(objects: Any) -> Any:
+    """Return objects, or numbers of other types, as float64, None and NA as NaN."""
+    try:
+        try:
+            return objects.astype(np.float64)
+        except TypeError:  # of NA, which pandas alone has
+            missing = np.frompyfunc(lambda value: type(value).__name__ == "NAType", 1, 1)(objects)
+            return np.where(missing.astype(bool), np.nan, objects).astype(np.float64)
+    except (TypeError, ValueError) as error:
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        place, value = next(each for each in np.ndenumerate(objects) if not _is_number(each[1]))
+        raise kind(
+            f"{str(error).rstrip('.')}. X must hold numbers, but {value!r:.100} is at position "
+            f"{place}. Convert it."
+        ) from error
+
+
+def _is_number(value: Any) -> bool:
+    cell = np.empty(1, dtype=object)
+    cell[0] = value  # which may be a list
+    try:
+        cell.astype(np.float64)
+    except (TypeError, ValueError):
+        return type(value).__name__ == "NAType"
+    return True
+
+
+def _pandas_numbers(X: Any) -> Any:
+    """A frame of pandas in NumPy's types: nullable columns in the smallest that holds them."""
+    if all(_is_plain(dtype) for dtype in X.dtypes):
+        return X
+    columns: list[Any] = [_pandas_column(X.iloc[:, i]) for i in range(X.shape[1])]
+    _refuse_columns(X, [column is None for column in columns])
+    numbers = np.empty(X.shape, np.result_type(*{column.dtype for column in columns}))
+    for i, column in enumerate(columns):
+        numbers[:, i] = column
+    return type(X)(numbers, index=X.index, columns=X.columns)
+
+
+def _is_plain(dtype: Any) -> bool:
+    """Whether a column is of NumPy's numbers, also where pandas keeps it sparse."""
+    if hasattr(dtype, "fill_value"):
+        dtype = dtype.subtype
+    return isinstance(dtype, np.dtype) and dtype.kind in "biuf"
+
+
+def _pandas_column(column: Any) -> np.ndarray | None:
+    """The numbers in a column; None where it holds others."""
+    dtype = getattr(getattr(column.dtype, "categories", column), "dtype", None)
+    held = getattr(dtype, "numpy_dtype", getattr(dtype, "subtype", dtype))
+    kind = getattr(held, "kind", "O")
+    if str(dtype).startswith(("str", "date", "time", "duration")) or kind not in "biufO":
+        return None
+    if kind != "O" and dtype is column.dtype:
+        if not column.hasnans:
+            return column.to_numpy(held)
+        return column.to_numpy(np.result_type(held, np.float16), na_value=np.nan)
+    return _floats_or_none(column.to_numpy(object))
+
+
+def _polars_numbers(X: Any) -> Any:
+    """A frame of polars of numbers that NumPy has."""
+    import polars as pl
+
+    changed: list[Any] = []
+    refused = []
+    for column in X.get_columns():
+        kind = str(column.dtype)
+        refused.append(not (column.dtype.is_numeric() or kind in ("Boolean", "Null", "Object")))
+        if kind in ("Boolean", "Null") and column.null_count():
+            changed.append(column.cast(pl.Float32))
+        elif kind == "Object":
+            numbers = _floats_or_none(column.to_numpy())
+            refused[-1] = numbers is None
+            changed.append(pl.Series(column.name, numbers))
+        elif not refused[-1] and column[:0].to_numpy().dtype.kind == "O":  # as of Decimal
+            changed.append(column.cast(pl.Float64))
+    _refuse_columns(X, refused)
+    return X.with_columns(changed) if changed else X
+
+
+def _floats_or_none(objects: np.ndarray) -> np.ndarray | None:
+    try:
+        floats: np.ndarray = _floats(objects)
+    except (TypeError, ValueError):
+        return None
+    return floats
+
+
+def _refuse_columns(X: Any, refused: list[bool]) -> None:
+    """Refuse a frame of which these columns hold no numbers, by their names."""
+    columns = zip(X.columns, X.dtypes, refused, strict=True)
+    others = [f"{name!r} ({dtype})" for name, dtype, is_other in columns if is_other]
+    if others:
+        more = ", ..." if len(others) > 5 else ""
+        raise ValueError(
+            f"X must hold numbers, but these columns do not: {', '.join(others[:5])}{more}. Encode "
+            "them first, as with skrub.TableVectorizer or a ColumnTransformer."
+        )
+
+
+def _no_warnings_of_sums() -> np.errstate:
+    """Large numbers whose sum is not finite: scikit-learn then looks at each of them."""
+    return np.errstate(over="ignore", invalid="ignore")
+
+
+def _fill_masked(X: Any) -> np.ndarray:
+    """Return the array with NaN, which is a missing value, where it is masked."""
+    if not np.ma.is_masked(X):
+        return np.asarray(X)
+    if X.dtype.kind not in "biufO":  # dates and the like, which are refused
+        return np.asarray(X)
+    held = np.result_type(X.dtype, np.float16)  # the smallest that holds the numbers and NaN
+    filled: np.ndarray = X.astype(held).filled(np.nan)
+    return filled
+
+
+def take_samples(X: Any, index: np.ndarray) -> Any:
+    """The rows at the increasing positions `index` of an X of any kind, in that kind."""
+    if isinstance(X, RowView):
+        return X[index]
+    return as_source(X).take(index) if is_dataset(X) else safe_indexing(X, index)
+
+
+def _check_dataset(estimator: Any, X: Any, *, reset: bool, min_rows: int) -> Source:
+    """Check a dataset without reading it; the values of floats are checked as they are read."""
+    _refuse_unknown_size(X)
+    if X.shape[0] < min_rows or X.shape[1] == 0:
+        check_array(np.empty(X.shape), estimator=estimator)  # raises scikit-learn's message
+    check = partial(_check_chunk, estimator)
+    if X.dtype.kind not in "biuf":
+        check(np.asarray(X[:1]))  # may say more
+    if X.dtype.kind not in "biuf" or X.dtype.itemsize > 8:
+        raise ValueError(f"A dataset must hold numbers of at most 64 bits, got {X.dtype}.")
+    validate_data(estimator, X, reset=reset, skip_check_array=True)
+    return as_source(X, check if X.dtype.kind == "f" else None)
+
+
+def _check_chunk(estimator: Any, chunk: np.ndarray) -> None:
+    with _no_warnings_of_sums():
+        check_array(
+            chunk,
+            dtype="numeric",
+            ensure_all_finite="allow-nan",
+            estimator=estimator,
+            input_name="X",
+        )
+
+
+def check_codes(X: Any, n_components: int, estimator: Any) -> np.ndarray:
+    """Return X as a finite matrix of codes."""
+    if np.ma.is_masked(X):
+        raise ValueError("X has masked values, but every number of a code is needed.")
+    X = _as_numbers(X)
+    dtypes: list[Any] = [np.float64, np.float32]
+    if getattr(getattr(X, "dtype", None), "itemsize", 0) == 4 and X.dtype.kind == "f":
+        dtypes.reverse()  # of another order of bytes
+    with _no_warnings_of_sums():
+        codes: np.ndarray = check_array(X, dtype=dtypes, estimator=estimator)
+    if codes.shape[1] != n_components:
+        raise ValueError(
+            f"X has {codes.shape[1]} columns, but {type(estimator).__name__} has codes of "
+            f"{n_components} components."
+        )
+    return codes
+
+
+def as_numpy(X: Any) -> Any:
+    """Return an array of another library as NumPy's, in the same memory where that can be.
+
+    Tensors always; others where dispatch is on.
+    """
+    if isinstance(X, torch.Tensor):
+        return _tensor_as_numpy(X)
+    library = array_library(X)
+    return X if library is None else convert_to_numpy(X, library)
+
+
+def _tensor_as_numpy(X: torch.Tensor) -> np.ndarray:
+    problem = None
+    if X.is_nested:
+        problem = "has rows of different lengths. Pass X.to_padded_tensor(torch.nan)."
+    elif X.layout != torch.strided:
+        problem = f"is of layout {X.layout}. Pass X.to_dense(), or a matrix of scipy.sparse."
+    elif X.is_meta:
+        problem = "is on the device 'meta', where it has no values."
+    elif X.is_quantized:
+        problem = "is quantized. Pass X.dequantize()."
+    if problem is not None:
+        raise TypeError(f"The tensor {problem}")
+    if X.is_floating_point() and X.element_size() <= 2 and X.dtype != torch.float16:
+        X = X.float()  # NumPy has no bfloat16
+    # NumPy sees no gradients and no signs that are yet to be applied.
+    array: np.ndarray = X.detach().cpu().resolve_conj().resolve_neg().numpy()
+    return array
+
+
+def like(result: np.ndarray, X: Any) -> Any:
+    """Return a result as an array of the library of X, on the device of X."""
+    library = array_library(X)
+    if library is None:
+        return result
+    if isinstance(X, torch.Tensor):
+        return torch.from_numpy(result).to(X.device, work_dtype(result.dtype, X.device))
+    return convert_like(result, X, library)
+
+
+def name_of_array_library(X: Any) -> str | None:
+    """What `check_array_library` compares; None for what any estimator takes."""
+    library = array_library(X)
+    # Where the namespace of a library is found depends on scikit-learn's version.
+    return None if library is None else library.__name__.rpartition(".")[2]
+
+
+def check_array_library(estimator: Any, X: Any, fitted: str | None, method: str) -> None:
+    """Refuse, with dispatch, another library than that of `fit`: scikit-learn's contract."""
+    if fitted is None or not get_config()["array_api_dispatch"]:
+        return
+    name = name_of_array_library(X)
+    if name != fitted:
+        raise ValueError(
+            f"Inputs passed to {type(estimator).__name__}.{method}() must use the same namespace "
+            f"as those passed to fit() where array_api_dispatch=True: {fitted}, got "
+            f"{name or type(X).__name__}."
+        )
+
+
+def in_columns_of_fit(estimator: Any, rows: np.ndarray, given: Any) -> Any:
+    """Rows in X's own columns, as `like` gives them; in a frame where `set_output` asks for one.
+
+    `given` is what they were computed from, whose index, if it has one, they take.
+    """
+    frame = in_container(estimator, rows, given)
+    return like(rows, given) if frame is None else frame

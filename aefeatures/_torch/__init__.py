@@ -1,0 +1,1 @@
+"""State of PyTorch that a process shares: random numbers, devices, ranks."""

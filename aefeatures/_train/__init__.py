@@ -1,0 +1,1 @@
+"""A fit: its steps, the training loop, and everything that watches it."""
