@@ -16,7 +16,12 @@ _MODULES = {
     "_displays": ["_pictures.displays"],
     "_networks": ["_nets.networks"],
     "_reconstructions": ["_pictures.reconstructions"],
-    "_regularizers": ["_nets.regularizers", "_nets.supervised", "_nets.contrastive"],
+    "_regularizers": [
+        "_nets.regularizers",
+        "_nets.regularizer",
+        "_nets.supervised",
+        "_nets.contrastive",
+    ],
     "_scaling": ["_rows.scaling"],
     "_targets": ["_pictures.targets"],
     "_vision": ["_bridges.vision"],
