@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from functools import partial
 from numbers import Integral, Real
 from typing import Any, ClassVar, Literal, Self
 
@@ -30,7 +29,6 @@ from aefeatures._nets.networks import (
     NORMALIZATIONS,
     ConvNetwork,
     DenseNetwork,
-    FillMissing,
     Network,
     layer_widths,
     plain,
@@ -49,7 +47,7 @@ from aefeatures._rows.checks import (
     like,
     name_of_array_library,
 )
-from aefeatures._rows.scaling import SCALINGS, Scaling
+from aefeatures._rows.scaling import SCALINGS
 from aefeatures._rows.sources import Source
 from aefeatures._sklearn import (
     CallbackSupportMixin,
@@ -64,33 +62,12 @@ from aefeatures._torch.devices import PRECISIONS, resolve_device, resolve_saved_
 from aefeatures._torch.random_state import without_autocast
 from aefeatures._torch.ranks import Ranks, current_ranks
 from aefeatures._train.callbacks import FitTask
-from aefeatures._train.checkpoint import Checkpoint, FitFile
-from aefeatures._train.digests import digest_of_rows, in_short
-from aefeatures._train.fitting import (
-    Data,
-    Fit,
-    Memory,
-    Trained,
-    auto_regularizers,
-    build,
-    check_same_on_ranks,
-    draw_seed,
-    go_on,
-    look_at,
-    resolve_max_epochs,
-    row_batches,
-    scale,
-    seeded_rng,
-    split,
-    training_batches,
-)
-from aefeatures._train.progress import Progress
-from aefeatures._train.training import SCHEDULES, EarlyStopping, TrainingResult, Watcher
+from aefeatures._train.checkpoint import Checkpoint
+from aefeatures._train.digests import in_short
+from aefeatures._train.fitting import Trained, plan_fit
+from aefeatures._train.starting import Data, Memory, Start, check_same_on_ranks, look_at, start
+from aefeatures._train.training import SCHEDULES
 from aefeatures._warnings import takes_old_arguments, warn
-
-# Parameters that a checkpoint does not depend on: without effect on the result, or counted in
-# resolved form.
-_NOT_IN_KEY = ("checkpoint", "device", "random_state", "verbose", "warm_start")
 
 # Checked by scikit-learn's decorator of `fit`.
 _CONSTRAINTS: dict[str, list[Any]] = {
@@ -594,41 +571,18 @@ class AutoencoderTransformer(
             If nothing was learned: the reconstructions are no better than the means of the
             columns, or all rows have the same code.
         """
-        given = plain(self)
-        resume = given.warm_start and "_model" in self.__dict__
         task = FitTask(self, X, y)
-        with self._fitting(), current_ranks().together(), ExitStack() as closing:
-            data, given = self._look_at(X, y, resume)
-            model, memory, checkpoint = self._start(given, data, resume, closing)
-            memory = replace(memory, optimizer_state=None)
-            training, validation = split(given, data, model.seed)
-            batches, n_rows = training_batches(given, model, self.device_, data, training)
-            early_stopping = None
-            if validation is not None:
-                rows = row_batches(given, model.scaling, self.device_, data, validation)
-                early_stopping = EarlyStopping(rows, given.n_iter_no_change, given.tol)
-            self.max_epochs_ = resolve_max_epochs(
-                given.max_epochs,
-                n_rows,
-                given.batch_size * data.ranks.size,
-                auto_regularizers(given, model),
-            )
+        ranks = current_ranks()
+        with self._fitting(), ranks.together(), ExitStack() as closing:
+            last = self._last() if self.warm_start else None
+            data, given = self._look_at(X, y, ranks, last)
+            first = start(given, data, self.device_, last, closing)
+            if last is None:
+                self._reset(first.model)
+            fit = plan_fit(given, data, first, self.device_)
+            self.max_epochs_ = fit.max_epochs
             task.begin(self.max_epochs_)
-            trained = Fit(
-                given,
-                model,
-                memory,
-                batches,
-                self.device_,
-                self.max_epochs_,
-                schedule=given.learning_rate_schedule,
-                missing=data.survey.missing,
-                y=data.y,
-                rows=training,
-                early_stopping=early_stopping,
-                watchers=partial(self._watchers, n_rows, data.ranks, task, checkpoint),
-                ranks=data.ranks,
-            ).run(diagnosed=True)
+            trained = fit.run(task, self._as_fitted, first.checkpoint, diagnosed=True)
             self._store(trained)
             self._memory.optimizer_state = None  # moments go from one `partial_fit` to the next
             task.end()
@@ -678,26 +632,14 @@ class AutoencoderTransformer(
         >>> transformer.n_iter_
         3
         """
-        resume = "_model" in self.__dict__
-        with self._fitting(), current_ranks().together():
-            data, given = self._look_at(X, y, resume)
-            model, memory, _ = self._start(given, data, resume)
-            batches, n_rows = training_batches(given, model, self.device_, data, data.known)
-            self._store(
-                Fit(
-                    given,
-                    model,
-                    memory,
-                    batches,
-                    self.device_,
-                    max_epochs=1,
-                    missing=data.survey.missing,
-                    y=data.y,
-                    rows=data.known,
-                    watchers=partial(self._watchers, n_rows, data.ranks, None, None),
-                    ranks=data.ranks,
-                ).run()
-            )
+        ranks = current_ranks()
+        with self._fitting(), ranks.together():
+            last = self._last()
+            data, given = self._look_at(X, y, ranks, last)
+            first = start(given, data, self.device_, last)
+            if last is None:
+                self._reset(first.model)
+            self._store(plan_fit(given, data, first, self.device_, max_epochs=1).run())
         return self
 
     def transform(self, X: Any) -> np.ndarray:
@@ -944,44 +886,21 @@ class AutoencoderTransformer(
         check_array_library(self, X, self._fitted_library, method)
         return check_rows(self, X, reset=False)
 
-    def _look_at(self, X: Any, y: Any, resume: bool) -> tuple[Data, Self]:
+    def _last(self) -> Start | None:
+        """Return what the last fit left for a training that goes on; None before the first."""
+        return Start(self._model, self._memory) if "_model" in self.__dict__ else None
+
+    def _look_at(self, X: Any, y: Any, ranks: Ranks, last: Start | None) -> tuple[Data, Self]:
         """Check X and y and read X once; return them, and the parameters as Python's numbers."""
-        ranks = current_ranks()
         self._fitted_library = name_of_array_library(X)
         fewest = 1 if ranks.size == 1 else 0
-        rows, y = check_rows_and_labels(self, X, y, reset=not resume, min_rows=fewest)
+        rows, y = check_rows_and_labels(self, X, y, reset=last is None, min_rows=fewest)
         given = plain(self)
-        model, memory = (self._model, self._memory) if resume else (None, None)
         if ranks.size > 1:
-            check_same_on_ranks(given, rows, ranks, model, memory)
-        return look_at(rows, y, ranks, model), given
-
-    def _start(
-        self, given: Self, data: Data, resume: bool, closing: ExitStack | None = None
-    ) -> tuple[Model, Memory, FitFile | None]:
-        """Return the model and the state that a training starts from, and its checkpoint.
-
-        A checkpoint is opened in `closing`, if there is one.
-        """
+            check_same_on_ranks(given, rows, ranks, last)
+        data = look_at(rows, y, ranks, last)
         self.device_ = resolve_device(given.device)
-        closing = closing if given.checkpoint is not None else None
-        checkpoint = None
-        if resume:
-            model, memory = go_on(given, data.survey, self._model), self._memory
-            if closing is not None:
-                start = model, memory
-                checkpoint = self._open_checkpoint(given, data, model.scaling, model.fill, start)
-                closing.enter_context(checkpoint)
-            return model, memory, checkpoint
-        seed = draw_seed(given.random_state, data.ranks)
-        scaling, fill = scale(given, data.survey, self.device_)
-        if closing is not None:
-            checkpoint = self._open_checkpoint(given, data, scaling, fill, seed)
-            closing.enter_context(checkpoint)
-            seed = checkpoint.seed  # of an unseeded fit, that of the fit that was interrupted
-        model = build(given, data, data.survey, scaling, fill, seed, self.device_)
-        self._reset(model)
-        return model, Memory(seeded_rng(seed, data.ranks)), checkpoint
+        return data, given
 
     def _reset(self, model: Model) -> None:
         """Set the attributes of a fit that begins with a new model."""
@@ -993,57 +912,6 @@ class AutoencoderTransformer(
         self.n_iter_ = self.n_steps_ = 0
         self.loss_curve_ = []
         self.validation_loss_curve_ = None
-
-    def _open_checkpoint(
-        self,
-        given: Self,
-        data: Data,
-        scaling: Scaling,
-        fill: FillMissing,
-        start: int | tuple[Model, Memory],
-    ) -> FitFile:
-        """Return the file of a fit that starts with a seed, or with the last fit's outcome."""
-        parameters = given.get_params(deep=False)
-        seed = start if isinstance(start, int) else start[0].seed
-        drawn = given.random_state is None and isinstance(start, int)
-        depends_on = [
-            type(self),
-            {name: parameters[name] for name in parameters if name not in _NOT_IN_KEY},
-            self.device_.type,
-            digest_of_rows(data.rows),
-            data.y,
-            scaling,
-            fill,
-            None if drawn else seed,
-        ]
-        if not isinstance(start, int):
-            model, memory = start
-            depends_on += [
-                (model.encoder, model.decoder),
-                memory.heads,
-                memory.learns_missing,
-                memory.rng.bit_generator.state,
-            ]
-        assert given.checkpoint is not None
-        return FitFile(given.checkpoint, depends_on, seed)
-
-    def _watchers(
-        self,
-        n_rows: int,
-        ranks: Ranks,
-        task: FitTask | None,
-        checkpoint: FitFile | None,
-        outcome: Callable[[TrainingResult], Trained],
-    ) -> list[Watcher]:
-        """Return the watchers of a training on `n_rows` rows of all ranks."""
-        watchers: list[Watcher] = []
-        if self.verbose and ranks.rank == 0:
-            watchers.append(Progress(1 if task is None else self.max_epochs_, n_rows))
-        if task is not None:
-            watchers += task.watchers(lambda result: self._as_fitted(outcome(result)))
-        if checkpoint is not None:
-            watchers.append(checkpoint)
-        return watchers
 
     def _store(self, trained: Trained) -> None:
         """Set the attributes that a training leaves."""

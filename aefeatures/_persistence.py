@@ -44,7 +44,7 @@ from aefeatures._torch.devices import (
     resolve_saved_device,
     settle_after_fork,
 )
-from aefeatures._train.fitting import Memory
+from aefeatures._train.starting import Memory
 from aefeatures._version import __version__
 
 E = TypeVar("E")

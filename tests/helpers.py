@@ -4,7 +4,8 @@ import numpy as np
 
 from aefeatures._nets.networks import plain
 from aefeatures._rows.sources import as_source
-from aefeatures._train.fitting import Data, split
+from aefeatures._train.fitting import split
+from aefeatures._train.starting import Data
 
 
 def heads_of(transformer):

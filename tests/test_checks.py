@@ -18,7 +18,8 @@ from aefeatures import (
     Sparse,
 )
 from aefeatures._autoencoder import fitted_model
-from aefeatures._train.fitting import resolve_max_epochs, resolve_principal_components
+from aefeatures._train.fitting import resolve_max_epochs
+from aefeatures._train.starting import resolve_principal_components
 
 X = np.random.default_rng(0).normal(size=(20, 6))
 

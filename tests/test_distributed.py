@@ -35,7 +35,7 @@ from aefeatures._rows.checks import check_rows
 from aefeatures._rows.scaling import learn_scaling
 from aefeatures._rows.survey import Survey
 from aefeatures._torch.ranks import Ranks, current_ranks
-from aefeatures._train.fitting import check_same_on_ranks
+from aefeatures._train.starting import check_same_on_ranks
 from aefeatures._train.training import Plan, Training, Watcher
 
 X, Y = load_digits(return_X_y=True)
@@ -557,7 +557,7 @@ ANOTHER[30, 30] = 1e-12
 def check(params, X, rank):
     estimator = AutoencoderTransformer(**params)
     rows = check_rows(estimator, X, reset=True)
-    check_same_on_ranks(plain(estimator), rows, rank, None, None)
+    check_same_on_ranks(plain(estimator), rows, rank, None)
 
 
 def told_apart(value, other, X=X[:40], of_other=X[:40]):

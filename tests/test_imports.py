@@ -45,6 +45,7 @@ LAYERS = [
     "_train.callbacks",
     "_train.digests",
     "_train.checkpoint",
+    "_train.starting",
     "_train.fitting",
     "_persistence",
     "_autoencoder",

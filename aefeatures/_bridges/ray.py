@@ -38,17 +38,8 @@ from aefeatures._sklearn import check_parameters, has_callbacks
 from aefeatures._torch.devices import PRECISIONS, resolve_device
 from aefeatures._torch.random_state import seed_beside, unaffected
 from aefeatures._torch.ranks import Ranks, current_ranks, distributed
-from aefeatures._train.fitting import (
-    Fit,
-    Memory,
-    Trained,
-    build,
-    draw_seed,
-    resolve_max_epochs,
-    scale,
-    seeded_rng,
-)
-from aefeatures._train.progress import Progress
+from aefeatures._train.fitting import Fit, Trained, regularizers_of, resolve_max_epochs
+from aefeatures._train.starting import Memory, build, draw_seed, fresh_memory, scale
 from aefeatures._train.training import TrainingResult, TrainingState, Watcher, diagnose
 from aefeatures._warnings import warn
 
@@ -485,25 +476,21 @@ def _train(task: _Task, ranks: Ranks) -> Trained:
         no_single_rows=not model.is_as_built,
     )
 
-    def watchers(_: Any) -> list[Watcher]:
-        shown: list[Watcher] = []
-        n_rows = sum(ranks.gather(task.n_rows))
-        if given.verbose and ranks.rank == 0:
-            shown.append(Progress(task.max_epochs, n_rows))
-        return [*shown, _Reports(ranks, model.seed)]
-
+    # A stream of rows has no principal axes.
+    regularizers = [each for each in regularizers_of(given, model) if not isinstance(each, NearPCA)]
     return Fit(
         given,
         model,
-        Memory(seeded_rng(model.seed, ranks)),
+        fresh_memory(model.seed, ranks),
         batches,
         device,
-        task.max_epochs,
+        regularizers,
+        n_rows=sum(ranks.gather(task.n_rows)),
+        max_epochs=task.max_epochs,
         schedule=given.learning_rate_schedule,
         missing=task.missing,
-        watchers=watchers,
         ranks=ranks,
-    ).run()
+    ).run(keeper=_Reports(ranks, model.seed))
 
 
 def _chunks(task: _Task) -> Iterator[np.ndarray]:

@@ -212,8 +212,10 @@ class Training:
         )
         self._step_gradient = gradient_step(objective, optimizer.gradient, plan.layers)
         self._schedule = SCHEDULES[plan.schedule]
-        steps_of_epoch = max(ranks.gather(len(batches)))
-        self._share = batches.n_rows / sum(ranks.gather(batches.n_rows))
+        steps_of_epoch, self._share = len(batches), 1.0
+        if not self._alone:
+            n_steps, n_rows = zip(*ranks.gather((len(batches), batches.n_rows)), strict=True)
+            steps_of_epoch, self._share = max(n_steps), batches.n_rows / sum(n_rows)
         self._total_steps = plan.max_epochs * steps_of_epoch
         self._result = TrainingResult()
         self._best = _Best([optimizer.vector, *trained.buffers()])
@@ -222,7 +224,7 @@ class Training:
         self._state = TrainingState(
             self._result, self._best, tensors, plan.rng, objective.generator, plan.draws
         )
-        for tensor in tensors:
+        for tensor in [] if self._alone else tensors:
             ranks.share_(tensor)
         self._divergence = _Divergence(plan, self._rate, steps_of_epoch)
 
@@ -251,7 +253,7 @@ class Training:
             for watcher in reversed(plan.watchers):
                 watcher.begin(self._state)
             try:
-                while not any(plan.ranks.gather(self._state.stopped)):
+                while not self._stopped():
                     self._run_epoch()
             except KeyboardInterrupt as interrupt:
                 n_epochs = self._epochs_before(interrupt)
@@ -260,12 +262,18 @@ class Training:
                 self._keep_best(n_epochs)
         return self._finished()
 
+    def _stopped(self) -> bool:
+        """Whether the last epoch is over on any rank."""
+        stopped = self._state.stopped
+        return stopped if self._alone else any(self.plan.ranks.gather(stopped))
+
     def _run_epoch(self) -> None:
         """Train for an epoch, and judge it; called in the thread of the caller."""
         plan, result, state = self.plan, self._result, self._state
         for watcher in plan.watchers:
             watcher.begin_epoch()
-        plan.ranks.gather(None)  # where all meet an error of one
+        if not self._alone:
+            plan.ranks.gather(None)  # where all meet an error of one
         try:
             train_loss, validation_loss = self._thread.run(self._train_epoch)
         except torch.cuda.OutOfMemoryError as error:
