@@ -71,5 +71,5 @@ else:
 
 
 def __dir__() -> list[str]:
-    # What `inspect` and `pydoc` find here they ask for.
+    # `inspect` and `pydoc` read every name that they find here.
     return sorted({*globals(), *(["AutoencoderOversampler"] if find_spec("imblearn") else [])})

@@ -75,7 +75,7 @@ _CONSTRAINTS: dict[str, list[Any]] = {
     "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
     "activation": [StrOptions(set(ACTIVATIONS))],
     "normalization": [None, StrOptions(set(NORMALIZATIONS))],
-    # What is hidden is refused by `build_network`, which says what to pass.
+    # Hidden types are refused by `build_network`, whose message says what to pass.
     "network": [None, Network, callable, Hidden(tuple), Hidden(list)],
     "scaling": [None, StrOptions(set(SCALINGS))],
     "loss": [StrOptions(set(LOSSES)), callable],
@@ -175,9 +175,8 @@ class AutoencoderTransformer(
     numbers per row that a classifier takes as features.
 
     By default the encoder has the widths n_features-128-64-12-3 (without 12 or 64 if the code has
-    more numbers) with a rectifier between
-    them and none after the code, the decoder mirrors it, and Adam [2]_ minimizes the
-    mean squared error over batches of 64 rows.
+    more numbers). Rectifiers stand between the layers, none follows the code, and the decoder
+    mirrors the encoder. Adam [2]_ minimizes the mean squared error over batches of 64 rows.
 
     Parameters
     ----------
@@ -185,19 +184,19 @@ class AutoencoderTransformer(
         Size of the code.
     hidden_layer_sizes : int or array-like of int, default=(128, 64, 12)
         Widths of the encoder's hidden layers; the decoder mirrors them. `()` makes encoder
-        and decoder linear. Of the default, widths below `n_components` are left out, and if none
-        remains there is one layer of `n_components`. The list [128, 64, 12] is these widths for
+        and decoder linear. The default, a tuple, leaves out widths below `n_components`; if none
+        remains, there is one layer of `n_components`. The list [128, 64, 12] keeps these widths for
         any `n_components`.
     activation : {"relu", "leaky_relu", "elu", "gelu", "silu", "tanh", "sigmoid"}, default="relu"
-        What follows each hidden layer.
+        Activation after each hidden layer.
     normalization : {"layer", "batch"} or None, default=None
-        What stands between each hidden layer and its activation.
+        Normalization applied before each hidden activation.
     network : DenseNetwork, ConvNetwork, callable or None, default=None
-        Builds encoder and decoder. None is a `DenseNetwork` of the three parameters above, which
-        are not used otherwise (with `NeighborPreserving` it reads principal components where rows
-        and columns are many). A callable `(n_features, n_components) -> (encoder, decoder)`
-        returns two modules that turn rows of the one width into rows of the other, in the
-        network's range (see `scaling`). Copies of them are trained, by autograd. They may share and
+        Builder of encoder and decoder. None is a `DenseNetwork` of the three parameters above,
+        which are not used otherwise. With `NeighborPreserving`, that network reads principal
+        components if X has many rows and columns. A callable `(n_features, n_components) ->
+        (encoder, decoder)` returns two modules, from rows to codes and back, in the network's range
+        (see `scaling`). Copies of the modules are trained by autograd. The modules may share and
         freeze weights, and work in place.
     scaling : {"auto", "standard", "feature", "global"} or None, default="auto"
         The affine map from X to the network's range, learned in `fit` and undone in
@@ -208,110 +207,110 @@ class AutoencoderTransformer(
         - "global": the whole matrix to [0, 1], by one minimum and one maximum.
         - None: X as it is.
         - "auto": uint8 and uint16 whose largest value is above half their type's maximum
-          are divided by that maximum; X within [0, 1] stays as it is, except if its columns hardly
-          vary there; otherwise it is "standard". Columns within [0, 1] with a mean variance below
+          are divided by that maximum. X within [0, 1] stays as it is, except if its columns hardly
+          vary. Any other X gets "standard". Columns within [0, 1] with a mean variance below
           0.01, such as the weights of words in texts, are centred and divided by one number, the
           root of that variance (and stay as they are for the loss "bce").
 
-        Where the range is [0, 1] the decoder ends in a sigmoid, otherwise it is linear.
+        If the range is [0, 1], the decoder ends in a sigmoid, otherwise it is linear.
     loss : {"mse", "bce", "mae", "huber"} or callable, default="mse"
         Reconstruction loss, a mean over columns, in the network's range. A callable takes
         `(reconstruction, target)`, two tensors of shape (n, n_features), and returns a
         tensor of shape (n,); it may be negative. "bce" needs a range of [0, 1]. The notes say how
         missing values are left out of a callable.
     init : {"auto", "pca", "random"}, default="auto"
-        How the weights start, without `network`; see `DenseNetwork`. "auto" is "pca" where that can
-        be had, i.e. with an activation that is linear above 0, no `normalization`, a range that is
-        not [0, 1], and fewer codes than columns, but not in `fit_on_ray`; otherwise "random".
+        First weights if `network` is None; see `DenseNetwork`. "auto" is "pca" with an activation
+        that is linear above 0, no `normalization`, a range that is not [0, 1], and fewer codes than
+        columns. Otherwise, and in `fit_on_ray`, it is "random".
     regularizer : str, Regularizer, list of these, or None, default="auto"
-        What shapes the codes beside the reconstruction: "denoising", "sparse", "contractive",
+        Further objectives that shape the codes: "denoising", "sparse", "contractive",
         "near_pca", "variational", "neighbors", "supervised", the objects of these (`Denoising`,
         `Sparse`, `Contractive`, `NearPCA`, `Variational`, `NeighborPreserving`, `Supervised`), or a
-        `Regularizer` of your own. "auto" is ``[Denoising("gaussian", 0.3), NearPCA()]`` where the
-        columns are standardized and more than the codes, so that small tables are not learned by
-        heart and the codes serve linear models, too; otherwise None.
+        `Regularizer` of your own. "auto" is ``[Denoising("gaussian", 0.3), NearPCA()]`` if the
+        columns are standardized and there are more columns than codes. Small tables are then not
+        learned by heart, and the codes serve linear models as well. Otherwise "auto" is None.
     learning_rate : float, default=5e-3
         Peak learning rate of Adam.
     learning_rate_schedule : {"one_cycle", "constant", "cosine"}, default="one_cycle"
         "one_cycle" rises from a 25th of the peak over the first 30% of the steps, then falls
         to nearly zero [3]_; "cosine" falls from the start.
     weight_decay : float, default=0.0
-        Decoupled weight decay [4]_. Weights that require no gradient, and the values that stand
-        for missing ones, do not decay.
+        Decoupled weight decay [4]_. Weights that require no gradient do not decay, and neither do
+        the values that fill in missing ones.
     batch_size : int, default=64
-        Rows in a step. The last batch of an epoch holds the rows left over. With a callable
-        `network` a single row left over shares the rows of the batch before it, as batch
-        normalization needs two.
+        Number of rows in a step. The last batch of an epoch holds the rows left over. With a
+        callable `network`, a single row left over shares the rows of the batch before it, as batch
+        normalization needs two rows.
     max_epochs : int or "auto", default="auto"
-        Passes over the rows. "auto" means ``max(10, ceil(192_000 / n_rows))``, where fewer rows
-        than 64 or `batch_size` count as so many: 10 on data of 60,000 rows, and on small data
-        about 3,000 steps at batches of 64. With `NeighborPreserving` at least 20 and at most 200,
-        with `NearPCA`, as by default on standardized columns, at most 100, with `Supervised` 60.
+        Number of passes over the rows. "auto" means ``max(10, ceil(192_000 / n))`` with n the
+        largest of n_rows, 64 and `batch_size`: 10 epochs on data of 60,000 rows, and about 3,000
+        steps of 64 rows on small data. `NeighborPreserving` takes at least 20 and at most 200
+        epochs, `NearPCA`, which is the default on standardized columns, at most 100, and
+        `Supervised` at most 60.
     early_stopping : bool, default=False
-        Whether to set `validation_fraction` of the rows aside, stop when the loss on them
-        no longer falls, and keep the weights at which it was lowest.
+        Whether to set `validation_fraction` of the rows aside, to stop when the loss on them
+        no longer falls, and to keep the weights with the lowest loss.
     validation_fraction : float, default=0.1
         Part of the rows, drawn at random, that `early_stopping` sets aside. With `Supervised`, at
         least one labelled row of each class is left for training.
     n_iter_no_change : int, default=5
-        Epochs without improvement after which `early_stopping` stops. They are counted from
-        where the learning rate has its peak.
+        Number of epochs without improvement after which `early_stopping` stops. Epochs before the
+        peak of the learning rate do not count.
     tol : float, default=1e-4
         Improvement that counts, relative to the size of the best validation loss.
     warm_start : bool, default=False
-        Whether a further `fit` goes on from the weights and the scaling of the last one.
+        Whether a further `fit` continues from the weights and the scaling of the last one.
     device : str or torch.device, default="auto"
-        Where to train and encode. "auto" takes CUDA, else MPS, else the CPU; of several GPUs the
-        first, but the processes of joblib's loky, as of a search with `n_jobs`, take them in turn.
+        Device for training and encoding. "auto" is CUDA if available, otherwise MPS, otherwise the
+        CPU. If there are several GPUs, it is the first one. The processes of joblib's loky, such as
+        those of a search with `n_jobs`, take the GPUs in turn.
     precision : {"float32", "float64", "bfloat16"}, default="float32"
         Precision of the weights and of the training. "bfloat16" keeps the weights in float32
         and multiplies matrices in bfloat16: for large networks on a GPU.
     random_state : int, RandomState instance or None, default=None
-        Determines the first weights, the order of rows, the validation rows and what code of your
-        own draws (see the notes). The same int gives the same codes on the same machine and
-        number of threads.
+        Source of the first weights, the order of rows, the validation rows and the random numbers
+        of your own code (see the notes). The same int gives the same codes on the same machine with
+        the same number of threads.
     checkpoint : str, path-like or Checkpoint, default=None
-        A folder to keep a fit in while it runs, so that it survives the death of its process:
-        `fit` with the same parameters and data goes on from there, and comes to bitwise the same
-        result on the same machine. Each fit has its own file, so that clones can share the folder;
-        it is written at the end of an epoch, about once a second, and within long epochs every two
-        minutes. It is removed when the fit is over, but for ``Checkpoint(folder, keep=True)``. See
-        the notes.
+        Folder that keeps the state of a running fit, in case its process dies. `fit` with the same
+        parameters and data then continues from there, with bitwise the same result on the same
+        machine. Each fit has its own file, so that clones can share the folder. The file is written
+        at the end of an epoch, about once a second, and every two minutes within long epochs. It is
+        removed at the end of the fit, except with ``Checkpoint(folder, keep=True)``. See the notes.
     verbose : int, default=0
-        0 is silent; 1 shows losses, rows per second and the time left, in one line that moves in
-        a terminal and in Jupyter, else in at most a line a second.
+        0 is silent. 1 shows losses, rows per second and the time left: in a terminal and in Jupyter
+        in one line that is rewritten, otherwise in at most one new line a second.
 
     Attributes
     ----------
     encoder_, decoder_ : torch.nn.Module
-        The trained network, on the CPU, in the network's range. `to_module` gives it with
-        the scaling.
+        The trained network, on the CPU, in the network's range. `to_module` returns it together
+        with the scaling.
     hidden_layer_sizes_ : tuple of int
         Widths of the encoder's hidden layers. Only for a `DenseNetwork` and without `network`.
     n_features_in_ : int
         Number of columns seen in `fit`.
     feature_names_in_ : ndarray of shape (n_features,)
-        Names of the columns seen in `fit`, where X has string names for all of them.
+        Names of the columns seen in `fit`. Only if all names are strings.
     n_iter_ : int
-        Epochs trained: fewer than `max_epochs_` after an interrupt or an early stop.
+        Number of epochs trained; fewer than `max_epochs_` after an interrupt or an early stop.
     n_steps_ : int
-        Batches trained on.
+        Number of batches trained on.
     max_epochs_ : int
-        What `max_epochs` came to.
+        Number of epochs, with "auto" resolved.
     loss_ : float
         Training loss in the last epoch.
     loss_curve_ : list of float
-        Training loss per epoch, in the network's range, measured while the weights change; of the
-        reconstruction alone, without what a regularizer adds.
+        Training loss of the reconstruction per epoch, in the network's range, measured while the
+        weights change. The terms of regularizers are not included.
     validation_loss_curve_ : list of float or None
         Loss on the validation rows after each epoch; None without `early_stopping`.
     best_loss_ : float
         Lowest value of `validation_loss_curve_` or, where that is None, of `loss_curve_`.
     device_ : torch.device
-        Where the last `fit` ran.
+        Device of the last `fit`.
     task_ : {"classification", "regression"} or None
-        How `Supervised` took y, with its "auto" resolved; None without `Supervised`. Of several,
-        that of the first.
+        Task of the first `Supervised` regularizer, with "auto" resolved; None without one.
 
     See Also
     --------
@@ -319,54 +318,56 @@ class AutoencoderTransformer(
 
     Notes
     -----
-    float64 and 32- or 64-bit integer X is encoded and returned in float64, all else in
-    float32. A nullable column of a frame counts as NumPy's type of the same name, objects count as
-    float64. A network of your own computes in the precision it was trained in, and the result is
-    cast.
+    X of float64 and of 32- or 64-bit integers is encoded and returned in float64, X of any other
+    type in float32. A nullable column of a frame counts as NumPy's type of the same name, objects
+    count as float64. A network of your own computes in the precision it was trained in, and its
+    result is cast.
 
-    A missing value (NaN) is left out of the loss and of the scaling's statistics. What enters
-    the network in its place is a number per column: the column's mean or, where the training
-    data misses any value, one that is learned with the weights. Rows with no known value are not
-    trained on. Sparse matrices are made dense a few batches at a time, and give what the dense
-    matrix gives.
+    Missing values (NaN) are left out of the loss and of the scaling's statistics. The network gets
+    a number per column instead: the column's mean or, if any value is missing in training, a number
+    that is learned with the weights. Rows with no known value are not trained on. Sparse matrices
+    are made dense a few batches at a time, and give the result of the dense matrix.
 
-    A column that is constant in `fit`, except for rounding, comes back as exactly that constant. A
-    new value that differs has no effect on the code (except in image bytes and X within [0, 1],
-    where a constant column is a pixel like others); in `score_samples` it counts in units of the
-    constant's size. A column with no known value in `fit` has no effect at all and comes back as
-    NaN. `partial_fit` and a warm start take such a column in when it varies for the first time.
+    A column that is constant in `fit`, except for rounding, is reconstructed as exactly that
+    constant. A new value that differs has no effect on the code, except in image bytes and X within
+    [0, 1], where a constant column is a pixel like any other. In `score_samples` the difference
+    counts in units of the constant's size. A column with no known value in `fit` has no effect at
+    all, and its reconstruction is NaN. `partial_fit` and a warm start learn the scaling of such a
+    column when it varies for the first time.
 
-    A `loss` of your own is that of the known entries of a row. If it is a sum or a mean over
+    A `loss` of your own is applied to the known entries of a row. If it is a sum or a mean over
     columns of one function of an entry and its target, it is computed for these entries alone. If
-    columns have weights, it is a mean over the known columns. Any other loss has to leave out the
-    entries by itself whose target is NaN, otherwise `fit` and `score_samples` refuse X.
+    columns have weights, it is a mean over the known columns. Any other loss has to ignore entries
+    with a target of NaN by itself, otherwise `fit` and `score_samples` raise an error for X with
+    missing values.
 
     A `network`, `loss` or regularizer of your own may draw from PyTorch's global random state, as
-    dropout does. For each step it is replaced by a state that follows from `random_state`, and then
-    put back. Until then other fits of this kind wait, and other threads of your own should not draw
-    from it. Where such code draws in `transform` and the like, too, each call draws the same
-    numbers. The random states of NumPy and Python are not replaced: draw from PyTorch's.
+    dropout does. During each step that state is replaced by one that follows from `random_state`,
+    and then restored. Meanwhile other fits of this kind wait, and other threads of your own should
+    not draw from it. If such code draws random numbers in `transform` or similar methods, each call
+    draws the same numbers. The random states of NumPy and Python are not replaced: use PyTorch's.
 
-    With scikit-learn's array API dispatch (``config_context(array_api_dispatch=True)``), tensors
-    give tensors and other libraries' arrays give theirs, on the same device, which need not be
-    that of the transformer. Without it they give NumPy arrays.
+    With scikit-learn's array API dispatch (``config_context(array_api_dispatch=True)``), results
+    are arrays of the library of X, such as tensors, on the device of X, which may differ from that
+    of the transformer. Without dispatch, results are NumPy arrays.
 
     Callbacks of scikit-learn 1.9 or later (``transformer.set_callbacks(...)``) are called in `fit`,
-    not in `partial_fit`: for the whole and for each epoch, after which one that returns True
-    ends the training. Their `fitted_estimator` has the weights of that epoch. Where y is None they
-    get X as y.
+    not in `partial_fit`: for the whole fit and for each epoch. A callback that returns True after
+    an epoch ends the training. Its `fitted_estimator` has the weights of that epoch. If y is None,
+    callbacks get X as y.
 
-    With `checkpoint`, a fit is found again by a digest of its parameters, of X (beyond 256 MiB of
-    some of its rows and all columns' means), of y where a regularizer needs it, of the kind of
-    device and of the versions of the libraries; functions of your own count by their code. With
-    ``random_state=None`` it goes on with the numbers that it drew at first. After Ctrl-C the file
-    stays, and the same `fit` goes on from it. A damaged file is removed with a warning, and the fit
-    starts anew; where the same fit is running in that folder already, this one runs without. What
-    your own network or regularizer keeps outside parameters and buffers is not in the file.
-    `partial_fit` writes none, and `load` does not restore the parameter.
+    With `checkpoint`, a fit is recognized by a digest of its parameters, of X (beyond 256 MiB of
+    some of its rows and all columns' means), of y if a regularizer needs it, of the kind of
+    device and of the versions of the libraries. Functions of your own count by their code. With
+    ``random_state=None`` the fit continues with the random numbers that it drew at first. After
+    Ctrl-C the file stays, and the same `fit` continues from it. A damaged file is removed with a
+    warning, and the fit starts from the beginning. If the same fit is already running in that
+    folder, this one runs without a checkpoint. State that your own network or regularizer keeps
+    outside of parameters and buffers is not in the file. `partial_fit` writes no file, and `load`
+    does not restore the parameter.
 
-    Training does not take `sample_weight`: that weights equal repeated rows, as
-    scikit-learn asks, cannot hold for an optimizer of batches.
+    `fit` does not take `sample_weight`: scikit-learn asks that weights equal repeated rows, which
+    an optimizer of batches cannot fulfil.
 
     References
     ----------
@@ -472,19 +473,20 @@ class AutoencoderTransformer(
         Parameters
         ----------
         name : {"lecture", "neighbors", "tabular", "classes", "images"}
-            - "lecture": a constant learning rate and 10 epochs, whatever the number of rows, the
-              widths 128, 64 and 12, whatever the number of codes, and random first weights.
-            - "neighbors": codes for KNN and SVM, few of them, and where few rows are labelled.
-              A wider network with layer normalization, and `NeighborPreserving`. Chosen on
-              MNIST, Fashion-MNIST, satimage, covtype, segment, spambase, adult and tox_171.
-            - "tabular": the default with all columns standardized, also of tables within [0, 1]:
-              codes for any classifier or regressor behind, as good as principal components, and
-              better where they are few. Chosen on 11 tables.
-            - "classes": codes for the classifier or regressor behind it in a pipeline, from the y
-              that the pipeline passes; rows of y without a label are learned from as well. See
-              `Supervised` for what y may be. Chosen on 9 tables.
-            - "images": a `ConvNetwork` for square images, for a good reconstruction; other
-              shapes by ``network__image_shape``. Chosen on MNIST with 32 codes. Transforms of
+            - "lecture": the settings of the lecture: a constant learning rate, 10 epochs for any
+              number of rows, the widths 128, 64 and 12 for any number of codes, and random first
+              weights.
+            - "neighbors": few codes, for KNN and SVM, also if few rows are labelled. A wider
+              network with layer normalization, and `NeighborPreserving`. Chosen on MNIST,
+              Fashion-MNIST, satimage, covtype, segment, spambase, adult and tox_171.
+            - "tabular": the default with all columns standardized, even if they lie within [0, 1].
+              Codes for any classifier or regressor. They are as good as principal components, and
+              better if they are few. Chosen on 11 tables.
+            - "classes": codes that learn from the y that a pipeline passes, for the classifier or
+              regressor that follows. Rows without a label are used as well. `Supervised` describes
+              what y may be. Chosen on 9 tables.
+            - "images": a `ConvNetwork` for square images and a good reconstruction. Other shapes
+              are set by ``network__image_shape``. Chosen on MNIST with 32 codes. Transforms of
               torchvision go into `Denoising`.
         **params
             Parameters that override those of the preset, as `set_params` takes them. A parameter
@@ -531,11 +533,11 @@ class AutoencoderTransformer(
         Parameters
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Numbers without infinity; NaN, None and NA are missing values. Not changed, and not
-            copied as a whole where it is an array, a memory map, a CSR matrix, a dataset of h5py
-            or zarr, or what ``load_images(..., lazy=True)`` gives. Of a dataset of h5py or zarr,
-            and of a map larger than half the memory of the machine or its container, blocks of
-            consecutive rows are read in random order.
+            Numbers without infinity. NaN, None and NA are missing values. X is not changed. It is
+            not copied as a whole if it is an array, a memory map, a CSR matrix, a dataset of h5py
+            or zarr, or the result of ``load_images(..., lazy=True)``. A dataset of h5py or zarr,
+            and a memory map larger than half the memory of the machine or its container, is read in
+            blocks of consecutive rows, in random order.
         y : array-like of shape (n_samples,), default=None
             Ignored, unless a regularizer learns from it (`Supervised`).
 
@@ -546,8 +548,8 @@ class AutoencoderTransformer(
         Raises
         ------
         ValueError, TypeError
-            If X or a parameter cannot be used; the message says what was expected. Also if no
-            weight of the network can be trained, or it needs more rows in a batch than one.
+            If X or a parameter cannot be used, if no weight of the network can be trained, or if
+            the network needs more than one row in a batch and gets one.
         FloatingPointError
             If the training diverges. The estimator is left as it was before.
         MemoryError
@@ -562,9 +564,9 @@ class AutoencoderTransformer(
         -----
         UserWarning
             If interrupted later: the estimator is fitted with the best weights so far, and
-            `n_iter_` is below `max_epochs_`. A search goes on, and ranks the fit like the others.
-            If a column has no known value, if there are at least as many codes as columns, or if a
-            hidden layer of your own is narrower than the code.
+            `n_iter_` is below `max_epochs_`. A search continues, and ranks this fit like the
+            others. Also if a column has no known value, if there are at least as many codes as
+            columns, or if a hidden layer of your own is narrower than the code.
         RuntimeWarning
             If a checkpoint is damaged, cannot be written, or belongs to a fit that is running.
         ConvergenceWarning
@@ -599,9 +601,9 @@ class AutoencoderTransformer(
     def partial_fit(self, X: Any, y: Any = None) -> Self:
         """Train for one epoch on the rows of X, at the constant `learning_rate`.
 
-        The first call settles the network and the scaling from its X, except for columns that are
-        constant or unknown there: their scaling is settled when they vary for the first time.
-        Adam's moments go from call to call, but not into a pickle or a clone.
+        The first call builds the network and learns the scaling. Columns that are constant or
+        unknown in its X get their scaling when they vary for the first time. Adam's moments are
+        kept from call to call, but not in a pickle or a clone.
 
         Parameters
         ----------
@@ -652,7 +654,7 @@ class AutoencoderTransformer(
         Returns
         -------
         X_new : array of shape (n_samples, n_components)
-            In float64 for float64 and 32- or 64-bit integer X, otherwise in float32.
+            In float64 if X is float64 or a 32- or 64-bit integer, otherwise in float32.
         """
         rows = self._check_fitted_rows(X, "transform")
         return like(self._model.encode(rows, self.device_), X)
@@ -669,8 +671,8 @@ class AutoencoderTransformer(
         Returns
         -------
         X_original : ndarray or data frame of shape (n_samples, n_features)
-            A frame with the names of the columns in `fit`, where `set_output` asks for frames. NaN
-            in a column with no known value in `fit`.
+            A frame with the columns of `fit` if `set_output` asks for frames. NaN in a column with
+            no known value in `fit`.
         """
         check_is_fitted(self)
         check_array_library(self, X, self._fitted_library, "inverse_transform")
@@ -678,7 +680,7 @@ class AutoencoderTransformer(
         return in_columns_of_fit(self, self._model.decode(codes, self.device_), X)
 
     def reconstruct(self, X: Any) -> np.ndarray:
-        """Return X as the autoencoder gives it back: an estimate of every entry.
+        """Return the reconstruction of X: an estimate of every entry.
 
         ``np.where(np.isnan(X), transformer.reconstruct(X), X)`` fills in missing values.
 
@@ -702,24 +704,24 @@ class AutoencoderTransformer(
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
         per_feature : bool or "raw", default=False
             Whether to return an error for each entry of X instead of one per row. True gives errors
-            in comparable units, which tell what makes a row unusual; "raw" gives them in the units
-            of X. A scikit-learn pipeline does not hand the parameter on: transform the rows with
-            ``pipeline[:-1]`` and score them with ``pipeline[-1]``.
+            in comparable units, which show what makes a row unusual. "raw" gives errors in the
+            units of X. A scikit-learn pipeline does not pass the parameter on: transform the rows
+            with ``pipeline[:-1]`` and score them with ``pipeline[-1]``.
 
         Returns
         -------
         scores : ndarray of shape (n_samples,), or ndarray or data frame of (n_samples, n_features)
-            Per row, minus the `loss` in the network's range, without missing values; NaN for a row
-            with no known value. Per feature, minus the absolute difference between X and its
-            reconstruction, 0 where X is missing. With True it is in standard deviations of the
-            column in `fit`; a column that was constant there has its own size for a deviation,
-            or 1 if it was 0.
+            Per row: minus the `loss` in the network's range, without missing values; NaN for a row
+            with no known value. Per feature: minus the absolute difference between X and its
+            reconstruction, 0 if the entry is missing. With True the unit is the standard deviation
+            of the column in `fit`; for a column that was constant it is the size of the constant,
+            or 1 if that was 0.
 
         Raises
         ------
         ValueError
-            If `per_feature` is something else, or True for a model of an earlier version that has
-            no deviations.
+            If `per_feature` is none of these, or True for a model of an earlier version, which has
+            no standard deviations.
 
         Examples
         --------
@@ -756,8 +758,8 @@ class AutoencoderTransformer(
         Returns
         -------
         score : float
-            Higher is better. Comparable only between fits of the same `loss` and `scaling`. Rows
-            with no known value are left out; NaN if there are no others.
+            Higher is better. Scores are comparable between fits of the same `loss` and `scaling`.
+            Rows with no known value are left out; NaN if there are no others.
         """
         rows = self._check_fitted_rows(X, "score")
         scores = -self._model.row_losses(rows, self.device_)
@@ -767,7 +769,7 @@ class AutoencoderTransformer(
     def to_module(
         self, part: Literal["encoder", "decoder", "autoencoder"] = "encoder"
     ) -> nn.Module:
-        """Return the fitted network as a plain module that takes and gives X's own units.
+        """Return the fitted network as a module from and to X's own units.
 
         Parameters
         ----------
@@ -802,17 +804,17 @@ class AutoencoderTransformer(
         return self._model.to_module(part)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the fitted transformer to a file that `load` reads, and that holds no code.
+        """Write the fitted transformer to a file without code, which `load` reads.
 
-        The file is of the safetensors format: the weights, the scaling and the record of the
+        The file has the safetensors format: the weights, the scaling and the record of the
         training as arrays, and a JSON document with the parameters. It is written beside `path` and
-        put in its place when it is complete, so that what was there stays whole if anything fails.
-        Like a pickle it leaves out Adam's moments.
+        renamed when it is complete, so that an existing file stays whole if anything fails.
+        Like a pickle, it does not contain Adam's moments.
 
         Parameters
         ----------
         path : str or path-like
-            Replaced if there is one. ".safetensors" is a fitting suffix; none is added.
+            An existing file is replaced. No suffix is added; ".safetensors" is usual.
 
         Raises
         ------
@@ -820,7 +822,7 @@ class AutoencoderTransformer(
             If it is not fitted.
         ValueError
             If a parameter is code: a `loss`, a `noise` or a `Regularizer` of your own. Use pickle
-            then. A `network` of your own is left out, and has to be given to `load` again.
+            then. A `network` of your own is not saved, and has to be given to `load` again.
         OSError
             If the file cannot be written, as on a full disk.
 
@@ -847,28 +849,28 @@ class AutoencoderTransformer(
     ) -> Self:
         """Return the transformer that `save` wrote.
 
-        No code from the file is run: a file from anyone can be loaded, which holds for no pickle.
+        No code from the file is run: unlike a pickle, a file from anyone can be loaded.
 
         Parameters
         ----------
         path : str or path-like
         device : str or torch.device, default="auto"
-            Becomes the parameter `device` of what is returned. "auto" leaves that as it was saved;
-            where that device is not there, the fastest that is there is used.
+            Parameter `device` of the transformer that is returned. "auto" leaves it as it was
+            saved; if that device is not available, the fastest available one is used.
         network : callable, default=None
-            The parameter `network` that the transformer was fitted with, where that is one
-            of your own, which no file holds.
+            Parameter `network` that the transformer was fitted with, if it is one of your own,
+            which is not in the file.
 
         Returns
         -------
         AutoencoderTransformer
-            Of the class that `load` was called on.
+            An object of the class that `load` was called on.
 
         Raises
         ------
         ValueError
-            If the file is no model, truncated, damaged or of a later version of aefeatures; if
-            `network` is missing, or builds another network; if `device` is not there.
+            If the file is not a model, truncated, damaged or of a later version of aefeatures; if
+            `network` is missing, or builds another network; if `device` is not available.
         OSError
             If the file cannot be read.
         """

@@ -307,7 +307,7 @@ def test_a_damaged_file_is_told_and_removed(X, tmp_path, damage):
         arrays["tensor.0"] = arrays["tensor.0"][:-4]
         write_file(path, document, arrays)
     resumed = small(checkpoint=tmp_path)
-    with pytest.warns(RuntimeWarning, match="cannot be used, the fit starts anew: .") as caught:
+    with pytest.warns(RuntimeWarning, match="used, the fit starts from the beginning: .") as caught:
         resumed.fit(X)
     assert caught[0].filename == __file__
     assert_equal(resumed, expected, X)

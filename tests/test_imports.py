@@ -1,4 +1,5 @@
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,60 +10,9 @@ import aefeatures
 
 PACKAGE = Path(aefeatures.__file__).parent
 
-# Lower modules first: each may import only from those above it in this list.
-LAYERS = [
-    "_version",
-    "_warnings",
-    "_moved",
-    "_sklearn",
-    "_files",
-    "_torch.random_state",
-    "_torch.devices",
-    "_torch.ranks",
-    "_rows.memory",
-    "_rows.labels",
-    "_rows.sources",
-    "_rows.survey",
-    "_rows.batches",
-    "_rows.scaling",
-    "_rows.checks",
-    "_rows.new_rows",
-    "_nets.losses",
-    "_nets.networks",
-    "_nets.placing",
-    "_nets.neighbors",
-    "_nets.regularizer",
-    "_nets.contrastive",
-    "_nets.supervised",
-    "_nets.regularizers",
-    "_nets.objective",
-    "_nets.model",
-    "_train.thread",
-    "_train.optimizer",
-    "_train.gradients",
-    "_train.training",
-    "_train.progress",
-    "_train.callbacks",
-    "_train.digests",
-    "_train.checkpoint",
-    "_train.starting",
-    "_train.fitting",
-    "_persistence",
-    "_autoencoder",
-    "_generation",
-    "_oversampling",
-    "_frames",
-    "_bridges.vision",
-    "_bridges.pipelines",
-    "_bridges.ray",
-    "_bridges.onnx",
-    "_pictures.targets",
-    "_pictures.displays",
-    "_pictures.components",
-    "_pictures.reconstructions",
-    "_pictures.latent_map",
-    "__init__",
-]
+# Lower modules first, as in the table of the design: each may import only from those above it.
+DESIGN = PACKAGE.parent / "docs" / "design.md"
+LAYERS = re.findall(r"^\| `(_[\w.]+)` \|", DESIGN.read_text(encoding="utf-8"), re.MULTILINE)
 
 
 def name_of(path):

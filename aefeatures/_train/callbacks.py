@@ -10,18 +10,18 @@ from aefeatures._train.training import TrainingResult, Watcher
 
 
 class FitTask:
-    """What an estimator's callbacks are told of one `fit`; nothing where it has none.
+    """A fit as a task of the estimator's callbacks, if it has any.
 
-    To be made before anything of the estimator changes: the state that it adds to it is
-    scikit-learn's to remove, also after an error.
+    It has to be made before anything of the estimator changes: scikit-learn removes the state that
+    it adds to the estimator, even after an error.
 
     Parameters
     ----------
     estimator : estimator
-        With scikit-learn's `CallbackSupportMixin`, where there is one.
+        With scikit-learn's `CallbackSupportMixin`, if there is one.
     X, y : array-like
-        As they were given to `fit`. Where y is None, callbacks get X in its place: it is what
-        an autoencoder learns to give back, and `ScoringMonitor` records nothing without a y.
+        As they were given to `fit`. If y is None, callbacks get X as y: it is the target of an
+        autoencoder, and `ScoringMonitor` records nothing without a y.
     """
 
     def __init__(self, estimator: Any, X: Any, y: Any) -> None:
@@ -31,21 +31,21 @@ class FitTask:
         self._about = {"estimator": estimator, "X": X, "y": X if y is None else y}
 
     def begin(self, n_epochs: int) -> None:
-        """Tell that the fit begins, now that the number of epochs is known."""
+        """Call the callbacks at the beginning of the fit, when the number of epochs is known."""
         if self._context is not None:
             self._context.max_subtasks = n_epochs
             self._context.call_on_fit_task_begin(**self._about)
 
     def watchers(self, fitted: Callable[[TrainingResult], dict[str, Any]]) -> list[Watcher]:
-        """What tells the callbacks of epochs.
+        """Return the watchers that call the callbacks at each epoch.
 
-        `fitted` returns the attributes that the estimator would have if the training were over,
-        and is called where a callback asks for them.
+        `fitted` returns the attributes that the estimator would have if the training were over.
+        It is called if a callback asks for them.
         """
         return [] if self._context is None else [_EpochTasks(self._context, self._about, fitted)]
 
     def end(self) -> None:
-        """Tell that the estimator is fitted."""
+        """Call the callbacks at the end of the fit."""
         if self._context is not None:
             self._context.call_on_fit_task_end(**self._about, reconstruction_attributes={})
 

@@ -31,23 +31,24 @@ if sys.platform == "win32":
 else:
     import fcntl
 
-# A checkpoint is written when so many seconds have gone by since the last one, at the end of an
-# epoch and within one, and so many times the seconds that it took.
+# Least seconds between two checkpoints, at the end of an epoch and within an epoch, and in
+# multiples of the seconds that writing one took.
 _SECONDS_BETWEEN = 1.0
 _SECONDS_WITHIN_EPOCH = 120.0
 _TIMES_ITS_DURATION = 20
 
 
 class Checkpoint(BaseEstimator):
-    """How a fit is kept in a folder, for `AutoencoderTransformer`'s parameter `checkpoint`.
+    """A folder that keeps running fits, for the parameter `checkpoint`.
 
     Parameters
     ----------
     folder : str or path-like
-        Made if it is not there. To give it alone, without this object, is the same as `keep=False`.
+        Created if it does not exist. Passing the folder itself as `checkpoint` is the same as
+        `keep=False`.
     keep : bool, default=False
-        Whether the file stays when the fit is over. The same `fit` then takes its result
-        from there, in the time that reading takes; also after the end of an early stop.
+        Whether the file stays at the end of the fit. The same `fit` then reads its result from the
+        file instead of training, even after an early stop.
 
     Examples
     --------
@@ -71,21 +72,21 @@ class Checkpoint(BaseEstimator):
 
 
 class FitFile(Watcher):
-    """Where a fit is kept while it runs. To be used in a `with` statement, as the last watcher.
+    """The file that keeps a running fit. It has to be used in a `with` statement, as last watcher.
 
     Parameters
     ----------
     checkpoint : path or Checkpoint
     depends_on : object
-        All that the course of the fit depends on; see `digest`.
+        Everything that the course of the fit depends on; see `digest`.
     seed : int
-        What the fit drew its random numbers from so far.
+        Seed of the fit if there is no file.
 
     Attributes
     ----------
     seed : int
-        What it has to draw them from to go on from the file: where a fit is not seeded by its user,
-        it is in the file alone.
+        Seed of the fit: that in the file, if there is one. If the user sets no `random_state`, the
+        seed is known from the file alone.
     """
 
     def __init__(
@@ -109,15 +110,15 @@ class FitFile(Watcher):
         self._found: tuple[dict[str, Any], dict[str, np.ndarray]] | None = None
         self._state: TrainingState | None = None
         self._problem: OSError | None = None
-        self._told = False
+        self._warned = False
         self.seed = seed
         Path(folder).mkdir(parents=True, exist_ok=True)
         self._last_write, self._took = time.monotonic(), 0.0
         self._locked = _acquire(self._lock)
         if self._locked is None:
             warn(
-                f"A fit of the same parameters and data keeps its checkpoint in {folder} right "
-                "now: this one runs without.",
+                f"A fit with the same parameters and data is running and keeps its checkpoint in "
+                f"{folder}: this one runs without a checkpoint.",
                 RuntimeWarning,
             )
             return
@@ -130,7 +131,7 @@ class FitFile(Watcher):
             raise
 
     def begin(self, state: TrainingState) -> None:
-        """Go on from the file, if there was one."""
+        """Continue from the file, if there is one."""
         self._state = state
         if self._found is None:
             return
@@ -146,14 +147,14 @@ class FitFile(Watcher):
             self._write()
 
     def end_epoch(self, result: TrainingResult) -> bool:
-        """Write the file, if that is due and the training goes on, or if it is to stay."""
+        """Write the file if that is due and the training continues, or if the file shall stay."""
         assert self._state is not None
         if self._keep if self._state.stopped else self._is_due(_SECONDS_BETWEEN):
             self._write()
-        if self._problem is not None and not self._told:
-            self._told = True
+        if self._problem is not None and not self._warned:
+            self._warned = True
             warn(
-                f"The fit goes on without a new checkpoint. {self._problem}",
+                f"The fit continues without a new checkpoint. {self._problem}",
                 RuntimeWarning,
             )
         return False
@@ -171,7 +172,7 @@ class FitFile(Watcher):
         try:
             document = {"seed": self.seed, **document}
             write_file(self._path, document, arrays, "checkpoint", self._temporary)
-        except OSError as error:  # told at the end of the epoch, in the thread of the caller
+        except OSError as error:  # warned of at the end of the epoch, in the caller's thread
             self._problem = error
         self._last_write = time.monotonic()
         self._took = self._last_write - start
@@ -215,14 +216,14 @@ class FitFile(Watcher):
 
     def _discard(self, error: Exception) -> None:
         warn(
-            f"The checkpoint cannot be used, the fit starts anew: {error}",
+            f"The checkpoint cannot be used, the fit starts from the beginning: {error}",
             RuntimeWarning,
         )
         self._remove()
 
 
 def _acquire(path: Path) -> BinaryIO | None:
-    """Lock the file `path`, made if need be; returns None where another has locked it."""
+    """Lock the file `path`, which is created if needed; return None if it is locked already."""
     while True:
         file = path.open("ab")
         try:
@@ -230,7 +231,7 @@ def _acquire(path: Path) -> BinaryIO | None:
                 msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
                 return file
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Who had it may have removed the file since it was opened: a lock of no file.
+            # The last owner may have removed the file since it was opened here.
             if os.fstat(file.fileno()).st_ino == path.stat().st_ino:
                 return file
         except FileNotFoundError:

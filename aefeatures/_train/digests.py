@@ -48,13 +48,13 @@ def digest_of_rows(rows: Source) -> str:
 def digest(value: Any) -> str:
     """Return a digest of a value, the same in every process.
 
-    Functions and classes of the caller's own count by their code and the numbers and strings that
-    they read; what they call in other modules only by its name.
+    Functions and classes of the caller's own count by their code and by the numbers and strings
+    that they read. Functions that they call in other modules count by name.
 
     Raises
     ------
     TypeError
-        If there is a part that has no value, like an open file.
+        If a part has no value, such as an open file.
     """
     hashed = hashlib.blake2b(digest_size=16)
     try:
@@ -62,14 +62,15 @@ def digest(value: Any) -> str:
             hashed.update(len(part).to_bytes(8, "little") + part)
     except (TypeError, RecursionError) as error:
         raise TypeError(
-            "checkpoint has to tell one fit from another by the values of its parameters, which "
-            f"these have not: {error}. Set it to None, or change the network, loss or regularizer."
+            "checkpoint distinguishes fits by the values of their parameters, but a parameter has "
+            f"no value: {error}. Set checkpoint to None, or change the network, the loss or the "
+            "regularizer."
         ) from error
     return hashed.hexdigest()
 
 
 def _parts(value: Any, seen: dict[int, Any]) -> Iterator[bytes]:
-    """What tells `value` from others; `seen` holds the functions and classes met so far."""
+    """Yield the bytes that identify `value`; `seen` holds functions and classes met so far."""
     kind = type(value)
     yield _name(kind)
     if isinstance(value, (type(None), bool, int, float, complex, str, bytes, np.generic)):
@@ -98,7 +99,7 @@ def _parts(value: Any, seen: dict[int, Any]) -> Iterator[bytes]:
 
 
 def _name(kind: Any) -> bytes:
-    # A script that starts processes has another name in them.
+    # In the processes that a script starts, the script has another name.
     module = "__main__" if kind.__module__ == "__mp_main__" else first_name(kind.__module__)
     return f"{module}.{kind.__qualname__}".encode()
 
@@ -122,12 +123,12 @@ def _items(value: Any) -> list[Any]:
         settings = {name: each for name, each in vars(value).items() if name[0] != "_"}
         trained = [parameter.requires_grad for parameter in value.parameters()]
         return [type(value), repr(value), settings, dict(value.state_dict()), trained]
-    reduced = value.__reduce_ex__(2)  # what makes it what it is, as pickle has it
+    reduced = value.__reduce_ex__(2)  # its value, as pickle sees it
     return [reduced] if isinstance(reduced, str) else list(reduced[:3])
 
 
 def _code(value: Any) -> list[Any]:
-    """What a function or class of the caller's own consists of."""
+    """Return the parts of a function or class of the caller's own."""
     if isinstance(value, type):
         own = [
             each

@@ -66,7 +66,7 @@ class Trained:
     task : {"classification", "regression"} or None
         How the labels were taken.
     nothing_learned : str or None
-        What shows that nothing was learned.
+        Sign that nothing was learned.
     """
 
     model: Model

@@ -45,7 +45,7 @@ def own_steps(
 ) -> Iterator[tuple[int, torch.Tensor]]:
     """Compute the gradient of one batch after the other, until `stopping` is set.
 
-    Yields the number of rows of each, and the sum of their losses.
+    Yields the number of rows of each batch, and the sum of their losses.
     """
     for rows, index in batches:
         if stopping.is_set():
@@ -63,10 +63,10 @@ def joint_steps(
 ) -> Iterator[tuple[int, torch.Tensor]]:
     """Do the same with the batches of all ranks, each row of which weighs the same.
 
-    The gradient is the front of `buffer`, which is reduced as a whole: what DistributedDataParallel
-    comes to, in one call. A rank whose batches are over goes on without until those of all are;
-    one that is in trouble tells the others in the same step, and all raise. So it does of what the
-    caller met after the last step, and has put into `errors`.
+    The gradient is the front of `buffer`, which is reduced as a whole in one call. The result is
+    that of DistributedDataParallel. A rank that has no batches left takes part until no rank has
+    any. A rank that meets an error tells the others in the same step, and all raise. This includes
+    an error that the caller met after the last step and put into `errors`.
     """
     gradient, behind = buffer[:-N_BEHIND], buffer[-N_BEHIND:]
     remaining = itertools.chain(batches, itertools.repeat(None))

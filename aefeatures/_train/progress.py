@@ -1,4 +1,4 @@
-"""What `verbose=1` writes: one line that moves, or lines in a log."""
+"""Progress of a training for `verbose=1`: one line that is rewritten, or lines in a log."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _NARROWEST_BAR = 6
 
 
 class Progress(Watcher):
-    """Writes how far a training is.
+    """Shows the progress of a training.
 
     In a terminal and in Jupyter it is one line, rewritten up to ten times a second; elsewhere
     a line after the first epoch and the last and, between them, at most one a second.

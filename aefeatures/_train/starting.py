@@ -88,7 +88,7 @@ class Memory:
     ----------
     rng : np.random.Generator
     n_steps : int
-        Steps of all trainings so far.
+        Number of steps of all trainings so far.
     learns_missing : bool
         Whether the values that fill in missing ones are trained.
     heads : list of (type, nn.Module or None)
@@ -176,11 +176,6 @@ def scale(given: Any, survey: Survey, device: torch.device) -> tuple[Scaling, Fi
     given : AutoencoderTransformer
         With the parameters, as Python's numbers.
     """
-    if device.type == "mps" and given.precision == "float64":
-        raise ValueError(
-            "precision='float64' is not supported on device 'mps'. Use precision='float32' or "
-            "device='cpu'."
-        )
     if given.n_components >= survey.n_features > 1:  # no code compresses a single column
         warn(
             f"n_components={given.n_components} is not below the number of columns, "
@@ -189,8 +184,8 @@ def scale(given: Any, survey: Survey, device: torch.device) -> tuple[Scaling, Fi
     scaling, means = learn_scaling(survey, given.scaling, bounded=given.loss == "bce")
     if scaling.wide and device.type == "mps":
         raise ValueError(
-            "X has columns so large or so nearly constant that float32, all that device 'mps' "
-            "has, does not hold what they are scaled by. Use device='cpu', or rescale them."
+            "X has columns so large or so nearly constant that their scaling needs float64, which "
+            "device 'mps' does not support. Use device='cpu', or rescale them."
         )
     if scaling.has_unknown:
         warn(
@@ -246,6 +241,11 @@ def start(
 
     The checkpoint that `given` asks for is opened in `closing`, if there is one.
     """
+    if device.type == "mps" and given.precision == "float64":
+        raise ValueError(
+            "precision='float64' is not supported on device 'mps'. Use precision='float32' or "
+            "device='cpu'."
+        )
     if given.checkpoint is None:
         closing = None
     checkpoint = None

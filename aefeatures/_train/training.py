@@ -32,14 +32,14 @@ _WARM_UP = 0.3
 _INTERRUPT_AGAIN_SECONDS = 2.0
 _SAMPLE_ROWS = 512
 
-# Less than this share of what the columns' means leave is hardly anything to have learned.
+# Share of the error of predicting the columns' means that has to be explained at least.
 _LEAST_SHARE = 0.01
 
-# A loss so many times that of reconstructing zeros explodes, finite or not.
+# A loss explodes, finite or not, if it is this multiple of the loss of reconstructing zeros.
 _EXPLODED = 1e4
 # A squared error below this is rounding of numbers around 1 in float32.
 _ROUNDING = float(np.finfo(np.float32).eps) ** 2
-# Steps between two looks at the loss on a device: each look waits for the steps before it.
+# Number of steps between two reads of the loss on a device: each read waits for all steps before.
 _LOOK_EVERY = 64
 
 _last_interrupt = -math.inf
@@ -81,7 +81,7 @@ class EarlyStopping:
 
 @dataclass
 class TrainingResult:
-    """What a training did; the weights are in the modules it was given."""
+    """Record of a training; the weights are in the modules that it was given."""
 
     n_steps: int = 0
     loss_curve: list[float] = field(default_factory=list)
@@ -91,12 +91,12 @@ class TrainingResult:
 
 
 class Watcher:
-    """What is told how a training goes. This one does nothing with it."""
+    """Base class of everything that follows a training; it does nothing."""
 
     def begin(self, state: TrainingState) -> None:
-        """The training begins; may put `state` where an earlier one was.
+        """The training begins; a watcher may set `state` to that of an earlier training.
 
-        The last watcher is told first, so that the others see what it has put.
+        The last watcher is called first, so that the others see the state that it has set.
         """
 
     def begin_epoch(self) -> None:
@@ -105,20 +105,20 @@ class Watcher:
     def step(self, n_rows: int, summed_loss: torch.Tensor) -> None:
         """A batch of `n_rows` is done; called in the training thread.
 
-        `summed_loss` is that of the epoch's rows so far, on the device, and goes on to change.
+        `summed_loss` is the sum over the epoch's rows so far, on the device. It changes later.
         """
 
     def end_epoch(self, result: TrainingResult) -> bool:
-        """An epoch is over; returns whether the training shall stop."""
+        """An epoch is over; return whether the training shall stop."""
         return False
 
     def close(self) -> None:
-        """The training is over, also by an error or an interrupt."""
+        """The training is over, even if by an error or an interrupt."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What to train, on what, and for how long.
+    """A training: the network to train, its data, and for how long.
 
     Attributes
     ----------
@@ -273,7 +273,7 @@ class Training:
         for watcher in plan.watchers:
             watcher.begin_epoch()
         if not self._alone:
-            plan.ranks.gather(None)  # where all meet an error of one
+            plan.ranks.gather(None)  # raises the error of any rank on all
         try:
             train_loss, validation_loss = self._thread.run(self._train_epoch)
         except torch.cuda.OutOfMemoryError as error:
@@ -324,7 +324,7 @@ class Training:
             return train_loss, evaluate(plan.autoencoder, validation, plan.loss, plan.ranks)
 
     def _gradients(self, errors: list[BaseException]) -> Iterator[tuple[int, torch.Tensor]]:
-        """Compute the gradient of one step after the other; yield its rows and their loss."""
+        """Return an iterator that computes the gradient of a step, and gives its rows and loss."""
         state, stopping = self._state, self._thread.stopping
         epoch = self.plan.batches.indexed_epoch(state.order(), state.rows_done)
         if self._alone:
@@ -349,11 +349,11 @@ class Training:
         return self.plan.learning_rate * self._schedule.factor(step / self._total_steps)
 
     def _epochs_before(self, interrupt: KeyboardInterrupt) -> int:
-        """Return how many epochs all ranks had finished; raise the interrupt if it is to be."""
+        """Return how many epochs all ranks had finished; raise the interrupt if there is none."""
         ranks = self.plan.ranks
         if not ranks.told:
             ranks.fail(interrupt)
-        # It may have come to some ranks after an epoch that others have yet to count.
+        # Some ranks may have counted an epoch that others have not counted yet.
         n_epochs = min(ranks.gather(len(self._result.loss_curve)))
         if any(ranks.gather(_is_second_interrupt())) or n_epochs == 0:
             raise interrupt
@@ -406,9 +406,9 @@ def evaluate(
 def diagnose(
     autoencoder: nn.Sequential, batches: Batches, loss: RowLoss, ranks: Ranks = ALONE
 ) -> str | None:
-    """Say in what way a trained autoencoder has learned nothing; None where it has learned.
+    """Return a sign that a trained autoencoder has learned nothing, or None.
 
-    Judged on a sample of the training rows. Of ranks, all that have rows must say so.
+    It is judged on a sample of the training rows, by all ranks that have rows.
     """
     able = batches.n_rows > 1
     found = ranks.gather((able, _diagnose(autoencoder, batches, loss) if able else None))
@@ -449,9 +449,9 @@ def _is_second_interrupt() -> bool:
 
 
 def _settle(trained: nn.Module, vector: torch.Tensor, share: float, ranks: Ranks) -> None:
-    """Give all ranks the same network after an epoch, of whose rows this one had a `share`.
+    """Give all ranks the same network after an epoch; this rank had a `share` of its rows.
 
-    Running statistics of batch normalization are averaged. The weights are the same but where
+    Running statistics of batch normalization are averaged. The weights are the same already, unless
     processors of different kinds round differently.
     """
     for module in trained.modules():
@@ -483,7 +483,7 @@ class _Best:
 
 @dataclass
 class TrainingState:
-    """All that a training depends on between two steps, beside what `train` was given.
+    """Everything beside its plan that a training depends on between two steps.
 
     Attributes
     ----------
@@ -498,7 +498,7 @@ class TrainingState:
     draws : RandomState
         Random state that code of the caller's own draws from.
     waited : int
-        Epochs without improvement that early stopping has counted.
+        Number of epochs without improvement that early stopping has counted.
     stopped : bool
         Whether the epoch that is over was the last one.
     rows_done : int
@@ -517,10 +517,10 @@ class TrainingState:
     _at_epoch: dict[str, Any] = field(default_factory=dict)  # the state of `rng` as it began
 
     def order(self) -> np.random.Generator:
-        """Return what to draw the order of the epoch's rows from.
+        """Return the generator of the order of the epoch's rows.
 
-        It is `rng` or, in an epoch that another process began, a generator that draws what `rng`
-        drew there.
+        It is `rng` or, in an epoch that another process began, a generator in the state that `rng`
+        had there.
         """
         if self.rows_done == 0:
             self._at_epoch = dict(self.rng.bit_generator.state)
@@ -599,7 +599,7 @@ def _n_bytes(tensor: torch.Tensor) -> int:
 
 
 class _Divergence:
-    """What tells that a training went astray, and why."""
+    """Finds out that a training diverged, and says why."""
 
     def __init__(self, plan: Plan, rate_of: Callable[[int], float], steps_of_epoch: int) -> None:
         self._plan, self._rate_of, self._steps_of_epoch = plan, rate_of, steps_of_epoch
@@ -631,7 +631,7 @@ class _Divergence:
         return self._plan.ranks.mean(summed / max(n_rows, 1), n_rows)
 
     def error(self, train_loss: float, step: int) -> FloatingPointError:
-        """What to raise after so many steps."""
+        """Return the error to raise after `step` steps."""
         advice = (
             "let scaling='standard' bring X into a small range; a loss of your own must be finite "
             "for every row."
