@@ -64,9 +64,7 @@ def test_public_classes_of_old_modules_resolve():
         "_batches": ["RowView"],
         "_checkpoint": ["Checkpoint"],
         "_networks": ["DenseNetwork", "ConvNetwork", "FillMissing", "Projection", "Cost"],
-        "_regularizers": [
-            each for each in aefeatures.__all__ if hasattr(getattr(aefeatures, each), "penalty")
-        ],
+        "_regularizers": regularizers,
         "_scaling": ["Scaling"],
     }.items():
         found = __import__(f"aefeatures.{module}", fromlist=names)

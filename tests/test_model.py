@@ -1,0 +1,92 @@
+import copy
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits
+
+from aefeatures import AutoencoderTransformer, ConvNetwork
+from aefeatures._autoencoder import fitted_model
+from aefeatures._nets.model import Model
+from aefeatures._rows.sources import as_source
+
+CPU = torch.device("cpu")
+X = load_digits().data[:300]
+HOLES = np.where(np.random.default_rng(0).random(X.shape) < 0.1, np.nan, X)
+KINDS = {
+    "default": ({}, X),
+    "missing": ({}, HOLES),
+    "float32": ({"scaling": "feature"}, X.astype("f4")),
+    "images": ({"network": ConvNetwork((8, 8), channels=(2, 3))}, (X * 15).astype("u1")),
+    "own loss": ({"loss": lambda r, t: (r - t).abs().sum(dim=1)}, HOLES),
+}
+
+
+@pytest.fixture(scope="module", params=sorted(KINDS))
+def fitted(request):
+    """A fitted transformer and its rows. Not to be changed."""
+    params, rows = KINDS[request.param]
+    return AutoencoderTransformer(max_epochs=3, random_state=0, **params).fit(rows), rows
+
+
+def results(model, rows):
+    source = as_source(rows)
+    codes = model.encode(source, CPU)
+    return [
+        codes,
+        model.decode(codes, CPU),
+        model.reconstruct(source, CPU),
+        -model.row_losses(source, CPU),
+        -model.entry_errors(source, CPU, raw=False),
+    ]
+
+
+def test_the_transformer_returns_the_results_of_its_model(fitted):
+    transformer, rows = fitted
+    codes = transformer.transform(rows)
+    expected = [
+        codes,
+        transformer.inverse_transform(codes),
+        transformer.reconstruct(rows),
+        transformer.score_samples(rows),
+        transformer.score_samples(rows, per_feature=True),
+    ]
+    for ours, theirs in zip(results(fitted_model(transformer), rows), expected, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("part", ["encoder", "decoder", "autoencoder"])
+def test_parts_are_copies(fitted, part):
+    model = fitted_model(fitted[0])
+    module = model.to_module(part)
+    before = results(model, fitted[1])[0]
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.zero_()
+    np.testing.assert_array_equal(results(model, fitted[1])[0], before)
+
+
+@pytest.mark.parametrize("kind", ["pickle", "deepcopy"])
+def test_copies_give_the_same_results(fitted, kind):
+    transformer, rows = fitted
+    model = fitted_model(transformer)
+    if kind == "pickle" and callable(model.loss):
+        with pytest.raises((AttributeError, pickle.PicklingError), match="lambda"):
+            pickle.dumps(model)
+        return
+    other = pickle.loads(pickle.dumps(model)) if kind == "pickle" else copy.deepcopy(model)
+    assert other is not model
+    for ours, theirs in zip(results(other, rows), results(model, rows), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_state_holds_arrays_and_the_names_of_earlier_pickles(fitted):
+    state = fitted_model(fitted[0]).state()
+    assert {"encoder_", "decoder_", "_scaling", "_fill", "_network", "_built_from"} <= state.keys()
+    modules = [state[name] for name in ("encoder_", "decoder_", "_scaling", "_fill")]
+    layers = [layer for module in modules for layer in module.modules()]
+    held = [value for layer in layers for value in vars(layer)["_parameters"].values()]
+    assert held
+    assert all(isinstance(value, np.ndarray) or value is None for value in held)
+    assert Model.take_from(dict(state)).n_components == 3
