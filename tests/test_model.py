@@ -11,6 +11,8 @@ from aefeatures._autoencoder import fitted_model
 from aefeatures._nets.model import Model
 from aefeatures._rows.sources import as_source
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*learned nothing")
+
 CPU = torch.device("cpu")
 X = load_digits().data[:300]
 HOLES = np.where(np.random.default_rng(0).random(X.shape) < 0.1, np.nan, X)
