@@ -333,7 +333,7 @@ def test_the_same_fit_twice_at_once(X, tmp_path):
         assert BEGUN.wait(60)
         (path,) = tmp_path.iterdir()
         assert path.suffix == ".lock"
-        with pytest.raises(RuntimeWarning, match=r"checkpoint in .* right now: this one runs"):
+        with pytest.raises(RuntimeWarning, match=r"checkpoint in .*: this one runs"):
             second.fit(X)
         assert list(tmp_path.iterdir()) == [path]
     finally:
@@ -532,7 +532,7 @@ def test_functions_and_classes_count_by_what_they_do(monkeypatch):
     monkeypatch.setattr(sys.modules[__name__], "SCALE", 3)
     assert digest(scaled) != before
     assert digest(types.SimpleNamespace(a=1)) != digest(types.SimpleNamespace(a=2))
-    with pytest.raises(TypeError, match="Set it to None, or change"):
+    with pytest.raises(TypeError, match="Set checkpoint to None, or change"):
         digest(outer(threading.Lock()))
 
 
