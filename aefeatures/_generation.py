@@ -84,8 +84,8 @@ class AutoencoderGenerator(BaseEstimator):
         bandwidth means the same for any autoencoder.
 
         - None: a `GaussianMixture` with one component for every 16 different rows, and at most 64
-          components. Fewer than 32 rows have a single component, whose covariance leans on that of
-          the other classes.
+          components. Fewer than 32 different rows have a single component, whose covariance leans
+          on that of the other classes.
         - "normal": the standard normal distribution of the codes, which are not standardized. It is
           the prior of an autoencoder with `Variational`, and does not support classes.
     keep_range : bool, default=True
@@ -279,7 +279,7 @@ class AutoencoderGenerator(BaseEstimator):
             if samples is None:
                 samples = np.empty((n_samples, self.n_features_in_), decoded.dtype)
             samples[part] = decoded
-        X = self._as_seen(samples, self._dtypes)
+        X = self._to_frame(samples, self._dtypes)
         return X if self.classes_ is None else (X, self.classes_[labels])
 
     def score_samples(self, X: Any) -> np.ndarray:
@@ -491,12 +491,11 @@ class AutoencoderGenerator(BaseEstimator):
             import pandas as pd
 
             columns, levels = self._columns, getattr(self, "_column_levels", None)
-            if levels is not None:  # None in a pickle of an earlier version, which holds an Index
-                columns = (
-                    pd.MultiIndex.from_tuples(columns, names=levels)
-                    if len(levels) > 1
-                    else pd.Index(columns, name=levels[0])
-                )
+            # In a pickle of an earlier version `_columns` is an Index and levels are missing.
+            if levels is not None and len(levels) > 1:
+                columns = pd.MultiIndex.from_tuples(columns, names=levels)
+            elif levels is not None:
+                columns = pd.Index(columns, name=levels[0])
             frame = pd.DataFrame(X, columns=columns)
         return frame if dtypes is None else with_dtypes(frame, dtypes)
 

@@ -36,7 +36,7 @@ def _describe(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def keep_to(rows: np.ndarray, low: np.ndarray, high: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """Return rows clipped to the range of their columns, rounded if whole, in the dtype of `low`."""
+    """Return rows clipped to the range of the columns, rounded if whole, in the dtype of `low`."""
     rows = np.where(whole, np.round(rows), rows)
     below, above = rows <= low, rows >= high
     # Other values are not converted: as float64, the largest 64-bit integer is out of its range.
