@@ -1,4 +1,4 @@
-"""The next frame of a film, as a missing value of the autoencoder's."""
+"""`NextFramePredictor`: the next frame of a film as values that are missing for the encoder."""
 
 from __future__ import annotations
 
@@ -29,60 +29,64 @@ from aefeatures._rows.sources import iterate_slices
 from aefeatures._rows.survey import has_missing
 from aefeatures._sklearn import Interval, fit_context, unchanged_on_error
 
-# Pixels around each by which its motion is found, and how much worse, in mean squared
-# differences between frames, a match may be and still count.
+# Side, in pixels, of the square around a pixel that is compared to find its motion.
 _MATCHED = 13
+# Error at which the weight of a match falls to 1/e, relative to the mean squared difference between
+# successive frames.
 _TOLERANCE = 0.25
-# The most rows that are learned from; by default as many are trained on, seen again or not.
+# Largest number of rows to learn from. By default the training sees about as many rows in total.
 _ROWS = 240_000
 
 
 class NextFramePredictor(BaseEstimator):
-    """Predict the next frame of a film from the last ones.
+    """Predict the next frame of a film from the frames before it.
 
-    An autoencoder learns rows of the last frames and the change to the next, which its encoder
-    never sees: what the decoder makes of the codes holds the most likely change [1]_. Of large
-    pictures it learns patches with their surroundings, and averages where they overlap.
-    Neither an offset of the values nor their unit matters.
+    An autoencoder learns rows that hold the last frames and the change to the next frame. Its
+    encoder never sees the change, so that the decoder has to predict it from the codes [1]_. Large
+    pictures are learned in patches with their surroundings, and predictions are averaged where
+    patches overlap. Neither an offset of the values nor their unit matters.
 
     Parameters
     ----------
     autoencoder : AutoencoderTransformer or None, default=None
-        Cloned in `fit`; without early stopping, as validation rows show the change. None is one of
-        64 codes (of narrow rows, half as many as columns), with a hidden layer of 512 and weight
-        decay, trained for few epochs. The columns it gets have about unit variance already.
+        Estimator of which `fit` trains a clone. It must not use early stopping, as its validation
+        rows would show the change. None means 64 codes (for narrow rows, half the number of
+        columns), a hidden layer of 512 units, weight decay and few epochs. The autoencoder gets
+        columns of about unit variance.
     n_frames : int, default=2
-        Frames that a prediction looks back on.
+        Number of last frames that a prediction is made from.
     patch_size : int or None, default=None
-        Height and width of the patches; None takes frames whole, for small pictures.
+        Height and width of the patches. None takes whole frames, which suits small pictures.
     margin : int, default=4
-        Pixels around a patch that are seen with it.
+        Width, in pixels, of the border around a patch that is part of the input.
     motion : int, default=0
-        The farthest, in pixels, that something is looked for between the last two frames. Where it
-        is not 0, the frame that would come if all went on as it moved is seen as well. Needs two
-        frames at least.
+        Largest displacement, in pixels, that is searched for between the last two frames. If it is
+        not 0, the input also contains the frame that follows if everything moves on unchanged. This
+        needs `n_frames` of at least 2.
     image_shape : tuple of int, default=None
-        (height, width), needed with patches and motion where frames are not square.
+        (height, width) of the frames. It is needed for patches and motion if frames are not
+        square.
     random_state : int, RandomState instance or None, default=None
-        Given to the autoencoder where that is None; draws the patches where there are too many.
+        Passed to the autoencoder if its own `random_state` is None. It also determines which
+        patches are drawn if there are too many.
 
     Attributes
     ----------
     autoencoder_ : AutoencoderTransformer
-        Fitted on rows of the past and the change.
+        The autoencoder, fitted on rows that hold the last frames and the change.
     n_features_in_ : int
         Number of pixels.
     feature_names_in_ : ndarray of shape (n_features,)
-        Names of the columns seen in `fit`, where X has string names for all of them.
+        Names of the columns seen in `fit`. Only available if all columns of X have string names.
 
     Notes
     -----
-    There is no `predict`: of that scikit-learn expects the same for a row whatever stands
-    before it. Pickle keeps a fitted predictor; `autoencoder_` has no `save`, as the change is
-    hidden by a regularizer of the predictor's own.
+    There is no `predict`, as scikit-learn expects from it that the result for a row does not depend
+    on the rows before it. A fitted predictor can be pickled. `autoencoder_` cannot be saved with
+    `save`, as a private regularizer of the predictor hides the change.
 
-    Frames are numbers of any dtype, sparse or not; those predicted are float64 where X is wider
-    than float32, else float32. Missing and masked pixels are refused.
+    Frames are numbers of any dtype, sparse or not. Predicted frames are float64 if X is wider
+    than float32, and float32 otherwise. Missing and masked pixels raise an error.
 
     References
     ----------
@@ -146,11 +150,12 @@ class NextFramePredictor(BaseEstimator):
         Parameters
         ----------
         X : array-like of shape (n_samples, n_pixels)
-            A flattened frame per row.
+            One flattened frame per row.
         y : None
             Ignored.
         groups : array-like of shape (n_samples,), default=None
-            Which film a frame is of; frames of a film stand together. By default all are of one.
+            Film that each frame belongs to. Frames of a film must stand together. By default all
+            frames belong to one film.
 
         Returns
         -------
@@ -159,7 +164,7 @@ class NextFramePredictor(BaseEstimator):
         Raises
         ------
         ValueError
-            If no film has two frames, or X or a parameter cannot be used.
+            If no film has two frames, or if X or a parameter is invalid.
         """
         with unchanged_on_error(self):
             self._fit(X, groups)
@@ -168,22 +173,25 @@ class NextFramePredictor(BaseEstimator):
     def _fit(self, X: Any, groups: Any) -> None:
         if self.autoencoder is not None and self.autoencoder.early_stopping:
             raise ValueError(
-                "autoencoder must not have early_stopping=True: the loss on validation rows is "
-                "with the change in sight. Set max_epochs instead."
+                "autoencoder must not have early_stopping=True: the encoder sees the change in "
+                "validation rows, so that their loss is too low. Set max_epochs instead."
             )
         X, starts = self._check(X, groups, reset=True)
         now = np.flatnonzero(starts[:-1] == starts[1:])
         if not len(now):
             raise ValueError(
-                "No film has two frames to learn a change from: got n_samples = "
-                f"{len(X)} and as many groups."
+                f"No film has two frames to learn a change from: got n_samples = {len(X)}, each in "
+                "its own group. Pass films of at least two frames."
             )
         if self.motion and self.n_frames < 2:
-            raise ValueError(f"motion={self.motion} needs n_frames of at least 2, got 1.")
+            raise ValueError(
+                f"motion={self.motion} needs n_frames of at least 2, got 1. Set n_frames=2, or "
+                "motion=0."
+            )
         self._shape = self._resolve_shape(X.shape[1])
         low, high = self._range = float(X.min()), float(X.max())
         self._centre, self._unit = float(X.mean(dtype=np.float64)), high / 2 - low / 2 or 1.0
-        self._noise = self._tolerated(X, now)
+        self._noise = self._tolerance(X, now)
         rows, n_hidden = self._rows(X, starts, now)
         autoencoder = self.autoencoder
         if autoencoder is None:
@@ -206,44 +214,44 @@ class NextFramePredictor(BaseEstimator):
         self.autoencoder_ = autoencoder.fit(rows)
 
     def predict_next(self, X: Any, groups: Any = None) -> np.ndarray:
-        """Return for each frame the one expected after it.
+        """Return for each frame the frame expected after it.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_pixels)
-            In the order of time. The first of a film counts as if it had stood still before.
+            Frames in the order of time. A film is taken to have stood still before its first frame.
         groups : array-like of shape (n_samples,), default=None
-            Which film a frame is of; by default all are of one.
+            Film that each frame belongs to. By default all frames belong to one film.
 
         Returns
         -------
         X_next : ndarray of shape (n_samples, n_pixels)
-            Row i is what is expected after row i, within the range of values seen in `fit`.
+            Row i is the frame expected after row i, within the range of values seen in `fit`.
         """
         check_is_fitted(self)
         X, starts = self._check(X, groups, reset=False)
         following = np.empty(X.shape, code_dtype(X.dtype))
         for part in self._parts(len(X)):
             past = self._past(X, starts, np.arange(len(X))[part])
-            following[part] = self._restored(self._predict(past))
+            following[part] = self._unscaled(self._predict(past))
         return following
 
     def rollout(self, X: Any, n_steps: int, groups: Any = None) -> np.ndarray:
-        """Return the frames expected after the last one, each from those predicted before.
+        """Return the frames expected after the last one, each predicted from those before it.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_pixels)
-            In the order of time.
+            Frames in the order of time.
         n_steps : int
-            How many to predict.
+            Number of frames to predict.
         groups : array-like of shape (n_samples,), default=None
-            Which film a frame is of; by default all are of one.
+            Film that each frame belongs to. By default all frames belong to one film.
 
         Returns
         -------
         X_next : ndarray of shape (n_steps, n_pixels) or (n_films, n_steps, n_pixels)
-            The latter with `groups`, in the order of the films.
+            Predicted frames. With `groups` they have the second shape, in the order of the films.
         """
         check_is_fitted(self)
         X, starts = self._check(X, groups, reset=False)
@@ -255,14 +263,17 @@ class NextFramePredictor(BaseEstimator):
             past = self._past(X, starts, last[part])
             for step in range(n_steps):
                 frame = self._predict(past)
-                films[part, step] = self._restored(frame)
+                films[part, step] = self._unscaled(frame)
                 past = np.concatenate([past[:, 1:], frame[:, None]], axis=1)
         return films[0] if groups is None else films
 
     def _check(self, X: Any, groups: Any, *, reset: bool) -> tuple[np.ndarray, np.ndarray]:
         X = check_rows(self, X, reset=reset).dense()
         if has_missing(X):
-            raise ValueError("Input X contains NaN or masked pixels: frames must be whole.")
+            raise ValueError(
+                "Input X contains NaN or masked pixels, but every pixel of a frame needs a value. "
+                "Fill them first."
+            )
         return X, _starts(X, groups)
 
     def _resolve_shape(self, n_pixels: int) -> tuple[int, int]:
@@ -271,38 +282,42 @@ class NextFramePredictor(BaseEstimator):
         channels, height, width = resolve_image_shape(self.image_shape, n_pixels)
         if channels != 1:
             raise ValueError(
-                f"Frames have one channel here, got {channels}: give each its own predictor."
+                f"image_shape must have one channel here, got {channels}. Fit one predictor for "
+                "each channel."
             )
         if self.patch_size is not None and self.patch_size > min(height, width):
             raise ValueError(
-                f"patch_size={self.patch_size} is larger than frames of {height} x {width}."
+                f"patch_size={self.patch_size} is larger than frames of {height} x {width} pixels. "
+                "Lower it."
             )
         return height, width
 
     def _frames(self, X: np.ndarray) -> np.ndarray:
-        """Frames about 0, in a unit that float32 squares; what lies far out says no more."""
+        """Return frames centred at 0 in the unit of `fit`, clipped so that squares fit float32."""
         values = (X.astype(np.float64) - self._centre) / self._unit
         return values.clip(-1e6, 1e6).reshape(*X.shape[:-1], *self._shape).astype(np.float32)
 
-    def _restored(self, frames: np.ndarray) -> np.ndarray:
+    def _unscaled(self, frames: np.ndarray) -> np.ndarray:
+        """Return flattened frames in X's units, within the range seen in `fit`."""
         values = frames.reshape(len(frames), -1).astype(np.float64) * self._unit + self._centre
         return np.clip(values, *self._range)
 
     def _past(self, X: np.ndarray, starts: np.ndarray, now: np.ndarray) -> np.ndarray:
-        """The last `n_frames` frames at each of `now`: (n, n_frames, height, width)."""
+        """Return the last `n_frames` frames at each of `now`: (n, n_frames, height, width)."""
         steps = np.arange(1 - plain(self).n_frames, 1)
         rows = np.maximum(now[:, None] + steps, starts[now][:, None])
         return self._frames(X[rows])
 
     def _parts(self, n: int) -> Iterator[slice]:
-        """The places of consecutive frames, of n, whose rows are held at a time."""
+        """Iterate over slices of n frames whose rows fit into memory at once."""
         given = plain(self)
         rows, columns, size = self._grid()
         around = 0 if given.patch_size is None else 2 * given.margin
         window = (size[0] + around) * (size[1] + around)
         return iterate_slices(n, len(rows) * len(columns) * window * (given.n_frames + 2))
 
-    def _tolerated(self, X: np.ndarray, now: np.ndarray) -> float:
+    def _tolerance(self, X: np.ndarray, now: np.ndarray) -> float:
+        """Return `_TOLERANCE` in scaled units: the error at which a match has a weight of 1/e."""
         squares = 0.0
         for part in self._parts(len(now)):
             change = self._frames(X[now[part] + 1]) - self._frames(X[now[part]])
@@ -310,7 +325,7 @@ class NextFramePredictor(BaseEstimator):
         return _TOLERANCE * squares / (len(now) * X.shape[1]) or 1.0
 
     def _rows(self, X: np.ndarray, starts: np.ndarray, now: np.ndarray) -> tuple[np.ndarray, int]:
-        """Rows to learn from, of all patches or as many as are held, and the change's width."""
+        """Return rows of all patches, or of `_ROWS` drawn ones, and the columns of the change."""
         rows, columns, _ = self._grid()
         taken = np.ones((len(now), len(rows) * len(columns)), bool)
         if taken.size > _ROWS:
@@ -334,7 +349,7 @@ class NextFramePredictor(BaseEstimator):
         return held, blocks[-1].shape[1]
 
     def _grid(self) -> tuple[np.ndarray, np.ndarray, tuple[int, int]]:
-        """Where patches start, half a patch apart, and their size."""
+        """Return the first rows and columns of patches, half a patch apart, and their size."""
         size = plain(self.patch_size)
         if size is None:
             return np.zeros(1, int), np.zeros(1, int), self._shape
@@ -343,7 +358,7 @@ class NextFramePredictor(BaseEstimator):
         return rows, columns, (size, size)
 
     def _patches(self, frames: np.ndarray, margin: int) -> np.ndarray:
-        """Patches of frames with `margin` around them, a row each."""
+        """Return each patch of the frames, with `margin` pixels around it, as a row."""
         rows, columns, size = self._grid()
         window = size[0] + 2 * margin, size[1] + 2 * margin
         padded = np.pad(frames, ((0, 0), (margin, margin), (margin, margin)), mode="edge")
@@ -351,15 +366,13 @@ class NextFramePredictor(BaseEstimator):
         return patches.reshape(-1, window[0] * window[1])
 
     def _inputs(self, past: np.ndarray) -> list[np.ndarray]:
-        """What is seen of the past: changes, the last frame, and where motion leads."""
+        """Return what the encoder sees: the last frame, the changes before it, and the motion."""
         margin = 0 if self.patch_size is None else plain(self.margin)
         last = self._patches(past[:, -1], margin)
-        if self.patch_size is not None:  # a patch may be of any brightness
+        if self.patch_size is not None:  # the brightness of a patch does not matter
             last = last - last.mean(axis=1, keepdims=True)
-        seen = [
-            last,
-            *(self._patches(step, margin) for step in np.diff(past, axis=1).swapaxes(0, 1)),
-        ]
+        changes = np.diff(past, axis=1).swapaxes(0, 1)
+        seen = [last, *(self._patches(change, margin) for change in changes)]
         if self.motion:
             moved = _moved_on(past[:, -2], past[:, -1], plain(self.motion), self._noise)
             seen.append(self._patches(moved - past[:, -1], margin))
@@ -393,7 +406,7 @@ class NextFramePredictor(BaseEstimator):
 
 
 class _HideLast(Regularizer):
-    """Hides the last columns from the encoder, behind what stands for a missing value."""
+    """Hides the last columns from the encoder: their means replace them, as for missing values."""
 
     def __init__(self, n_columns: int, weight: float = 9.0) -> None:
         self.n_columns = n_columns
@@ -414,22 +427,25 @@ class _HideLast(Regularizer):
 
 
 def _starts(X: np.ndarray, groups: Any) -> np.ndarray:
-    """For each row where its film starts."""
+    """Return the position of the first frame of each row's film."""
     if groups is None:
         return np.zeros(len(X), int)
     groups = column_or_1d(groups)
     check_consistent_length(X, groups)
     first = np.flatnonzero(np.r_[True, groups[1:] != groups[:-1]])
     if len(first) > len(np.unique(groups)):
-        raise ValueError("Frames of a film must stand together: a group in groups comes twice.")
+        raise ValueError(
+            "Frames of a film must stand together, but a group in groups occurs again after "
+            "another one. Sort the frames by group."
+        )
     return np.repeat(first, np.diff(np.r_[first, len(X)]))
 
 
 def _moved_on(before: np.ndarray, last: np.ndarray, reach: int, noise: float) -> np.ndarray:
-    """The frames that come if everything moves on as between the two before.
+    """Return the frames that follow if everything moves on as it did from `before` to `last`.
 
-    Every displacement of up to `reach` pixels is tried; what each pixel is moved by is their
-    mean, weighted by how well the surroundings match.
+    Every displacement of up to `reach` pixels is tried. The result is the mean of the moved
+    frames, in which each pixel is weighted by how well its surroundings match.
     """
     height, width = last.shape[1:]
     around = [
@@ -443,7 +459,7 @@ def _moved_on(before: np.ndarray, last: np.ndarray, reach: int, noise: float) ->
             error = uniform_filter(np.square(last - matched), (0, _MATCHED, _MATCHED))
             weight = np.exp(-error / noise)
             if row == column == reach:
-                weight += 1e-6  # where nothing matches, nothing moves
+                weight += 1e-6  # if nothing matches, the pixel does not move
             total += weight * moved
             weights += weight
     return total / weights

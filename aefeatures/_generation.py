@@ -1,4 +1,4 @@
-"""`AutoencoderGenerator`: new rows, from a density of the codes and the decoder."""
+"""`AutoencoderGenerator`: new rows, decoded from a density of the codes."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from aefeatures._rows.new_rows import describe_columns, describe_dtypes, keep_to
 from aefeatures._rows.sources import Source, iterate_slices
 from aefeatures._sklearn import HasMethods, StrOptions, fit_context, unchanged_on_error
 
-# Components of a mixture: the most, and how many rows there are for each. Few rows span few
-# directions only, those in which codes go together.
+# Largest number of components of a mixture, and number of rows for each component. With fewer rows,
+# the covariance of a component would span too few directions.
 _MOST_COMPONENTS = 64
-_ROWS_OF_COMPONENT = 16
+_ROWS_PER_COMPONENT = 16
 
-# The part of the variance below which a mixture's components do not shrink.
+# Variance that is added to every direction of a component, relative to that of the codes.
 _LEAST_VARIANCE = 1e-4
 
 _N_NEIGHBORS = 5
@@ -59,75 +59,76 @@ class StandardNormal(BaseEstimator):
         return log_density
 
 
-# What an autoencoder has to offer to generator and oversampler.
+# Methods that generator and oversampler need of an autoencoder.
 CODES_AND_BACK = HasMethods(["fit", "transform", "inverse_transform"])
 
 
 class AutoencoderGenerator(BaseEstimator):
-    """New rows that look like those it was fitted on.
+    """Generate new rows that look like the rows seen in `fit`.
 
-    `fit` trains an autoencoder and estimates the density of its codes, of each class where
-    there is a y; `sample` draws codes from that density and decodes them.
+    `fit` trains an autoencoder and estimates the density of its codes, separately for each class if
+    y is given. `sample` draws codes from that density and decodes them.
 
     Parameters
     ----------
     autoencoder : AutoencoderTransformer or None, default=None
-        Gives codes and decodes them. A clone of it is fitted, on y too where a regularizer asks for
-        that; `sklearn.frozen.FrozenEstimator` around a fitted one keeps that one. Any transformer
-        with an `inverse_transform` will do, such as a pipeline or a PCA. None is an
-        `AutoencoderTransformer` whose settings were chosen for good samples; `fit` leaves
+        Estimator that encodes rows and decodes codes. A clone of it is fitted, with y if a
+        regularizer needs it. To keep a fitted one, wrap it in `sklearn.frozen.FrozenEstimator`. Any
+        transformer with an `inverse_transform` is supported, such as a pipeline or a PCA. None
+        means an `AutoencoderTransformer` whose settings were chosen for good samples. `fit` stores
         it as `autoencoder_`.
     density : {"normal"}, object or None, default=None
-        The density of the codes: a density of scikit-learn's or any object with `fit` and
-        `sample`. A clone of it (a deep copy where it is no estimator) is fitted to the
-        standardized codes (zero mean and unit variance over all rows, so that a bandwidth means
-        the same for any autoencoder), one for each class.
+        The density of the codes: a density estimator of scikit-learn or any object with `fit` and
+        `sample`. For each class, a clone of it (a deep copy if it is not an estimator) is fitted to
+        the standardized codes. These have zero mean and unit variance over all rows, so that a
+        bandwidth means the same for any autoencoder.
 
-        - None: a `GaussianMixture` of one component for every 16 rows, repeated ones counted
-          once, at most 64. Below 32 rows it is a single one, whose covariance leans on that of
-          the other classes.
-        - "normal": the standard normal distribution of the codes as they are, which is the
-          prior of an autoencoder with `Variational`. It knows no classes.
+        - None: a `GaussianMixture` with one component for every 16 different rows, and at most 64
+          components. Fewer than 32 different rows have a single component, whose covariance leans
+          on that of the other classes.
+        - "normal": the standard normal distribution of the codes, which are not standardized. It is
+          the prior of an autoencoder with `Variational`, and does not support classes.
     keep_range : bool, default=True
-        Whether samples are what the columns seen in `fit` are: between the smallest and the largest
-        value, whole where all values are whole, and in a frame of the same dtypes. False gives what
-        the decoder gives.
+        Whether samples keep the properties of the columns seen in `fit`: values between the
+        smallest and the largest one, whole numbers if all values are whole, and the dtypes of a
+        frame. If False, samples are returned as decoded.
     random_state : int, RandomState instance or None, default=None
-        Determines what is drawn in `sample`, where that is not given another, and seeds
-        autoencoder and density where their own `random_state` is None.
+        Determines what `sample` draws, unless `sample` gets a `random_state`. It also seeds the
+        autoencoder and the density if their own `random_state` is None.
 
     Attributes
     ----------
     autoencoder_ : transformer
         The fitted autoencoder.
     densities_ : list
-        A fitted density for each of `classes_`; a single one without y.
+        Fitted density of each class in `classes_`, or a single one without y.
     classes_ : ndarray of shape (n_classes,) or None
-        The classes in y; None without y.
+        The classes in y. None without y.
     class_prior_ : ndarray of shape (n_classes,) or None
-        Their shares of the rows.
+        Share of the rows that belong to each class. None without y.
     n_features_in_ : int
         Number of columns seen in `fit`.
     feature_names_in_ : ndarray of shape (n_features,)
-        Names of the columns seen in `fit`, where X has string names for all of them.
+        Names of the columns seen in `fit`. Only available if all columns of X have string names.
 
     See Also
     --------
-    AutoencoderOversampler : Evens out classes with new rows.
-    Variational : Makes codes near the standard normal distribution.
+    AutoencoderOversampler : Balances classes with new rows.
+    Variational : Brings codes near the standard normal distribution.
 
     Notes
     -----
-    Rows of y that are missing (NaN, None, NA) or -1 are unlabelled, by the rule in the notes of
-    `Supervised`: they teach the autoencoder, and are given the class of most of the 5 labelled
-    rows whose codes are nearest. -1 beside a single other number is a class.
+    A row is unlabelled if its y is missing (NaN, None, NA) or -1, by the rule in the notes of
+    `Supervised`. Unlabelled rows help to train the autoencoder. Each then gets the class that most
+    of the 5 labelled rows with the nearest codes have, weighted by distance. -1 is a class if y has
+    just one other value, a number.
 
-    Samples are in X's units, in float64 where X is of float64 or 32- or 64-bit integers and in
-    float32 otherwise. They come in a frame of pandas or polars where `fit` was given one.
+    Samples are in X's units. They are float64 if X is float64 or holds 32- or 64-bit integers, and
+    float32 otherwise. They are a frame of pandas or polars if `fit` got one.
 
     The default autoencoder scales columns by their mean and standard deviation, so that samples do
-    not depend on the units of columns. Only the type of 8- and 16-bit integers tells a unit: they
-    are scaled as by ``scaling="auto"``, which suits pictures best.
+    not depend on the units of columns. Unsigned 8- and 16-bit integers are an exception: they are
+    scaled as by ``scaling="auto"``, which suits pictures best.
 
     Examples
     --------
@@ -156,7 +157,7 @@ class AutoencoderGenerator(BaseEstimator):
     _mean: np.ndarray
     _spread: np.ndarray
     _code_dtype: str
-    # None in a pickle of an earlier version, too.
+    # These two defaults are for pickles of an earlier version, which lack the attributes.
     _described: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
     _frame: str | None
     _columns: Any
@@ -183,9 +184,9 @@ class AutoencoderGenerator(BaseEstimator):
         Parameters
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            What the autoencoder takes.
+            Rows, in any form that the autoencoder accepts.
         y : array-like of shape (n_samples,), default=None
-            Classes. Unlabelled rows are marked as the notes say.
+            Classes. The notes explain how to mark unlabelled rows.
 
         Returns
         -------
@@ -194,10 +195,10 @@ class AutoencoderGenerator(BaseEstimator):
         Raises
         ------
         ValueError
-            If X or y cannot be used, or the density cannot be fitted to a class.
+            If X or y is invalid, or the density cannot be fitted to a class.
         """
         X, y = as_numpy(X), as_numpy(y)
-        # With dispatch, scikit-learn's mixtures refuse to start from k-means.
+        # With array API dispatch, scikit-learn's mixtures cannot be initialized by k-means.
         with unchanged_on_error(self), config_context(array_api_dispatch=False):
             rows = check_rows(self, X, reset=True)
             rng = make_rng(self.random_state)
@@ -208,19 +209,20 @@ class AutoencoderGenerator(BaseEstimator):
                 classes, labels = _check_classes(y)
                 if isinstance(self.density, str) and len(classes) > 1:
                     raise ValueError(
-                        "density='normal' is one density for all rows, which no class can be asked "
-                        "of. Fit without y, or use another density."
+                        "density='normal' is one density for all rows and does not support "
+                        "classes. Fit without y, or use another density."
                     )
             self.autoencoder_ = self._make_autoencoder(rows, rng)
             self.autoencoder_.fit(X, y)
             codes = np.asarray(self.autoencoder_.transform(X))
-            self._code_dtype = codes.dtype.name  # a dtype skops would ask for
+            # A string, as skops does not trust NumPy's dtypes by default.
+            self._code_dtype = codes.dtype.name
             codes = self._learn_scale(codes)
             if labels is not None and (labels < 0).any():
                 labels = _label_by_neighbors(codes, labels)
             self.classes_ = classes
             self._fit_densities(codes, labels, rng)
-            self._frame = _kind_of_frame(X)
+            self._frame = _frame_library(X)
             self._columns, self._column_levels = _plain_names(X, self._frame)
             self._described = self._dtypes = None
             if self.keep_range:
@@ -239,28 +241,30 @@ class AutoencoderGenerator(BaseEstimator):
         Parameters
         ----------
         n_samples : int
-            At least 1.
+            Number of rows, at least 1.
         y : one class or array-like of shape (n_samples,), default=None
-            The class of all rows or of each. None draws classes as often as they were in `fit`.
+            Class of all rows, or class of each row. None draws each class with its share of the
+            rows in `fit`.
         random_state : int, RandomState instance or None, default=None
-            None is the generator's own `random_state`: with an int, each call draws the same.
+            Determines what is drawn. None uses the generator's own `random_state`. If that is an
+            int, each call draws the same rows.
 
         Returns
         -------
         X : ndarray or frame of shape (n_samples, n_features)
-            In the units of the X seen in `fit`.
+            New rows in the units of the X seen in `fit`.
         y : ndarray of shape (n_samples,)
-            The class of each row, of the type that it had in `fit`: booleans, integers and texts
-            of pandas or polars are that here, too. Only where `fit` was given a y.
+            Class of each row, in the type of y in `fit`: booleans, integers and texts of pandas or
+            polars keep their type. Only returned if `fit` got a y.
 
         Raises
         ------
         ValueError
-            If `n_samples` is below 1; if y is of another length, holds a class that `fit` has not
-            seen, or `fit` was given none.
+            If `n_samples` is below 1, if y has another length or holds a class that `fit` has not
+            seen, or if y is given but `fit` got none.
         MemoryError
-            If the rows are larger than the memory. Codes are drawn and decoded a part at a
-            time, so that little more is needed than the result takes.
+            If the rows are larger than the memory. Codes are drawn and decoded in parts, so that
+            little more memory is needed than for the result.
         """
         check_is_fitted(self)
         if isinstance(n_samples, bool) or not isinstance(n_samples, Integral) or n_samples < 1:
@@ -275,13 +279,14 @@ class AutoencoderGenerator(BaseEstimator):
             if samples is None:
                 samples = np.empty((n_samples, self.n_features_in_), decoded.dtype)
             samples[part] = decoded
-        X = self._as_seen(samples, self._dtypes)
+        X = self._to_frame(samples, self._dtypes)
         return X if self.classes_ is None else (X, self.classes_[labels])
 
     def score_samples(self, X: Any) -> np.ndarray:
         """Return the logarithm of the density at the codes of the rows of X.
 
-        It judges the codes alone: a row that the decoder cannot give back may have likely codes.
+        The score depends on the codes alone: even a row that is reconstructed badly may have codes
+        of high density.
 
         Parameters
         ----------
@@ -290,7 +295,7 @@ class AutoencoderGenerator(BaseEstimator):
         Returns
         -------
         log_density : ndarray of shape (n_samples,)
-            Of all classes together, each by its share.
+            Logarithm of the density of all classes together, each weighted by its share.
 
         Raises
         ------
@@ -299,7 +304,10 @@ class AutoencoderGenerator(BaseEstimator):
         """
         check_is_fitted(self)
         if not all(hasattr(density, "score_samples") for density in self.densities_):
-            raise AttributeError(f"The density {self.density!r} has no score_samples.")
+            raise AttributeError(
+                f"The density {self.density!r} has no score_samples. Use a density that has it, "
+                "such as density=None."
+            )
         X = as_numpy(X)
         check_rows(self, X, reset=False)
         codes = self._encode(X).astype(np.float64)
@@ -310,15 +318,16 @@ class AutoencoderGenerator(BaseEstimator):
         return log_density
 
     def interpolate(self, x_from: Any, x_to: Any, n_steps: int) -> Any:
-        """Return what lies between two rows: equal steps from code to code, decoded.
+        """Return rows between two rows: equal steps from code to code, decoded.
 
         Parameters
         ----------
         x_from, x_to : array-like of shape (n_features,) or (1, n_features)
-            A Series of pandas, such as a row of the frame that `fit` was given, is matched to the
-            columns by name.
+            First and last row. A Series of pandas, such as a row of the frame seen in `fit`, is
+            matched to the columns by name.
         n_steps : int
-            At least 2. The first and the last are the reconstructions of the two rows.
+            Number of rows to return, at least 2. The first and the last row are the
+            reconstructions of `x_from` and `x_to`.
 
         Returns
         -------
@@ -327,25 +336,22 @@ class AutoencoderGenerator(BaseEstimator):
         Raises
         ------
         ValueError
-            If `n_steps` is below 2, more than one row is given, or a Series has other names than
-            the columns.
+            If `n_steps` is below 2, if `x_from` or `x_to` has more than one row, or if the names in
+            a Series are not those of the columns.
         """
         check_is_fitted(self)
         if isinstance(n_steps, bool) or not isinstance(n_steps, Integral) or n_steps < 2:
             raise ValueError(f"n_steps must be an int of at least 2, got {n_steps!r}.")
         ends = [self._encode_one(row, name) for row, name in ((x_from, "x_from"), (x_to, "x_to"))]
         steps = self._decode(np.linspace(*ends, int(n_steps)))
-        return self._as_seen(steps, self._dtypes)
+        return self._to_frame(steps, self._dtypes)
 
     def _make_autoencoder(self, rows: Source, rng: np.random.RandomState) -> Any:
-        if self.autoencoder is None:
-            made: Any = default_autoencoder(rows)
-        else:
-            made = clone(self.autoencoder)
-        return give_seeds(made, rng)
+        given = self.autoencoder
+        return give_seeds(default_autoencoder(rows) if given is None else clone(given), rng)
 
     def _learn_scale(self, codes: np.ndarray) -> np.ndarray:
-        """Standardize the codes, but for the density that is of codes as they are."""
+        """Return the codes, standardized unless the density is "normal"."""
         codes = codes.astype(np.float64)
         self._mean, self._spread = np.zeros(codes.shape[1]), np.ones(codes.shape[1])
         if not isinstance(self.density, str):
@@ -372,10 +378,11 @@ class AutoencoderGenerator(BaseEstimator):
                 try:
                     density.fit(group)
                 except ValueError as error:
-                    of = "" if self.classes_ is None else f" of class {self.classes_.tolist()[i]!r}"
+                    rows = f"{len(group)} rows"
+                    if self.classes_ is not None:
+                        rows += f" of class {self.classes_.tolist()[i]!r}"
                     raise ValueError(
-                        f"The density {self.density!r} cannot be fitted to the {len(group)} "
-                        f"rows{of}: {error}"
+                        f"The density {self.density!r} cannot be fitted to the {rows}: {error}"
                     ) from error
             self.densities_.append(density)
 
@@ -384,16 +391,17 @@ class AutoencoderGenerator(BaseEstimator):
         if size > physical_memory():
             raise MemoryError(
                 f"n_samples={n_samples} rows of {self.n_features_in_} columns take "
-                f"{size / 2**30:.0f} GiB, more than there is memory. Draw fewer at a time."
+                f"{size / 2**30:.0f} GiB, which is more than the memory of this machine. Draw "
+                "fewer at a time."
             )
 
     def _resolve_labels(self, n_samples: int, y: Any, rng: np.random.RandomState) -> np.ndarray:
-        """Positions among the classes, one for each sample."""
+        """Return the position of each sample's class in `classes_`."""
         if self.classes_ is None:
             if y is not None:
                 raise ValueError(
                     f"y={y!r} asks for classes, but this {type(self).__name__} was fitted without "
-                    "y and knows none."
+                    "y. Fit it with y, or sample without y."
                 )
             return np.zeros(n_samples, dtype=np.intp)
         if y is None:
@@ -412,8 +420,8 @@ class AutoencoderGenerator(BaseEstimator):
         unseen = sorted({repr(label) for label in wanted if label not in position})
         if unseen:
             raise ValueError(
-                f"y asks for the class {', '.join(unseen)}, which was not in the y that fit saw: "
-                f"{self.classes_.tolist()}."
+                f"y asks for the class {', '.join(unseen)}, which was not in the y of fit. The "
+                f"classes are {self.classes_.tolist()}."
             )
         return np.array([position[label] for label in wanted], dtype=np.intp)
 
@@ -422,11 +430,12 @@ class AutoencoderGenerator(BaseEstimator):
         for label in np.unique(labels):
             places = np.flatnonzero(labels == label)
             drawn = _draw(self.densities_[label], len(places), rng)
-            # Mixtures give their samples sorted by component.
+            # Mixtures return samples sorted by component.
             codes[places] = drawn[rng.permutation(len(places))]
         return codes * self._spread + self._mean
 
-    # With dispatch, a frozen autoencoder that was fitted on tensors would take tensors only.
+    # With array API dispatch, a frozen autoencoder that was fitted on tensors would accept tensors
+    # only.
 
     def _encode(self, X: Any) -> np.ndarray:
         with config_context(array_api_dispatch=False):
@@ -439,76 +448,76 @@ class AutoencoderGenerator(BaseEstimator):
         if self._described is None:
             return decoded
         kept = keep_to(decoded, *self._described)
-        # In a frame integers stay integers, as float64 does not hold all of them.
+        # For a frame, integers stay integers, as float64 cannot hold all of them.
         return kept if self._frame is not None else kept.astype(decoded.dtype, copy=False)
 
     def _encode_one(self, row: Any, name: str) -> np.ndarray:
         row = as_numpy(row)
         if np.ndim(row) == 1:
-            row = self._as_seen(np.asarray(self._in_order(row, name))[None])
+            row = self._to_frame(np.asarray(self._in_column_order(row, name))[None])
         n_rows = check_rows(self, row, reset=False).shape[0]
         if n_rows != 1:
             raise ValueError(f"{name} must be one row, got {n_rows}.")
         return self._encode(row)[0]
 
-    def _in_order(self, row: Any, name: str) -> Any:
-        """A row with its values in the order of the columns, where both have names."""
+    def _in_column_order(self, row: Any, name: str) -> Any:
+        """Return a row with its values in the order of the columns, if it is a Series."""
         if self._frame is None or not hasattr(row, "index") or not hasattr(row, "loc"):
             return row
         names = row.index.tolist()
         columns = [plain(each) for each in self._columns]
         if names == columns:
             return row
-        lacking = [column for column in columns if column not in names]
-        others = [each for each in names if each not in columns]
-        if lacking or others or len(names) != len(columns):
+        missing = [column for column in columns if column not in names]
+        unknown = [each for each in names if each not in columns]
+        if missing or unknown or len(names) != len(columns):
             raise ValueError(
-                f"{name} is a Series that is matched to the columns of fit by its index, but lacks "
-                f"{lacking[:5]} and has {others[:5]} besides. Pass a row such as X.iloc[0], or an "
-                "array in the order of the columns."
+                f"{name} is a Series that is matched to the columns of fit by its index, but it "
+                f"lacks the columns {missing[:5]} and has the unknown ones {unknown[:5]}. Pass a "
+                "row such as X.iloc[0], or an array in the order of the columns."
             )
         return row.loc[columns]
 
-    def _as_seen(self, X: Any, dtypes: list[Any] | None = None) -> Any:
-        """Rows in a frame, where `fit` was given one; of its dtypes if they are given."""
+    def _to_frame(self, X: Any, dtypes: list[Any] | None = None) -> Any:
+        """Return rows as a frame, with these dtypes if given, if `fit` got a frame."""
         if self._frame is None:
             return X
         if self._frame == "polars":
             import polars as pl
 
             frame: Any = pl.DataFrame(X, schema=self._columns)
-            frame.columns = self._columns  # it makes up one for ""
+            frame.columns = self._columns  # the schema would replace the name ""
         else:
             import pandas as pd
 
             columns, levels = self._columns, getattr(self, "_column_levels", None)
-            if levels is not None:  # None in a pickle of an earlier version, which holds an Index
-                columns = (
-                    pd.MultiIndex.from_tuples(columns, names=levels)
-                    if len(levels) > 1
-                    else pd.Index(columns, name=levels[0])
-                )
+            # In a pickle of an earlier version `_columns` is an Index and levels are missing.
+            if levels is not None and len(levels) > 1:
+                columns = pd.MultiIndex.from_tuples(columns, names=levels)
+            elif levels is not None:
+                columns = pd.Index(columns, name=levels[0])
             frame = pd.DataFrame(X, columns=columns)
         return frame if dtypes is None else with_dtypes(frame, dtypes)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
-        of = get_tags(AutoencoderTransformer() if self.autoencoder is None else self.autoencoder)
-        tags.input_tags = copy.copy(of.input_tags)
-        tags.target_tags.required = of.target_tags.required
+        encoder = AutoencoderTransformer() if self.autoencoder is None else self.autoencoder
+        encoder_tags = get_tags(encoder)
+        tags.input_tags = copy.copy(encoder_tags.input_tags)
+        tags.target_tags.required = encoder_tags.target_tags.required
         return tags
 
 
 def default_scaling(X: Source) -> str:
-    """How columns are scaled where nobody said it: alike in all units.
+    """Return the `scaling` of a default autoencoder, which does not depend on the columns' units.
 
-    "auto" would not scale data that happens to lie within [0, 1].
+    "auto" would not scale data that happens to be within [0, 1].
     """
     return "auto" if X.dtype in (np.uint8, np.uint16) else "standard"
 
 
 def default_autoencoder(X: Source) -> AutoencoderTransformer:
-    """The autoencoder of a generator that was given none."""
+    """Return the autoencoder of a generator with ``autoencoder=None``."""
     n_features = X.shape[1]
     return AutoencoderTransformer(
         min(32, max(1, n_features - 1)),
@@ -522,14 +531,17 @@ def default_autoencoder(X: Source) -> AutoencoderTransformer:
 
 
 def make_rng(random_state: int | np.random.RandomState | None) -> np.random.RandomState:
-    """As `check_random_state`; None leaves NumPy's global generator alone."""
+    """Return a generator as `check_random_state` does, but a new one instead of NumPy's global one.
+
+    Drawing with `random_state=None` then leaves the global generator unchanged.
+    """
     if random_state is None:
         random_state = int(np.random.SeedSequence().generate_state(1)[0])
     return check_random_state(random_state)
 
 
 def give_seeds(part: Any, rng: np.random.RandomState) -> Any:
-    """Give what has no random state one; a fitted part is left alone."""
+    """Set each `random_state` that is None in an estimator, unless it is frozen."""
     if isinstance(part, FrozenEstimator) or not hasattr(part, "get_params"):
         return part
     unset = [
@@ -543,10 +555,12 @@ def give_seeds(part: Any, rng: np.random.RandomState) -> Any:
 
 
 def _check_classes(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The classes in y, and their positions for each row, -1 where it is unlabelled."""
+    """Return the classes in y and each row's position among them, -1 if it is unlabelled."""
     labelled, known, _ = split_labels(y)
     if not labelled.any():
-        raise ValueError("No row of y is labelled.")
+        raise ValueError(
+            "No row of y is labelled: all are missing or -1. Pass y=None to fit without classes."
+        )
     check_classification_targets(known)
     labels = np.full(len(y), -1, dtype=np.intp)
     classes, labels[labelled] = np.unique(known, return_inverse=True)
@@ -554,7 +568,7 @@ def _check_classes(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _label_by_neighbors(codes: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Labels where unlabelled rows have the class of the labelled ones nearest to them."""
+    """Return labels in which each unlabelled row has the class of the nearest labelled rows."""
     known = labels >= 0
     knn = KNeighborsClassifier(min(_N_NEIGHBORS, int(known.sum())), weights="distance")
     filled = labels.copy()
@@ -563,15 +577,15 @@ def _label_by_neighbors(codes: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def scale_of_codes(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the mean of each code and its standard deviation, 1 where it does not vary."""
+    """Return the mean of each code and its standard deviation, or 1 if the code is constant."""
     spread = codes.std(axis=0)
-    # Rounding alone makes a constant code vary by about its size times 1e-7.
+    # Rounding alone makes a constant code vary by about 1e-7 of its size.
     varies = spread > 1e-6 * np.abs(codes).max(axis=0)
     return codes.mean(axis=0), np.where(varies, spread, 1.0)
 
 
 def common_covariance(groups: list[np.ndarray]) -> np.ndarray:
-    """The covariance of codes about the mean of their class; never singular."""
+    """Return the covariance of codes about the mean of their class, which is never singular."""
     deviations = np.concatenate([group - group.mean(axis=0) for group in groups])
     free = max(1, len(deviations) - len(groups))
     covariance: np.ndarray = deviations.T @ deviations / free
@@ -581,32 +595,32 @@ def common_covariance(groups: list[np.ndarray]) -> np.ndarray:
 def _fit_mixture(
     codes: np.ndarray, common: np.ndarray, rng: np.random.RandomState
 ) -> GaussianMixture:
-    """A Gaussian mixture of as many components as the rows bear."""
-    # Codes of one row differ in the last digits by its place in a batch.
+    """Return a Gaussian mixture fitted to the codes, with more components for more rows."""
+    # Equal rows may have codes that differ in the last digits, depending on their batch.
     distinct = np.unique(codes.round(6), axis=0)
-    n_components = min(_MOST_COMPONENTS, len(distinct) // _ROWS_OF_COMPONENT)
+    n_components = min(_MOST_COMPONENTS, len(distinct) // _ROWS_PER_COMPONENT)
     if n_components < 2:
         return _fit_normal(codes, common)
     return GaussianMixture(
         n_components,
         reg_covar=_LEAST_VARIANCE,
-        tol=5e-3,  # in nats a row: what follows is not seen in samples
+        tol=5e-3,  # in nats per row: smaller gains do not improve samples
         max_iter=1_000,
         random_state=rng.randint(np.iinfo(np.int32).max),
     ).fit(codes)
 
 
 def leaning_covariance(codes: np.ndarray, common: np.ndarray) -> np.ndarray:
-    """The covariance of codes: the fewer they are, the more it is the common one."""
+    """Return the covariance of codes, drawn towards the common one the more, the fewer rows."""
     n_rows, n_codes = codes.shape
     deviations = codes - codes.mean(axis=0)
-    # As if as many rows as there are codes had been seen with the common covariance.
+    # The common covariance counts for `n_codes` rows.
     covariance: np.ndarray = deviations.T @ deviations + n_codes * common
     return covariance / (n_rows - 1 + n_codes)
 
 
 def _fit_normal(codes: np.ndarray, common: np.ndarray) -> GaussianMixture:
-    """One component."""
+    """Return a mixture of a single component with the leaning covariance of the codes."""
     mean, covariance = codes.mean(axis=0), leaning_covariance(codes, common)
     normal = GaussianMixture(1, reg_covar=_LEAST_VARIANCE)
     normal.weights_, normal.means_ = np.ones(1), mean[None]
@@ -619,7 +633,7 @@ def _fit_normal(codes: np.ndarray, common: np.ndarray) -> GaussianMixture:
 
 
 def _draw(density: Any, n_samples: int, rng: np.random.RandomState) -> np.ndarray:
-    """Samples of a density, which may take the random state here or there."""
+    """Draw samples. The random state is an argument of `sample` or an attribute of the density."""
     if "random_state" in inspect.signature(density.sample).parameters:
         drawn = density.sample(n_samples, random_state=rng)
     else:
@@ -630,19 +644,20 @@ def _draw(density: Any, n_samples: int, rng: np.random.RandomState) -> np.ndarra
     return np.asarray(drawn[0] if isinstance(drawn, tuple) else drawn)
 
 
-def _library_of(thing: Any) -> str:
-    return type(thing).__module__.partition(".")[0]
+def _library_of(value: Any) -> str:
+    return type(value).__module__.partition(".")[0]
 
 
-def _kind_of_frame(X: Any) -> str | None:
-    module = _library_of(X)
-    return module if module in ("pandas", "polars") and hasattr(X, "columns") else None
+def _frame_library(X: Any) -> str | None:
+    library = _library_of(X)
+    return library if library in ("pandas", "polars") and hasattr(X, "columns") else None
 
 
 def _plain_names(X: Any, frame: str | None) -> tuple[Any, list[Any] | None]:
-    """Names of a frame's columns, and of their levels in pandas, without objects of its library.
+    """Return names of a frame's columns, and of their levels in pandas, as plain objects.
 
-    A fitted model that holds none can be kept by skops, and be loaded beside another pandas.
+    Without objects of pandas, skops can save a fitted model, and another version of pandas can
+    load it.
     """
     if frame is None:
         return None, None
@@ -650,5 +665,5 @@ def _plain_names(X: Any, frame: str | None) -> tuple[Any, list[Any] | None]:
         return list(X.columns), None
     names = np.asarray(X.columns)
     if names.dtype == object and any(_library_of(each) == "pandas" for each in names):
-        names = names.astype(str).astype(object)  # periods, intervals
+        names = names.astype(str).astype(object)  # such as periods and intervals
     return names, list(X.columns.names)

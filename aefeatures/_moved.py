@@ -1,4 +1,4 @@
-"""Names that modules had in version 0.1.0.dev0, under which pickles and checkpoints know them."""
+"""Module names of version 0.1.0.dev0, which its pickles and checkpoints refer to."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from importlib import import_module
 
 _PACKAGE = __name__.rpartition(".")[0]
 
-# The modules that hold the classes of an earlier one; the first has all that is in pickles.
+# Modules that now hold the classes of each old module. The first of them holds every class that
+# pickles refer to.
 _MODULES = {
     "_batches": ["_rows.sources"],
     "_checkpoint": ["_train.checkpoint"],
@@ -27,16 +28,16 @@ _MODULES = {
     "_vision": ["_bridges.vision"],
 }
 _OLD_NAMES = {
-    f"{_PACKAGE}.{new}": f"{_PACKAGE}.{old}" for old, several in _MODULES.items() for new in several
+    f"{_PACKAGE}.{new}": f"{_PACKAGE}.{old}" for old, modules in _MODULES.items() for new in modules
 }
 
 
 def keep_old_names() -> None:
-    """Let the old names be imported, as unpickling does."""
+    """Register the old names in `sys.modules`, so that unpickling can import them."""
     for old, (new, *_) in _MODULES.items():
         sys.modules[f"{_PACKAGE}.{old}"] = import_module(f"{_PACKAGE}.{new}")
 
 
 def first_name(module: str) -> str:
-    """Return the name that a module had first, by which a checkpoint knows its classes."""
+    """Return the first name that a module had. Checkpoints identify its classes by that name."""
     return _OLD_NAMES.get(module, module)

@@ -1,4 +1,4 @@
-"""`AutoencoderOversampler`: new rows for the classes that have few."""
+"""`AutoencoderOversampler`: new rows for classes that have few rows."""
 
 from __future__ import annotations
 
@@ -41,69 +41,71 @@ except ImportError as error:
         "pip install 'aefeatures[imbalance]'."
     ) from error
 
-# Rows that the distribution of a column is learned from, how many numbers they are at most, and how
-# many moved rows at least.
-_ROWS_TOLD = (64, 2_000)
-_NUMBERS_TOLD = 4_000_000
-_LEAST_MOVED = 256
+# The distribution of a column is learned from a sample of rows: their least and largest number,
+# the largest number of values in them, and the least number of moved rows.
+_SAMPLE_ROWS = (64, 2_000)
+_SAMPLE_VALUES = 4_000_000
+_LEAST_MOVED_ROWS = 256
 
 
 class AutoencoderOversampler(BaseOverSampler):
-    """Even out classes with new rows that lie where the data lies.
+    """Balance classes with new rows that lie where the data lies.
 
     An autoencoder learns from the rows of all classes, without their labels, in which
-    directions rows vary together. A new row starts from one of its class, drawn at random: its
-    code is moved by noise whose covariance is that of the class (leaning on that of all classes
-    where the class has few rows), decoded, and given what the decoder had missed of the row it
-    started from. `SMOTE` of imbalanced-learn draws straight lines between rows instead.
+    directions rows vary together. A new row starts from a row of its class, drawn at random. The
+    code of that row is moved by noise and decoded, and the reconstruction error of the row is added
+    back. The noise has the covariance of the class, which leans on that of all classes if the
+    class has few rows. `SMOTE` of imbalanced-learn draws straight lines between rows instead.
 
-    It is a sampler of imbalanced-learn's: in `imblearn.pipeline.Pipeline` only
-    the rows that a pipeline is fitted on are resampled. Needs imbalanced-learn
+    This is a sampler as imbalanced-learn defines it: in `imblearn.pipeline.Pipeline` only the rows
+    that a pipeline is fitted on are resampled. It needs imbalanced-learn
     (``pip install 'aefeatures[imbalance]'``).
 
     Parameters
     ----------
     sampling_strategy : float, str, dict or callable, default="auto"
-        Which classes get how many rows, as of all over-samplers of imbalanced-learn. "auto" brings
-        all classes to the size of the largest. A float is the ratio of two classes. A dict
-        gives the number of rows of each class, a callable makes one of y.
+        Number of rows that each class gets, as for all over-samplers of imbalanced-learn. "auto"
+        brings all classes to the size of the largest. A float is the ratio of two classes. A
+        dict gives the number of rows of each class, and a callable returns such a dict for y.
     autoencoder : AutoencoderTransformer or None, default=None
-        Gives codes and decodes them. A clone is fitted; `sklearn.frozen.FrozenEstimator` around a
-        fitted one keeps that one. None is one with at most 16 codes.
+        Estimator that encodes rows and decodes codes. A clone of it is fitted. To keep a fitted
+        one, wrap it in `sklearn.frozen.FrozenEstimator`. None means an `AutoencoderTransformer`
+        with at most 16 codes.
     spread : float, default=0.4
         Standard deviation of the noise, in units of that of the class. 0 repeats rows.
     random_state : int, RandomState instance or None, default=None
-        Determines what is drawn, and seeds the autoencoder where its own is None.
+        Determines what is drawn, and seeds the autoencoder if its own `random_state` is None.
 
     Attributes
     ----------
     sampling_strategy_ : dict
-        How many rows each class was given.
+        Number of new rows of each class.
     autoencoder_ : transformer
-        The fitted autoencoder; not there where no class was to get rows.
+        The fitted autoencoder. Only available if at least one class gets new rows.
     n_features_in_ : int
         Number of columns seen in `fit_resample`.
     feature_names_in_ : ndarray of shape (n_features,)
-        Names of the columns, where X has string names for all of them.
+        Names of the columns. Only available if all columns of X have string names.
 
     See Also
     --------
-    AutoencoderGenerator : Rows from a density of the codes.
+    AutoencoderGenerator : Draws rows from a density of the codes.
 
     Notes
     -----
-    New rows keep to what their columns are: within the smallest and the largest value, and whole
-    numbers where all values are, so that columns of integers and of yes and no stay so. A value
-    that is missing (NaN) in the row that a new one starts from is missing there too.
+    New values are between the smallest and the largest value of their column. They are whole
+    numbers if all values of the column are, so that integers remain integers and 0/1 columns remain
+    0/1 columns. If a value is missing (NaN) in the row that a new row starts from, it is missing in
+    the new row as well.
 
     Values that a column of the class repeats, such as zeros, small integers and categories, are as
     frequent in new rows as in the class, so that sparse X stays sparse. Half of these values stay
-    as they are in the row that a new one starts from; the others move along the order of the
-    column's values. In a class of few rows, all rows count for three of its own.
+    as they are in the row that a new row starts from. The other half move along the order of the
+    column's values. In a class of few rows, all rows together count as much as three of its own.
 
     With the default autoencoder, new rows do not depend on the units of columns, except that whole
     numbers are whole in some units only. A given autoencoder with ``scaling="auto"`` does not scale
-    X within [0, 1].
+    X if all its values are within [0, 1].
 
     Examples
     --------
@@ -138,38 +140,38 @@ class AutoencoderOversampler(BaseOverSampler):
     def _check_X_y(self, X: Any, y: Any, accept_sparse: Any = None) -> tuple[Any, Any, bool]:  # noqa: N802
         if any(type(given).__module__.startswith("polars") for given in (X, y)):
             raise TypeError(
-                "imbalanced-learn does not give back frames or series of polars. Pass "
-                "X.to_numpy() and y.to_numpy()."
+                "imbalanced-learn does not return frames or series of polars. Pass X.to_numpy() "
+                "and y.to_numpy() instead."
             )
         y, one_of_each = check_target_type(y, indicate_one_vs_all=True)
         return check_matrix(self, X, reset=True), y, one_of_each
 
     def fit_resample(self, X: Any, y: Any, **params: Any) -> tuple[Any, Any]:
-        """Return X and y with new rows behind them.
+        """Return X and y with new rows appended.
 
         Parameters
         ----------
         X : {array-like, sparse matrix, pandas frame} of shape (n_samples, n_features)
-            Numbers. Categories of a pandas frame have to be numbers, too.
+            Numbers. Categories of a pandas frame have to be numbers as well.
         y : array-like of shape (n_samples,)
             Classes.
         **params : dict
-            Passed on to imbalanced-learn's `fit_resample`, which takes none so far.
+            Passed to `fit_resample` of imbalanced-learn, which accepts none so far.
 
         Returns
         -------
         X : {ndarray, sparse matrix, pandas frame} of shape (n_samples_new, n_features)
-            The given rows as they were, then the new ones in the same dtypes. New values of a
-            column of categories are among the categories.
+            The given rows unchanged, followed by the new rows in the same dtypes. New values in a
+            column of categories are among its categories.
         y : array-like of shape (n_samples_new,)
-            Their classes.
+            Classes of these rows.
 
         Raises
         ------
         ValueError
             If X holds text or infinity, or y has a single class.
         TypeError
-            If X or y is of polars.
+            If X or y is a frame or series of polars.
         """
         X_more, y_more = super().fit_resample(numbers_of_categories(X), y, **params)
         if not hasattr(X, "iloc"):
@@ -191,12 +193,12 @@ class AutoencoderOversampler(BaseOverSampler):
         named = self._name_columns(X)
         self.autoencoder_ = give_seeds(made, rng).fit(named, y)
         codes = np.asarray(self.autoencoder_.transform(named), dtype=np.float64)
-        # Codes are in whatever units the autoencoder gives them.
+        # Codes are scaled, as every autoencoder has its own units of codes.
         scale = scale_of_codes(codes)[1]
         common = common_covariance([codes[y == label] / scale for label in np.unique(y)])
         described = describe_columns(X)
-        n_told = int(np.clip(_NUMBERS_TOLD // X.shape[1], *_ROWS_TOLD))
-        told = as_source(X).take(evenly_spaced(X.shape[0], n_told))
+        n_sample = int(np.clip(_SAMPLE_VALUES // X.shape[1], *_SAMPLE_ROWS))
+        sample = as_source(X).take(evenly_spaced(X.shape[0], n_sample))
         parts = [X]
         for label, n_samples in wanted.items():
             members = np.flatnonzero(y == label)
@@ -204,15 +206,16 @@ class AutoencoderOversampler(BaseOverSampler):
             factor = plain(self.spread) * factor.T * scale
             chosen = members[rng.randint(len(members), size=n_samples)]
             noise = rng.standard_normal((n_samples, codes.shape[1])) @ factor
-            some = members[evenly_spaced(len(members), n_told)]
-            often = np.tile(some, -(-min(_LEAST_MOVED, n_told) // len(some)))
-            shaken = rng.standard_normal((len(often), codes.shape[1])) @ factor
-            start, moved = self._move(X, codes, often, shaken)
-            masses = PointMasses(start[: len(some)], moved, told)
+            distinct = members[evenly_spaced(len(members), n_sample)]
+            repeats = -(-min(_LEAST_MOVED_ROWS, n_sample) // len(distinct))
+            repeated = np.tile(distinct, repeats)
+            sample_noise = rng.standard_normal((len(repeated), codes.shape[1])) @ factor
+            start, moved = self._move(X, codes, repeated, sample_noise)
+            masses = PointMasses(start[: len(distinct)], moved, sample)
             for part in iterate_slices(n_samples, X.shape[1]):
                 start, moved = self._move(X, codes, chosen[part], noise[part])
                 rows = keep_to(moved, *described)
-                masses.put(moved, rows, start, rng)
+                masses.restore(moved, rows, start, rng)
                 parts.append(sparse.csr_matrix(rows) if sparse.issparse(X) else rows)
         labels = [np.full(n, label, dtype=y.dtype) for label, n in wanted.items()]
         stacked = sparse.vstack(parts, format="csr") if sparse.issparse(X) else np.vstack(parts)
@@ -221,13 +224,13 @@ class AutoencoderOversampler(BaseOverSampler):
     def _move(
         self, X: Any, codes: np.ndarray, index: np.ndarray, noise: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return the rows at the positions `index`, and the same moved by noise in their codes."""
+        """Return the rows at the positions `index`, before and after noise moves their codes."""
         rows, decoded = as_source(X).take(index), self._decode(codes[index])
-        # A row goes the way from its reconstruction to that of the moved code.
+        # Only the difference of the two decoded rows is added: this keeps what the decoder misses.
         return rows, rows + (self._decode(codes[index] + noise) - decoded)
 
     def _name_columns(self, X: Any) -> Any:
-        """The rows in the frame that imbalanced-learn took them out of."""
+        """Return the rows as a frame if `fit_resample` got one: imbalanced-learn unpacks frames."""
         names = getattr(self, "feature_names_in_", None)
         if names is None:
             return X
@@ -242,9 +245,10 @@ class AutoencoderOversampler(BaseOverSampler):
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
-        of = get_tags(AutoencoderTransformer() if self.autoencoder is None else self.autoencoder)
-        tags.input_tags.sparse = of.input_tags.sparse
-        tags.input_tags.allow_nan = of.input_tags.allow_nan
+        encoder = AutoencoderTransformer() if self.autoencoder is None else self.autoencoder
+        input_tags = get_tags(encoder).input_tags
+        tags.input_tags.sparse = input_tags.sparse
+        tags.input_tags.allow_nan = input_tags.allow_nan
         return tags
 
 
@@ -258,6 +262,6 @@ def _default_autoencoder(X: Any) -> AutoencoderTransformer:
         scaling=default_scaling(X),
         regularizer=None,
         batch_size=128,
-        # What it misses of a row is put back, so that a short training does.
+        # A short training is enough, as the reconstruction error of a row is added back.
         max_epochs=int(np.clip(128_000 // n_rows, 5, 100)),
     )

@@ -148,17 +148,17 @@ def measure_samples(args, keep):
         keep("samples", name, "judge on real test rows", judge.score(X_test, y_test))
         wanted = np.random.default_rng(0).permutation(np.arange(N_SAMPLES) % (y.max() + 1))
         for seed in range(args.seeds):
-            for who, autoencoder in (
+            for method, autoencoder in (
                 ("generator", None),
                 ("PCA mixture", make_pipeline(PCA(32, random_state=seed))),
             ):
                 start = time.perf_counter()
                 generator = AutoencoderGenerator(autoencoder, random_state=seed).fit(X, y)
-                keep("samples", name, f"{who}, fit [s]", time.perf_counter() - start)
+                keep("samples", name, f"{method}, fit [s]", time.perf_counter() - start)
                 X_new, y_new = generator.sample(N_SAMPLES, y=wanted)
                 X_new = X_new.clip(X.min(), X.max())
                 for what, value in judged(judge, data, X_new, y_new, seed):
-                    keep("samples", name, f"{who}, {what}", value)
+                    keep("samples", name, f"{method}, {what}", value)
             part = np.random.default_rng(seed).permutation(len(X))[:N_SAMPLES]
             for what, value in judged(judge, data, X[part], y[part], seed):
                 keep("samples", name, f"real rows, {what}", value)
@@ -198,7 +198,7 @@ def measure_densities(args, keep):
                 hidden_layer_sizes=(512,), activation="relu", normalization=None, batch_size=128
             )
             frozen = FrozenEstimator(default)
-            for who, autoencoder, density in (
+            for method, autoencoder, density in (
                 ("default", frozen, None),
                 ("least BIC", frozen, LeastBIC()),
                 ("4 components", frozen, mixture(4, "full")),
@@ -211,7 +211,7 @@ def measure_densities(args, keep):
                 generator = AutoencoderGenerator(autoencoder, density, random_state=seed)
                 X_new, y_new = generator.fit(X, y).sample(len(wanted), y=wanted)
                 for what, value in judged(judge, data, X_new, y_new, seed):
-                    keep("densities", name, f"{who}, {what}", value)
+                    keep("densities", name, f"{method}, {what}", value)
 
 
 def judged(judge, data, X_new, y_new, seed):
@@ -298,12 +298,12 @@ def measure_imbalance(args, keep):
                 "SMOTE": SMOTE(random_state=seed, k_neighbors=min(5, int(y.sum()) - 1)),
                 "ours": AutoencoderOversampler(random_state=seed),
             }
-            for who, sampler in samplers.items():
+            for method, sampler in samplers.items():
                 rows, labels = (X, y) if sampler is None else sampler.fit_resample(X, y)
                 for kind, make in CLASSIFIERS.items():
                     predicted = make(seed).fit(rows, labels).predict(X_test)
                     score = balanced_accuracy_score(y_test, predicted)
-                    keep("imbalance", name, f"{kind}, {who}", score)
+                    keep("imbalance", name, f"{kind}, {method}", score)
 
 
 def report_imbalance(figures):

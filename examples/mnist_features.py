@@ -60,13 +60,13 @@ def main():
     source.add_argument("--data", type=Path, help="a .npz with X_train, y_train, X_test, y_test")
     source.add_argument("--dataset", choices=["MNIST", "FashionMNIST", "KMNIST"])
     parser.add_argument("--root", type=Path, default=Path("data"), help="torchvision's folder")
-    parser.add_argument("--download", action="store_true", help="download what is not there")
+    parser.add_argument("--download", action="store_true", help="download missing files")
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=Path("output/mnist.png"))
     args = parser.parse_args()
     if args.dataset and not (args.download or (args.root / args.dataset).exists()):
-        parser.error(f"{args.root / args.dataset} is not there; add --download to fetch it")
+        parser.error(f"{args.root / args.dataset} does not exist; add --download to fetch it")
     X_train, y_train, X_test, y_test = load(args)
 
     # The lecture's loop: train an epoch, look at five reconstructions.

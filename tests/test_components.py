@@ -560,8 +560,12 @@ def test_axes_that_are_given_are_drawn_in(display_of_wine, size):
     ("params", "ax", "message"),
     [
         ({}, Figure().subplots(1, 3), "one axes or 2 of them, got 3"),
-        ({}, Figure().add_axes((0, 0, 1, 1)), "2 panels can take the place of axes made by sub"),
-        ({"n_components": [2, 1]}, None, r"must rise, each number once, got \[2, 1\]"),
+        (
+            {},
+            Figure().add_axes((0, 0, 1, 1)),
+            "2 panels can replace a single axes only if it was made",
+        ),
+        ({"n_components": [2, 1]}, None, r"increase and hold each number once, got \[2, 1\]"),
         ({"scores": [[0.1, 0.2]]}, None, r"2 numbers of codes.*\(2, 2\), got \(1, 2\)"),
         ({"pca_scores": [[0.1]] * 2}, None, r"pca_scores must have.*\(2, 2\), got \(2, 1\)"),
         ({"scores": [[0.1, np.nan]] * 2}, None, "Input scores contains NaN"),

@@ -519,7 +519,7 @@ def test_trim_leaves_out_far_codes(digits):
         (
             {"codes": np.zeros((5, 4))},
             {"ax": Figure().add_axes((0, 0, 1, 1))},
-            "grid, which can take the place of axes made by subplots",
+            "grid, which can replace axes made by subplots",
         ),
     ],
 )

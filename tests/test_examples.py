@@ -62,7 +62,7 @@ def test_mnist_features(tmp_path, digits, mnist_root, source):
 def test_mnist_features_says_how_to_get_the_data(tmp_path):
     with pytest.raises(subprocess.CalledProcessError) as error:
         run("mnist_features", "--dataset", "KMNIST", "--root", tmp_path)
-    assert "is not there; add --download to fetch it" in error.value.stderr
+    assert "does not exist; add --download to fetch it" in error.value.stderr
 
 
 @pytest.mark.parametrize(

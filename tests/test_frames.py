@@ -230,7 +230,7 @@ def test_bad_input(films, fitted):
     X = films[0][:12]
     with pytest.raises(ValueError, match=r"No film has two frames.*n_samples = 3"):
         NextFramePredictor().fit(X[:3], groups=[0, 1, 2])
-    with pytest.raises(ValueError, match="a group in groups comes twice"):
+    with pytest.raises(ValueError, match="a group in groups occurs again"):
         NextFramePredictor().fit(X, groups=[0, 1] * 6)
     with pytest.raises(ValueError, match="inconsistent numbers of samples"):
         fitted.predict_next(X, groups=[0] * 11)

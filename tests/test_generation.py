@@ -227,10 +227,10 @@ def test_a_series_is_a_row_by_its_names(digits, names, library):
         np.testing.assert_array_equal(between.to_numpy(), expected.to_numpy())
     renamed = table.iloc[0].rename({names[2]: "colour"})
     for row in (renamed, table.iloc[0].reset_index(drop=True).rename(lambda i: i + 20)):
-        with pytest.raises(ValueError, match=r"x_to is a Series .* but lacks \["):
+        with pytest.raises(ValueError, match=r"x_to is a Series .* lacks the columns \["):
             generator.interpolate(table.iloc[0], row, 3)
     with pytest.raises(
-        ValueError, match=rf"but lacks \[{names[2]!r}\] and has \['colour'\] besides"
+        ValueError, match=rf"columns \[{names[2]!r}\] and has the unknown ones \['colour'\]\."
     ):
         generator.interpolate(renamed, table.iloc[0], 3)
     for row in (table.iloc[0][:4], pd.concat([table.iloc[0], table.iloc[0][:1]])):
@@ -535,7 +535,7 @@ def test_errors_of_sample(labelled, digits):
         labelled.sample(3, y=11)
     with pytest.raises(ValueError, match=r"n_samples=3 rows, got 2"):
         labelled.sample(3, y=[1, 2])
-    with pytest.raises(MemoryError, match=r"more than there is memory. Draw fewer at a time"):
+    with pytest.raises(MemoryError, match=r"more than the memory of this machine. Draw fewer"):
         labelled.sample(10**15)
 
 

@@ -362,7 +362,7 @@ def test_bad_input(fitted, digits, tmp_path):
         write_latent_map(fitted, X, y[1:], path=path)
     with pytest.raises(ValueError, match=r"image_shape=\(7, 9\) has 63 entries, but X has 64"):
         write_latent_map(fitted, X, path=path, image_shape=(7, 9))
-    with pytest.raises(ValueError, match=r"\(4, 4, 4\) has 4 channels, but pictures are shown of"):
+    with pytest.raises(ValueError, match=r"\(4, 4, 4\) has 4 channels, but pictures need 1"):
         write_latent_map(fitted, X, path=path, image_shape=(4, 4, 4))
     with pytest.raises(ValueError, match=r"feature_names has 2 names, but the .* sees 64 columns"):
         write_latent_map(fitted, X, path=path, feature_names=["a", "b"])

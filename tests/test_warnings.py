@@ -111,9 +111,9 @@ def test_new_arguments_do_not_warn():
 
 
 def test_old_arguments_of_methods():
-    with pytest.warns(FutureWarning, match=r"Pass size=\.\.\. to Shape by keyword: by position is"):
+    with pytest.warns(FutureWarning, match=r"Pass size=\.\.\. to Shape by keyword: passing by po"):
         assert Shape("a", 3).size == 3
-    with pytest.warns(FutureWarning, match=r"Pass size=\.\.\. to Shape\.made by keyword: by pos"):
+    with pytest.warns(FutureWarning, match=r"Pass size=\.\.\. to Shape\.made by keyword: passing"):
         assert Shape.made("a", 3).size == 3
     with pytest.warns(FutureWarning, match=r"to 'name' in Shape\.made\. Pass name=\.\.\. instead"):
         assert Shape.made(label="a", size=3).size == 3

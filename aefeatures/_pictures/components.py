@@ -1,8 +1,9 @@
-"""How many codes to take: scores on held-out rows against the number of codes."""
+"""`ComponentsDisplay`: scores on held-out rows against the number of codes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from numbers import Integral
 from typing import Any, NamedTuple, Self
 
@@ -26,41 +27,42 @@ from aefeatures._rows.scaling import Scaling, learn_scaling
 from aefeatures._rows.survey import Survey
 
 _SIZES = (1, 2, 3, 5, 8, 12, 16, 24, 32)
-# More different whole numbers than this are a quantity, as in the other pictures.
+# A y with more different whole numbers than this is a quantity, as in the other pictures.
 _MOST_CLASSES = 20
 
 
 class ComponentsDisplay:
-    """Scores on held-out rows against the number of codes, beside those of PCA.
+    """Scores on held-out rows against the number of codes, compared with PCA.
 
-    The first panel shows how well rows are reconstructed, the second, where there is a y, how well
-    it is predicted from the codes. Bands are one standard error over the folds to either side.
+    The first panel shows how well rows are reconstructed. If there is a y, the second panel shows
+    how well y is predicted from the codes. Bands extend one standard error over the folds to either
+    side.
 
     Parameters
     ----------
     n_components : array-like of int of shape (n_sizes,)
-        Numbers of codes, from the smallest on.
+        Numbers of codes, in increasing order.
     scores : array-like of shape (n_sizes, n_splits)
         R2 of the reconstruction, for each number of codes and each fold.
     pca_scores : array-like of shape (n_sizes, n_splits), default=None
-        The same from as many principal components.
+        R2 of the reconstruction from the same numbers of principal components.
     predictor_scores, pca_predictor_scores : array-like of shape (n_sizes, n_splits), default=None
-        Scores of what predicts y from the codes and from the principal components.
+        Scores of predicting y from the codes and from the principal components.
     score_name : str, default="score"
-        What `predictor_scores` are: the label of their axis.
+        Name of the score in `predictor_scores`, shown as the label of its axis.
     predictor_name : str, default=None
-        What predicts: the title of the panel.
+        Name of the predictor, shown as the title of its panel.
 
     Attributes
     ----------
     knee_ : int
-        The number of codes at the knee of the mean R2: behind it, a further code adds less than
-        one does on average over the whole curve. It is where the curve is farthest above the line
-        from its start to the best R2 at its end ("Kneedle" [1]_), so that it depends on which
-        numbers of codes were tried.
+        Number of codes at the knee of the mean R2. Beyond the knee, a further code adds less than
+        a code adds on average over the whole curve. The knee is where the curve is farthest above
+        the line from its start to the best R2 at its end ("Kneedle" [1]_), so that it depends on
+        the numbers of codes that were tried.
     n_components_ : int or None
-        The fewest codes whose mean score, of predicting y, is at most one standard error below the
-        best one (the "one standard error rule" [2]_). None without `predictor_scores`.
+        Smallest number of codes whose mean score of predicting y is at most one standard error
+        below the best one (the "one standard error rule" [2]_). None without `predictor_scores`.
     ax_ : matplotlib.axes.Axes
         The axes of R2.
     axes_ : ndarray of shape (n_panels,)
@@ -69,7 +71,7 @@ class ComponentsDisplay:
 
     See Also
     --------
-    sklearn.model_selection.ValidationCurveDisplay : The same of any parameter and one score.
+    sklearn.model_selection.ValidationCurveDisplay : Curves of one score against any parameter.
 
     References
     ----------
@@ -128,42 +130,43 @@ class ComponentsDisplay:
     ) -> Self:
         """Train an autoencoder for each number of codes and each fold, and draw the scores.
 
-        Nine numbers of codes and three folds are 27 trainings. Fewer of either, fewer `max_epochs`
-        and a part of the rows make it shorter.
+        Nine numbers of codes and three folds are 27 trainings. To save time, use fewer numbers of
+        codes, fewer folds, fewer `max_epochs` or a part of the rows.
 
         Parameters
         ----------
         estimator : AutoencoderTransformer, Pipeline, search or FrozenEstimator
-            Clones of it are fitted, and it stays as it is. In a pipeline the first autoencoder is
-            taken. The steps before it are fitted on each fold, those behind it on the codes if
-            the last one predicts y. Samplers are left out. Of a search, which has to be fitted, it
-            is the best estimator.
+            Estimator of which clones are fitted. It is not changed. In a pipeline the first
+            autoencoder is used. The steps before it are fitted on each fold. The steps after it are
+            fitted on the codes if the last one predicts y. Samplers are left out. A search has to
+            be fitted, and its best estimator is used.
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            What the autoencoder gets of it is made dense, as PCA needs it.
+            Rows. The input of the autoencoder is made dense, as PCA needs it.
         y : array-like of shape (n_samples,), default=None
-            Classes or numbers that are to be predicted from the codes. Rows without a label, by
-            the rule of `Supervised`, help to train the autoencoder alone.
+            Classes or numbers to predict from the codes. Rows without a label, by the rule of
+            `Supervised`, only help to train the autoencoder.
         n_components : sequence of int, default=None
-            Numbers of codes. By default those of 1, 2, 3, 5, 8, 12, 16, 24 and 32 that are fewer
-            than the columns.
+            Numbers of codes. By default 1, 2, 3, 5, 8, 12, 16, 24 and 32, as far as they are
+            smaller than the number of columns.
         predictor : estimator, default=None
-            Predicts y. By default the steps behind the autoencoder, where the last one is a
-            classifier or a regressor; otherwise `KNeighborsClassifier` or `KNeighborsRegressor`:
-            classes are what is not a number, and at most 20 different whole numbers.
+            Estimator that predicts y. By default the steps after the autoencoder, if the last one
+            is a classifier or a regressor. Otherwise it is `KNeighborsClassifier` if y holds values
+            that are not numbers or at most 20 different whole numbers, and `KNeighborsRegressor`
+            for all other y.
         scoring : str or callable, default=None
-            The score of the predictor, as scikit-learn takes it. By default the predictor's own:
-            accuracy or R2.
+            Score of the predictor, in any form that scikit-learn accepts. By default the
+            predictor's own score: accuracy or R2.
         cv : int, splitter or iterable of (train, test), default=3
-            An int is the number of folds, of shuffled rows, with the classes of y spread evenly. A
-            single split, ``ShuffleSplit(1)``, needs the fewest trainings, but gives no
+            An int is the number of folds. Their rows are shuffled, and the classes of y are spread
+            evenly. A single split, ``ShuffleSplit(1)``, needs the fewest trainings, but gives no
             standard error.
         random_state : int, RandomState instance or None, default=None
-            Determines the folds, PCA where its solver is a random one and, where the autoencoder
-            has no `random_state` of its own, the trainings.
+            Determines the folds and the random solvers of PCA. It also seeds the trainings if the
+            `random_state` of the autoencoder is None.
         n_jobs : int or None, default=None
-            Number of trainings at a time, as joblib takes it.
+            Number of trainings at a time, as in joblib.
         ax : matplotlib.axes.Axes or array of two, default=None
-            Where to draw; by default in a new figure. Two panels take the place of one axes.
+            Axes to draw in. By default a new figure is made. Two panels replace a single axes.
         **kwargs
             Passed to `plot`.
 
@@ -176,27 +179,31 @@ class ComponentsDisplay:
         TypeError
             If there is no autoencoder in `estimator`.
         ValueError
-            If `n_components` holds anything but whole numbers from 1 on, y is not as long as X or
-            is missing where there is a predictor, or a fold has nothing to score on.
+            If `n_components` holds anything except whole numbers of at least 1, if y is not as long
+            as X, if y is None although `predictor` or `scoring` is given, or if the test rows of a
+            fold have nothing to score.
 
         Notes
         -----
-        R2 is one minus the sum of squared errors over that of the squared differences from the
-        training rows' means: 1 is a perfect reconstruction, 0 one by the means. Columns count as
-        the autoencoder's `scaling` maps them, as they do in its loss: in standard deviations of
-        the training rows where it standardises, and in one unit where it takes all columns for
-        one kind, as pixels. Missing values, and columns that are constant in the training rows, are
-        left out.
+        R2 is one minus a ratio of two sums over the test rows: the squared errors, and the squared
+        differences from the means of the training rows. A perfect reconstruction has an R2 of 1,
+        and a reconstruction by the means an R2 of 0. Columns are scaled by the autoencoder's
+        `scaling`, as in its loss: to standard deviations of the training rows if it standardizes,
+        and to one common unit if it treats all columns as one kind, such as pixels. Missing values,
+        and columns that are constant in the training rows, are left out.
 
-        PCA is fitted on the same scaled columns, of which it is the best linear code, with a
-        column's mean for missing values. It has no more components than columns or training rows.
+        PCA is fitted on the same scaled columns and is the best linear code for them. Missing
+        values are replaced by the mean of their column. PCA has no more components than there are
+        columns or training rows.
         """
-        import_pyplot()  # before all the trainings
+        import_pyplot()  # raises an error before the long trainings, not after them
         if y is None and not (predictor is None and scoring is None):
-            raise ValueError("predictor and scoring need a y to predict, got y=None.")
+            raise ValueError(
+                "predictor and scoring need a y to predict, got y=None. Pass y, or leave both out."
+            )
         before, transformer, after = split_steps(estimator)
         sizes = None if n_components is None else _check_sizes(n_components)
-        # None would draw from NumPy's global generator.
+        # With None, `check_random_state` would return NumPy's global generator.
         rng = np.random.RandomState() if random_state is None else check_random_state(random_state)
         if random_state is not None and transformer.random_state is None:
             transformer = clone(transformer).set_params(random_state=_seed(rng))
@@ -213,30 +220,19 @@ class ComponentsDisplay:
         )
         first = next(folds, None)
         if first is None:
-            raise ValueError(f"cv gives no split: {cv!r}.")
+            raise ValueError(f"cv gives no split: {cv!r}. At least one is needed.")
         if sizes is None:
             n_features = first.train.shape[1]
             sizes = [size for size in _SIZES if size < n_features] or [1]
-
-        def tasks() -> Iterator[Any]:
-            # As they are asked for: only the folds at work are in memory.
-            for fold in _chain(first, folds):
-                yield delayed(_score_pca)(fold, pca, sizes, head, scoring)
-                for size in sizes:
-                    yield delayed(_score_codes)(fold, transformer, size, head, scoring)
-
-        results = list(Parallel(n_jobs=n_jobs)(tasks()))
-        step = 1 + len(sizes)
-        # Of shape (n_sizes, 2, n_splits).
-        linear = np.array(results[::step]).transpose(1, 2, 0)
-        ours = [results[start + 1 : start + step] for start in range(0, len(results), step)]
-        codes = np.array(ours).transpose(1, 2, 0)
+        of_codes, of_pca = _score_folds(
+            chain([first], folds), transformer, pca, sizes, head, scoring, n_jobs
+        )
         display = cls(
             np.array(sizes),
-            codes[:, 0],
-            pca_scores=linear[:, 0],
-            predictor_scores=None if head is None else codes[:, 1],
-            pca_predictor_scores=None if head is None else linear[:, 1],
+            of_codes[:, 0],
+            pca_scores=of_pca[:, 0],
+            predictor_scores=None if head is None else of_codes[:, 1],
+            pca_predictor_scores=None if head is None else of_pca[:, 1],
             **names,
         )
         return display.plot(ax=ax, **kwargs)
@@ -247,7 +243,7 @@ class ComponentsDisplay:
         Parameters
         ----------
         ax : matplotlib.axes.Axes or array of two, default=None
-            Where to draw; by default in a new figure. Two panels take the place of one axes.
+            Axes to draw in. By default a new figure is made. Two panels replace a single axes.
         **kwargs
             Passed to `matplotlib.axes.Axes.plot` for all curves.
 
@@ -258,15 +254,16 @@ class ComponentsDisplay:
         Raises
         ------
         ImportError
-            If matplotlib is missing.
+            If matplotlib is not installed.
         ValueError
-            If scores have another shape than (n_sizes, n_splits) or are not finite, or `ax` is not
-            one axes or as many as there are panels.
+            If the shape of any scores is not (n_sizes, n_splits), if scores are not finite, or if
+            `ax` is neither a single axes nor one for each panel.
         """
         sizes = _check_sizes(self.n_components)
         if sizes != list(np.asarray(self.n_components)):
             raise ValueError(
-                f"n_components must rise, each number once, got {list(self.n_components)}."
+                "n_components must increase and hold each number once, got "
+                f"{list(self.n_components)}."
             )
         panels = [[self._checked("scores"), self._checked("pca_scores")]]
         if self.predictor_scores is not None:
@@ -292,7 +289,7 @@ class ComponentsDisplay:
         for panel, curves, (chosen, label), (title, name) in zip(
             self.axes_, panels, marks, names, strict=True
         ):
-            _draw(panel, sizes, curves, kwargs, named=panel is self.ax_)
+            _draw(panel, sizes, curves, kwargs, in_legend=panel is self.ax_)
             assert curves[0] is not None
             panel.plot(
                 chosen, curves[0].mean(axis=1)[sizes.index(chosen)], "o", color=PALETTE[0],
@@ -306,7 +303,7 @@ class ComponentsDisplay:
         return self
 
     def _checked(self, name: str) -> np.ndarray | None:
-        """The scores of this name, each number of codes a row."""
+        """Return the scores in this attribute as an array of shape (n_sizes, n_splits)."""
         values = getattr(self, name)
         if values is None:
             return None
@@ -316,7 +313,7 @@ class ComponentsDisplay:
         if scores.shape != expected:
             raise ValueError(
                 f"{name} must have a row for each of {n_sizes} numbers of codes and a column for "
-                f"each fold, {expected}, got {scores.shape}."
+                f"each fold: expected the shape {expected}, got {scores.shape}."
             )
         return scores
 
@@ -325,18 +322,18 @@ class ComponentsDisplay:
 
 
 class _Fold(NamedTuple):
-    """What is trained and scored on in a split.
+    """Training and test data of a split.
 
     Attributes
     ----------
     rows, rows_test : array-like or sparse matrix
-        As the steps before the autoencoder return them.
+        Training and test rows as the steps before the autoencoder return them.
     y : ndarray or None
-        Of the training rows, for the autoencoder.
+        The y of the training rows, for the autoencoder.
     scaling : Scaling
-        What the autoencoder will learn of the training rows.
+        Scaling that the autoencoder will learn from the training rows.
     train, test : ndarray
-        The same rows as dense arrays of float64, scaled.
+        Both kinds of rows as dense arrays of float64, scaled.
     labels, labels_test : Labels or None
     """
 
@@ -364,10 +361,11 @@ def _make_fold(
     for step in map(clone, before):
         rows = step.fit_transform(rows, y_train)
         rows_test = step.transform(rows_test)
-    checking = clone(transformer)  # learns the names of columns
-    dense = check_rows(checking, rows, reset=True).dense()
-    dense_test = check_rows(checking, rows_test, reset=False).dense()
-    # That of the loss "bce" may differ by a factor of all columns, which changes no R2.
+    checked = clone(transformer)  # check_rows stores the names of columns in it
+    dense = check_rows(checked, rows, reset=True).dense()
+    dense_test = check_rows(checked, rows_test, reset=False).dense()
+    # With the loss "bce" the scaling may differ by one factor for all columns, which does not
+    # change R2.
     scaling, _ = learn_scaling(Survey.of(dense), transformer.scaling)
     return _Fold(
         rows,
@@ -387,10 +385,37 @@ def _scaled(scaling: Scaling, rows: np.ndarray) -> np.ndarray:
     return scaled
 
 
+def _score_folds(
+    folds: Iterable[_Fold],
+    transformer: AutoencoderTransformer,
+    pca: PCA,
+    sizes: list[int],
+    head: Any,
+    scoring: Any,
+    n_jobs: int | None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return scores of the codes and of PCA, both of shape (n_sizes, 2, n_splits).
+
+    Along the second axis are R2 and the score of the predictor.
+    """
+
+    def tasks() -> Iterator[Any]:
+        # A generator, so that only the folds being scored are in memory.
+        for fold in folds:
+            yield delayed(_score_pca)(fold, pca, sizes, head, scoring)
+            for size in sizes:
+                yield delayed(_score_codes)(fold, transformer, size, head, scoring)
+
+    results = list(Parallel(n_jobs=n_jobs)(tasks()))
+    step = 1 + len(sizes)
+    of_codes = [results[start + 1 : start + step] for start in range(0, len(results), step)]
+    return np.array(of_codes).transpose(1, 2, 0), np.array(results[::step]).transpose(1, 2, 0)
+
+
 def _score_codes(
     fold: _Fold, transformer: AutoencoderTransformer, size: int, head: Any, scoring: Any
 ) -> tuple[float, float]:
-    """R2 of the reconstruction and the predictor's score, with this many codes."""
+    """Return R2 of the reconstruction and the score of the predictor, with `size` codes."""
     transformer = clone(transformer).set_params(n_components=size).fit(fold.rows, fold.y)
     rows = check_rows(transformer, fold.rows_test, reset=False)
     reconstructed = fitted_model(transformer).reconstruct(rows, transformer.device_)
@@ -404,7 +429,7 @@ def _score_codes(
 def _score_pca(
     fold: _Fold, pca: PCA, sizes: list[int], head: Any, scoring: Any
 ) -> list[tuple[float, float]]:
-    """The same from principal components, for all sizes: the first of many are those of few."""
+    """Return the same scores for all sizes of PCA, as fewer components are the first of many."""
     means = _means(fold.train)
     train, test = (np.where(np.isnan(rows), means, rows) for rows in (fold.train, fold.test))
     pca = clone(pca).set_params(n_components=min(max(sizes), *train.shape)).fit(train)
@@ -420,14 +445,14 @@ def _score_pca(
 
 
 def _means(rows: np.ndarray) -> np.ndarray:
-    """Means of the known values of the columns; 0 of none."""
+    """Return the mean of the known values in each column, or 0 if there are none."""
     known = ~np.isnan(rows)
     means: np.ndarray = np.where(known, rows, 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
     return means
 
 
 def _r2(fold: _Fold, reconstructed: np.ndarray) -> float:
-    """R2 over all known entries of the test rows, in the network's range."""
+    """Return R2 over all known values of the test rows, which are scaled."""
     spread = fold.scaling.spread
     assert spread is not None
     varies = spread.numpy() > 0
@@ -436,7 +461,8 @@ def _r2(fold: _Fold, reconstructed: np.ndarray) -> float:
     total = np.square(rows - _means(fold.train[:, varies]))[known].sum()
     if not total > 0:
         raise ValueError(
-            "R2 needs test rows with known values in columns that vary, but a fold has none."
+            "R2 needs test rows with known values in columns that vary, but a fold has none. Use "
+            "fewer folds, or more rows."
         )
     return float(1 - np.square(rows - reconstructed[:, varies])[known].sum() / total)
 
@@ -444,7 +470,7 @@ def _r2(fold: _Fold, reconstructed: np.ndarray) -> float:
 def _predict(
     fold: _Fold, head: Any, scoring: Any, codes: np.ndarray, codes_test: np.ndarray
 ) -> float:
-    """The score of a predictor that learns from the labelled codes."""
+    """Return the score of a predictor that is fitted on the codes of labelled rows."""
     assert fold.labels is not None
     assert fold.labels_test is not None
     head = clone(head).fit(codes[fold.labels.labelled], fold.labels.known)
@@ -452,7 +478,7 @@ def _predict(
     return float(scorer(head, codes_test[fold.labels_test.labelled], fold.labels_test.known))
 
 
-# What is asked for
+# Parameters
 
 
 def _check_sizes(n_components: Any) -> list[int]:
@@ -465,14 +491,14 @@ def _check_sizes(n_components: Any) -> list[int]:
         or sizes.min() < 1
     ):
         raise ValueError(f"n_components must be whole numbers from 1 on, got {n_components!r}.")
-    found: list[int] = np.unique(sizes).tolist()
-    return found
+    distinct: list[int] = np.unique(sizes).tolist()
+    return distinct
 
 
 def _resolve_predictor(
     y: Any, after: list[Any], predictor: Any, scoring: Any
 ) -> tuple[Labels, Any, dict[str, str]]:
-    """What y says of the rows, what is to predict it, and the names of that and of its score."""
+    """Return the labels in y, the predictor, and the names of the predictor and of its score."""
     predicts = bool(after) and (is_classifier(after[-1]) or is_regressor(after[-1]))
     if predictor is None and predicts:
         predictor = make_pipeline(*after)
@@ -493,16 +519,16 @@ def _resolve_predictor(
 def _splits(
     cv: Any, X: Any, labels: Labels | None, rng: np.random.RandomState
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Training and test rows of each fold, in increasing order."""
+    """Yield positions of the training and the test rows of each fold, in increasing order."""
     n_rows = X.shape[0] if hasattr(X, "shape") else len(X)
     target = np.zeros(n_rows)
     classes = labels is not None and labels.task == "classification"
     if labels is not None:
         known = np.unique(labels.known, return_inverse=True)[1] if classes else labels.known
-        target = np.full(n_rows, -1, dtype=known.dtype)  # rows without a label are a class
+        target = np.full(n_rows, -1, dtype=known.dtype)  # unlabelled rows are spread evenly, too
         target[labels.labelled] = known
     if isinstance(cv, Integral):
-        # Of sorted rows, folds in order would miss whole classes.
+        # Without shuffling, folds of sorted rows would lack whole classes.
         kind = StratifiedKFold if classes else KFold
         cv = kind(int(cv), shuffle=True, random_state=_seed(rng))
     for train, test in check_cv(cv).split(np.zeros((n_rows, 1)), target):
@@ -518,31 +544,26 @@ def _seed(rng: np.random.RandomState) -> int:
     return int(rng.randint(np.iinfo(np.int32).max))
 
 
-def _chain(first: _Fold, others: Iterator[_Fold]) -> Iterator[_Fold]:
-    yield first
-    yield from others
-
-
-# What is chosen and drawn
+# Choice of a size, and drawing
 
 
 def _knee(sizes: np.ndarray, means: np.ndarray) -> int:
-    """Where the curve is farthest above the line from the smallest size to the best."""
+    """Return the position where the curve is farthest above the line from its start to the best."""
     height, width = means.max() - means[0], sizes[-1] - sizes[0]
     if height <= 0 or width == 0:
-        return 0  # no further code is of use
+        return 0  # no further code improves the score
     return int(np.argmax((means - means[0]) / height - (sizes - sizes[0]) / width))
 
 
 def _fewest(scores: np.ndarray) -> int:
-    """The first size whose mean score is within one standard error of the best."""
+    """Return the position of the first size whose mean is within one standard error of the best."""
     means, errors = scores.mean(axis=1), _standard_errors(scores)
     best = int(np.argmax(means))
     return int(np.argmax(means >= means[best] - errors[best]))
 
 
 def _standard_errors(scores: np.ndarray) -> np.ndarray:
-    """Of the mean over folds; 0 of a single one."""
+    """Return the standard error of each mean over folds, or 0 with a single fold."""
     n_splits = scores.shape[1]
     if n_splits == 1:
         return np.zeros(len(scores))
@@ -555,7 +576,7 @@ def _codes(n: int) -> str:
 
 
 def _make_axes(plt: Any, ax: Any, n_panels: int) -> np.ndarray:
-    """The axes of the panels: new ones, those given, or some in the place of one."""
+    """Return the axes of the panels: new ones, the given ones, or some that replace a given one."""
     if ax is None:
         figure = plt.figure(figsize=(4.6 * n_panels, 3.4), layout="constrained")
         return np.array(figure.subplots(1, n_panels)).reshape(-1)
@@ -567,8 +588,8 @@ def _make_axes(plt: Any, ax: Any, n_panels: int) -> np.ndarray:
     ax = given[0]
     if ax.get_subplotspec() is None:
         raise ValueError(
-            f"{n_panels} panels can take the place of axes made by subplots, not of axes placed by "
-            "hand."
+            f"{n_panels} panels can replace a single axes only if it was made by subplots, but ax "
+            f"was placed by hand. Pass {n_panels} axes, or one made by subplots."
         )
     ax.set_axis_off()
     grid = ax.get_subplotspec().subgridspec(1, n_panels)
@@ -576,9 +597,9 @@ def _make_axes(plt: Any, ax: Any, n_panels: int) -> np.ndarray:
 
 
 def _draw(
-    ax: Any, sizes: list[int], curves: list[np.ndarray | None], style: Any, *, named: bool
+    ax: Any, sizes: list[int], curves: list[np.ndarray | None], style: Any, *, in_legend: bool
 ) -> None:
-    """Draw the curves; `named` tells whether the legend has them."""
+    """Draw the curves, with entries in the legend if `in_legend`."""
     looks = (("autoencoder", PALETTE[0], "-"), ("PCA", PALETTE[6], "--"))
     for scores, (name, color, line) in zip(curves, looks, strict=True):
         if scores is None:
@@ -587,7 +608,7 @@ def _draw(
         ax.plot(
             sizes,
             means,
-            label=name if named else None,
+            label=name if in_legend else None,
             **{"color": color, "linestyle": line, "marker": ".", **style},
         )
         if errors.any():

@@ -1,4 +1,4 @@
-"""Pictures of codes and losses, to scikit-learn's contract of displays."""
+"""Displays of codes and losses that follow scikit-learn's conventions for displays."""
 
 from __future__ import annotations
 
@@ -12,23 +12,24 @@ from sklearn.utils.validation import check_consistent_length, column_or_1d
 from aefeatures._bridges.pipelines import find_transformer
 from aefeatures._pictures.targets import Target
 
-# Ten colours that also the colour-blind tell apart (Petroff, "Accessible color sequences for
-# data visualization", 2021).
+# Ten colours that colour-blind people can tell apart (Petroff, "Accessible color sequences for data
+# visualization", 2021).
 PALETTE = (
     "#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6",
     "#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd",
 )  # fmt: skip
-# Small points of other shapes look like these two.
+# Only two markers, as small points of other shapes look like one of these.
 _MARKERS = "ox"
 _MOST_CLASSES = len(PALETTE) * len(_MARKERS)
+# Colour and marker of points of other classes, and of points whose y is missing.
 _OTHER = ("0.55", "+")
 _MISSING = ("0.82", "o")
-_MOST_PAIRED = 5
-_LONGEST_NAME = 28  # in the legend
+_MOST_CODES_IN_GRID = 5
+_LONGEST_NAME = 28  # characters of a class in the legend
 
 
 def import_pyplot() -> Any:
-    """Return `matplotlib.pyplot`, which nothing but drawing needs."""
+    """Return `matplotlib.pyplot`, which is optional as only drawing needs it."""
     try:
         import matplotlib.pyplot as plt
     except ImportError as error:
@@ -39,33 +40,34 @@ def import_pyplot() -> Any:
 
 
 class LatentSpaceDisplay:
-    """Codes as points, coloured by what is known of their rows.
+    """Scatter plot of codes, coloured by y.
 
-    One code is drawn along an axis, two and three as points in the plane and in space, more as a
-    grid of pairs.
+    A single code is drawn along an axis. Two and three codes are drawn in two and three dimensions,
+    and more codes as a grid of pairs.
 
     Parameters
     ----------
     codes : array-like of shape (n_samples, n_components)
+        Codes of the rows.
     y : array-like of shape (n_samples,), default=None
-        Classes, numbers, dates or durations that the points are coloured by. Missing ones are
-        grey. Of more than 20 classes the largest 18 have a colour, the rest share a grey mark.
-        Infinite numbers have the colour at the end of the scale.
+        Classes, numbers, dates or durations that the points are coloured by. Points with a missing
+        y are grey. If there are more than 20 classes, the 18 largest classes have a colour and all
+        others share a grey mark. Infinite numbers have the colour at the end of the scale.
     categorical : bool or None, default=None
-        Whether y holds classes. None: categories, names, booleans and at most 20 different whole
-        numbers are classes; everything else is on a scale.
+        Whether y holds classes. If None, categories, names, booleans and at most 20 different whole
+        numbers are classes. Everything else is shown on a scale.
     target_name : str, default=None
-        Title of the legend or label of the colour bar. By default the name that y has as a
-        series.
+        Title of the legend or label of the colour bar. By default the name of y if it is a series.
     components : sequence of int, default=None
-        Codes to draw. By default all codes, or the first five of more, which the picture says.
+        Codes to draw. By default all codes are drawn, or the first five if there are more, with a
+        note in the picture.
 
     Attributes
     ----------
     ax_ : matplotlib.axes.Axes
-        The axes; of a grid, the lower left one.
+        The axes, or the lower left axes of a grid.
     axes_ : ndarray of shape (n, n)
-        All axes, with None in the upper triangle of a grid; otherwise of shape (1, 1).
+        All axes. A grid has None in the upper triangle. Other pictures have the shape (1, 1).
     figure_ : matplotlib.figure.Figure
 
     Examples
@@ -111,18 +113,19 @@ class LatentSpaceDisplay:
         Parameters
         ----------
         estimator : AutoencoderTransformer, Pipeline, search or FrozenEstimator
-            Fitted. Of a pipeline the first autoencoder, and the steps before it, are used.
+            Fitted estimator. In a pipeline, the first autoencoder and the steps before it are used.
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
         y : array-like of shape (n_samples,), default=None
             Classes, numbers, dates or durations that the points are coloured by.
         categorical : bool or None, default=None
             Whether y holds classes.
         target_name : str, default=None
-            By default the name that y has as a series.
+            Name of y. By default its own name if it is a series.
         components : sequence of int, default=None
             Codes to draw.
         ax : matplotlib.axes.Axes, default=None
-            Where to draw; by default in a new figure. Three codes need axes in three dimensions.
+            Axes to draw in. By default a new figure is made. Three codes need axes in three
+            dimensions.
         **kwargs
             Passed to `plot`.
 
@@ -161,14 +164,14 @@ class LatentSpaceDisplay:
         Parameters
         ----------
         ax : matplotlib.axes.Axes, default=None
-            Where to draw; by default in a new figure, which is as wide as its legend needs. Three
-            codes need axes in three dimensions (``projection="3d"``); a grid replaces the axes.
-            Given axes get narrower to make room for the legend.
+            Axes to draw in. By default a new figure is made, which is wide enough for its legend.
+            Three codes need axes in three dimensions (``projection="3d"``). A grid replaces the
+            axes. Given axes get narrower to make room for the legend.
         trim : float, default=0.0
-            Part of the points, at either end of each code, that is left out: a few far codes
-            make the rest small.
+            Fraction of the points that is left out at either end of each code. It is of use if a
+            few far points squeeze all others together.
         cmap : str or matplotlib.colors.Colormap, default="viridis"
-            Colours of numbers.
+            Colours of y on a scale.
         legend : bool, default=True
             Whether to draw the legend or the colour bar.
         **kwargs
@@ -181,17 +184,15 @@ class LatentSpaceDisplay:
         Raises
         ------
         ImportError
-            If matplotlib is missing.
+            If matplotlib is not installed.
         ValueError
-            If y is not as long as the codes or does not fit `categorical`, or `ax` has the wrong
+            If y is not as long as the codes or does not fit `categorical`, or if `ax` has the wrong
             number of dimensions.
         """
         codes = check_array(self.codes, dtype="numeric")
         n_components = codes.shape[1]
-        chosen = (
-            range(min(n_components, _MOST_PAIRED)) if self.components is None else self.components
-        )
-        chosen = [int(i) for i in chosen]
+        first_codes = range(min(n_components, _MOST_CODES_IN_GRID))
+        chosen = [int(i) for i in (first_codes if self.components is None else self.components)]
         if not chosen or min(chosen) < 0 or max(chosen) >= n_components:
             raise ValueError(f"components must be among 0 to {n_components - 1}, got {chosen}.")
         target = None
@@ -222,7 +223,7 @@ class LatentSpaceDisplay:
             self._plot_grid(plt, ax, codes, names, colors, style)
             if self.components is None and n_components > len(chosen):
                 self._add_note(
-                    f"codes 0 to {chosen[-1]} of {n_components};\ncomponents= shows others"
+                    f"codes 0 to {chosen[-1]} of {n_components};\nset components= for others"
                 )
         else:
             self._plot_single(plt, ax, codes, names, colors, style)
@@ -250,7 +251,7 @@ class LatentSpaceDisplay:
             return
         if n == 3:
             style = {"depthshade": False, **style}
-            # Else its labels stand out of the figure: its layout does not know of them.
+            # The figure's layout does not know the labels of 3D axes, which would leave the figure.
             ax.set_box_aspect(None, zoom=1.0)
             ax.tick_params(labelsize="x-small", pad=-2)
             for axis in (ax.xaxis, ax.yaxis, ax.zaxis):
@@ -260,7 +261,7 @@ class LatentSpaceDisplay:
         ax.set(**dict(zip(("xlabel", "ylabel", "zlabel"), names, strict=False)))
 
     def _plot_line(self, code: np.ndarray, name: str, colors: _Colors, style: Any) -> None:
-        """One code, over classes or a scale, or as a histogram."""
+        """Draw a single code against y, or as a histogram without y."""
         ax, target = self.ax_, colors.target
         ax.set_xlabel(name)
         if target is None:
@@ -268,12 +269,10 @@ class LatentSpaceDisplay:
             ax.set_ylabel("rows")
             return
         if target.classes is None:
-            # Infinity has no place on the axis.
+            # Infinite values are drawn at the edge, as the axis is finite.
             colors.scatter(ax, (code, np.clip(colors.values, *colors.limits)), style)
-            label = plain(target.name or "target")
-            ax.set_ylabel(
-                label + ("\n(infinity at the edge)" if colors.extend != "neither" else "")
-            )
+            note = "\n(infinity at the edge)" if colors.extend != "neither" else ""
+            ax.set_ylabel(plain(target.name or "target") + note)
             colors.format_dates(ax.yaxis)
             return
         spread = np.random.default_rng(0).uniform(-0.35, 0.35, len(code))
@@ -296,8 +295,9 @@ class LatentSpaceDisplay:
         else:
             if ax.get_subplotspec() is None:
                 raise ValueError(
-                    "More than 3 codes are drawn in a grid, which can take the place of axes made "
-                    "by subplots, not of axes placed by hand."
+                    "More than 3 codes are drawn in a grid, which can replace axes made by "
+                    "subplots, but ax was placed by hand. Choose at most 3 components, or pass "
+                    "axes made by subplots."
                 )
             figure = ax.figure
             grid = ax.get_subplotspec().subgridspec(n, n)
@@ -317,12 +317,12 @@ class LatentSpaceDisplay:
                 if j == 0:
                     cell.set_ylabel(names[i + 1])
         self.ax_ = self.axes_[-1, 0]
-        # The upper triangle is free: for the legend.
+        # The legend is placed in the upper triangle, which is free.
         self._corner = figure.add_subplot(grid[: n - 1, n - 1])
         self._corner.set_axis_off()
 
     def _add_note(self, text: str) -> None:
-        """Write into the free place right of the first cell of the grid."""
+        """Write a text to the right of the first cell of the grid, where no axes are."""
         self.axes_[0, 0].annotate(
             text, (1.08, 1), xycoords="axes fraction", va="top", fontsize="small", color="0.35"
         ).set_in_layout(False)
@@ -334,19 +334,17 @@ class LatentSpaceDisplay:
         title = None if target.name is None else plain(target.name)
         grid = self.axes_.shape != (1, 1)
         if target.classes is None:
-            where: dict[str, Any]
+            place: dict[str, Any]
             if grid:
-                where = {"cax": self._corner.inset_axes((0.45, 0.3, 0.1, 0.7))}
+                place = {"cax": self._corner.inset_axes((0.45, 0.3, 0.1, 0.7))}
             else:
-                where = {
-                    "ax": self.ax_,
-                    "pad": 0.12 if self.ax_.name == "3d" else 0.03,
-                    "shrink": 0.8,
-                }
-            bar = self.figure_.colorbar(colors.mappable, label=title, extend=colors.extend, **where)
+                pad = 0.12 if self.ax_.name == "3d" else 0.03
+                place = {"ax": self.ax_, "pad": pad, "shrink": 0.8}
+            bar = self.figure_.colorbar(colors.mappable, label=title, extend=colors.extend, **place)
             colors.format_dates(bar.ax.yaxis)
             return
         style = {
+            "loc": "upper right",
             "title": title,
             "frameon": False,
             "fontsize": "small",
@@ -355,20 +353,18 @@ class LatentSpaceDisplay:
             "borderaxespad": 0.3,
         }
         ax = self._corner if grid else self.ax_
-        legend = ax.legend(colors.handles(), colors.labels(), loc="upper right", **style)
-        extent, room = legend.get_window_extent(), ax.get_window_extent()
-        if not self._own_figure and extent.height > room.height:
-            legend = ax.legend(
-                colors.handles(), colors.labels(), loc="upper right", ncols=2, **style
-            )
+        legend = ax.legend(colors.handles(), colors.labels(), **style)
+        extent, available = legend.get_window_extent(), ax.get_window_extent()
+        if not self._own_figure and extent.height > available.height:
+            legend = ax.legend(colors.handles(), colors.labels(), ncols=2, **style)
             extent = legend.get_window_extent()
-        # In the layout it would make the plot small, or move the grid apart.
+        # As part of the layout, the legend would shrink the plot or spread the grid.
         legend.set_in_layout(False)
-        if not grid or (extent.width > room.width or extent.height > room.height):
+        if not grid or extent.width > available.width or extent.height > available.height:
             self._place_beside(legend, extent, ax)
 
     def _place_beside(self, legend: Any, extent: Any, ax: Any) -> None:
-        """Make room for the legend at the right: the whole of it is in the figure, at any size."""
+        """Make room at the right for the whole legend, whatever its size."""
         figure = ax.figure
         width, height = extent.width / figure.dpi, extent.height / figure.dpi
         if self._own_figure:
@@ -387,7 +383,7 @@ class LatentSpaceDisplay:
             legend.set_bbox_to_anchor(
                 (box.x1, (box.y0 + box.y1) / 2), transform=figure.transSubfigure
             )
-            # Twice: how far labels stand out in three dimensions depends on the size.
+            # Twice, as the space that labels need in three dimensions depends on the size.
             for _ in range(2):
                 right = max(ax.get_tightbbox().x1, ax.bbox.x1)
                 narrower = ax.bbox.width - max(right - legend.get_window_extent().x0, 0)
@@ -396,24 +392,24 @@ class LatentSpaceDisplay:
 
 
 class _Colors:
-    """Colours and marks of points.
+    """Colours and markers of points.
 
     Attributes
     ----------
     target : Target or None
     mappable : matplotlib.cm.ScalarMappable
-        Of a scale.
+        Colours of values. This and the following attributes are only set if y is on a scale.
     values : ndarray of shape (n_samples,)
-        Of a scale: dates as matplotlib's days.
+        Values on the scale, dates as days in matplotlib's format.
     limits : tuple of float
-        The least and the greatest finite value.
+        The smallest and the largest finite value.
     extend : str
-        The ends beyond which there are infinite values, as `Figure.colorbar` takes it.
+        Ends of the scale at which there are infinite values, as `Figure.colorbar` expects it.
     """
 
     def __init__(self, plt: Any, target: Target | None, n: int, cmap: Any) -> None:
         self._plt, self.target = plt, target
-        # Drawn in the order of a sorted y, the last class would hide the others.
+        # Points are drawn in random order. If y is sorted, the last class would hide the others.
         self._order = np.random.default_rng(0).permutation(n)
         if target is None or target.classes is not None:
             return
@@ -424,13 +420,11 @@ class _Colors:
             low, high = self.limits
             self.limits = start + low / 86_400, start + high / 86_400
         below, above = (bool((self.values == end).any()) for end in (-np.inf, np.inf))
-        self.extend = {(0, 0): "neither", (0, 1): "max", (1, 0): "min", (1, 1): "both"}[
-            below, above
-        ]
+        self.extend = ("neither", "max", "min", "both")[2 * below + above]
         self.mappable = plt.cm.ScalarMappable(plt.Normalize(*self.limits), plt.get_cmap(cmap))
 
     def scatter(self, ax: Any, points: Any, style: dict[str, Any]) -> None:
-        """Draw points, given a coordinate at a time."""
+        """Draw points, given as one array for each coordinate."""
         points = [np.asarray(coordinate)[self._order] for coordinate in points]
         if self.target is None:
             ax.scatter(*points, **{"color": PALETTE[0], "linewidths": 0, **style})
@@ -442,32 +436,31 @@ class _Colors:
             colors[np.isnan(values)] = self._plt.matplotlib.colors.to_rgba(_MISSING[0])
             ax.scatter(*points, c=colors, **{"linewidths": 0, **style})
         else:
-            looks = self._looks()
-            to_rgba = self._plt.matplotlib.colors.to_rgba_array
-            colors = to_rgba([color for color, _ in looks])
-            markers = np.array([marker for _, marker in looks])
+            entry_colors, entry_markers = zip(*self._legend_marks(), strict=True)
+            colors = self._plt.matplotlib.colors.to_rgba_array(entry_colors)
+            markers = np.array(entry_markers)
             values = self.target.numbers[self._order]
             for marker in np.unique(markers):
-                some = markers[values] == marker
+                drawn = markers[values] == marker
                 lines = {"linewidths": 0.0 if marker == "o" else 1.0}
                 ax.scatter(
-                    *(coordinate[some] for coordinate in points),
-                    c=colors[values[some]],
+                    *(coordinate[drawn] for coordinate in points),
+                    c=colors[values[drawn]],
                     marker=marker,
                     **{**lines, **style},
                 )
 
-    def _looks(self) -> list[tuple[str, str]]:
-        """Colour and marker of each entry of the legend."""
+    def _legend_marks(self) -> list[tuple[str, str]]:
+        """Return colour and marker of each entry of the legend."""
         assert self.target is not None
-        looks = [
+        marks = [
             (PALETTE[i % len(PALETTE)], _MARKERS[i // len(PALETTE)])
             for i in range(self.target.n_named)
         ]
-        return looks + [_OTHER] * self.target.has_other + [_MISSING] * self.target.has_missing
+        return marks + [_OTHER] * self.target.has_other + [_MISSING] * self.target.has_missing
 
     def labels(self) -> list[str]:
-        """Entries of the legend, long ones without their middle."""
+        """Return the entries of the legend. The middle of long ones is left out."""
         assert self.target is not None
         assert self.target.classes is not None
         half = (_LONGEST_NAME - 1) // 2
@@ -477,15 +470,15 @@ class _Colors:
         ]
 
     def handles(self) -> list[Any]:
-        """What the legend shows for each of `labels`."""
+        """Return the marker that the legend shows for each of `labels`."""
         line = self._plt.matplotlib.lines.Line2D
         return [
             line([], [], color=color, marker=marker, linestyle="", markersize=6)
-            for color, marker in self._looks()
+            for color, marker in self._legend_marks()
         ]
 
     def format_dates(self, axis: Any) -> None:
-        """Give the ticks of a scale of dates labels that are dates."""
+        """Label the ticks of an axis with dates if y holds dates."""
         if self.target is not None and self.target.is_date:
             dates = self._plt.matplotlib.dates
             locator = dates.AutoDateLocator()
@@ -499,7 +492,7 @@ class LossCurveDisplay:
     Parameters
     ----------
     loss_curve : array-like of shape (n_epochs,)
-        Training loss per epoch.
+        Training loss of each epoch.
     validation_loss_curve : array-like of shape (n_epochs,), default=None
         Loss on validation rows after each epoch.
 
@@ -508,8 +501,8 @@ class LossCurveDisplay:
     ax_ : matplotlib.axes.Axes
     figure_ : matplotlib.figure.Figure
     best_epoch_ : int
-        The epoch, counted from 1, with the lowest validation loss, or training loss where there is
-        no other.
+        Epoch, counted from 1, with the lowest validation loss, or the lowest training loss if there
+        is no validation loss.
 
     Examples
     --------
@@ -532,9 +525,9 @@ class LossCurveDisplay:
         Parameters
         ----------
         estimator : AutoencoderTransformer, Pipeline, search or FrozenEstimator
-            Fitted. Any estimator with a `loss_curve_` will do.
+            Fitted estimator. Any estimator with a `loss_curve_` is supported.
         ax : matplotlib.axes.Axes, default=None
-            Where to draw; by default in a new figure.
+            Axes to draw in. By default a new figure is made.
         **kwargs
             Passed to `plot`.
 
@@ -547,7 +540,7 @@ class LossCurveDisplay:
         NotFittedError
             If the estimator is not fitted.
         TypeError
-            If it keeps no loss curve.
+            If the estimator has no loss curve.
         """
         if not hasattr(estimator, "loss_curve_"):
             estimator, _ = find_transformer(estimator)
@@ -560,7 +553,7 @@ class LossCurveDisplay:
         Parameters
         ----------
         ax : matplotlib.axes.Axes, default=None
-            Where to draw; by default in a new figure.
+            Axes to draw in. By default a new figure is made.
         **kwargs
             Passed to `matplotlib.axes.Axes.plot` for both curves.
 
@@ -571,9 +564,9 @@ class LossCurveDisplay:
         Raises
         ------
         ImportError
-            If matplotlib is missing.
+            If matplotlib is not installed.
         ValueError
-            If there is no epoch, or the curves are not of the same length.
+            If there is no epoch, or if the curves have different lengths.
         """
         training = np.asarray(column_or_1d(self.loss_curve), dtype=float)
         curves = {"training": training}
@@ -581,14 +574,14 @@ class LossCurveDisplay:
             curves["validation"] = np.asarray(column_or_1d(self.validation_loss_curve), dtype=float)
             check_consistent_length(*curves.values())
         if len(training) == 0:
-            raise ValueError("loss_curve has no epochs.")
+            raise ValueError("loss_curve has no epochs, but at least one is needed.")
         plt = import_pyplot()
         if ax is None:
             ax = plt.figure(figsize=(5.2, 3.4), layout="constrained").add_subplot()
         self.ax_, self.figure_ = ax, ax.figure
         epochs = np.arange(1, len(training) + 1)
         for (name, losses), color in zip(curves.items(), (PALETTE[0], PALETTE[6]), strict=False):
-            # A single epoch would be a line without length.
+            # A single epoch is drawn as a point, as a line of one point is invisible.
             style = {"color": color, "marker": "." if len(losses) < 2 else None, **kwargs}
             ax.plot(epochs, losses, label=name, **style)
         best = int(np.nanargmin(losses)) if np.isfinite(losses).any() else 0
@@ -605,7 +598,7 @@ class LossCurveDisplay:
 
 
 def plain(text: Any) -> str:
-    """A name as text that matplotlib neither typesets nor, with "_" in front, leaves out."""
+    """Return a name as text that matplotlib shows unchanged, even with "$" or a leading "_"."""
     if isinstance(text, float) and text.is_integer():
         text = int(text)
     text = str(text).replace("$", r"\$")

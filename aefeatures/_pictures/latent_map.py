@@ -1,4 +1,4 @@
-"""The latent map: a fitted autoencoder as one page to explore in a browser."""
+"""The latent map: a page to explore a fitted autoencoder in a browser."""
 
 from __future__ import annotations
 
@@ -29,16 +29,18 @@ from aefeatures._rows.checks import as_numpy, check_rows, take_samples
 from aefeatures._rows.scaling import Scaling
 from aefeatures._warnings import takes_old_arguments, warn
 
-# Ten colours times four symbols can be told apart; the rarest of more classes share one.
+# Ten colours times four symbols can be told apart. If there are more classes, the rarest share one
+# entry.
 _MOST_CLASSES = 40
 
-# More codes than this have no slider each: three go along the plotted directions.
+# Up to this many codes have a slider each. With more codes, three sliders go along the plotted
+# directions.
 _MOST_SLIDERS = 16
 
-# Numbers in the grid of decoded codes, for networks that the page cannot compute itself.
+# Largest number of values in the grid of decoded codes, for decoders that the page cannot compute.
 _GRID_ELEMENTS = 5_000_000
 
-# Tables of more numbers than this are rounded to 65,535 steps per column.
+# Tables of more values than this are rounded to 65,535 steps per column.
 _EXACT_ELEMENTS = 500_000
 
 _LARGE_PAGE_BYTES = 50_000_000
@@ -57,48 +59,54 @@ def write_latent_map(
     title: str | None = None,
     target_name: str | None = None,
 ) -> Path:
-    """Write a page that shows the codes of X, to turn, point at and decode.
+    """Write an interactive page that shows and decodes the codes of X.
 
-    One HTML file that opens in any browser and loads nothing from the network. It shows the
-    codes in three dimensions (in two, or on a line, where they have fewer), beside the row under
-    the pointer its reconstruction and reconstruction error, the decoded path between two rows
-    that were clicked at, and what the decoder makes of a code set by sliders. Points are coloured
-    by y, by their reconstruction error or by a column of a table, as chosen in the page. The file
-    holds the rows that it shows: who gets the page gets them.
+    The page is a single HTML file that opens in any browser and loads nothing from the network. It
+    shows:
+
+    - the codes in three dimensions, or in one or two if there are fewer codes;
+    - the row under the pointer, its reconstruction and its reconstruction error;
+    - the decoded path between two rows that were clicked on;
+    - the decoded row of a code that is set by sliders.
+
+    Points are coloured by y, by their reconstruction error or by a column of a table, as chosen in
+    the page. The file contains the rows that it shows: anybody who gets the page gets these rows.
 
     Parameters
     ----------
     estimator : AutoencoderTransformer, Pipeline, search or FrozenEstimator
-        Fitted. In a pipeline the steps before the autoencoder transform X, and the page shows
-        rows as the autoencoder sees them; the steps after it are not used.
+        Fitted estimator. In a pipeline the steps before the autoencoder transform X, and the page
+        shows rows as the autoencoder gets them. The steps after it are not used.
     X : {array-like, sparse matrix} of shape (n_samples, n_features)
-        What `estimator` transforms. Missing values (NaN) are shown as such. The index of a
-        pandas frame, unless it numbers the rows from 0, is shown beside each row.
+        Input of `estimator`. Missing values (NaN) are shown as missing. The index of a pandas
+        frame is shown beside each row, unless it numbers the rows from 0.
     y : array-like of shape (n_samples,), default=None
-        Colours the points. Categories, names, booleans and at most 20 different whole numbers are
-        classes that can be switched on and off. Other numbers, dates and durations have a colour
-        scale. Of more than 40 classes the rarest share one entry.
+        Values that the points are coloured by. Categories, names, booleans and at most 20 different
+        whole numbers are classes that can be switched on and off. Other numbers, dates and
+        durations have a colour scale. If there are more than 40 classes, the rarest share one
+        entry.
     path : str or path-like, default="latent_map.html"
-        The file to write. It is replaced where it exists.
+        File to write. An existing file is replaced.
     image_shape : tuple of int, default=None
-        (channels, height, width), or (height, width) of grey images: rows are shown as
-        pictures, of 1 or 3 channels. None shows values by name, or, where the network is a
-        `ConvNetwork`, pictures of its shape.
+        (channels, height, width) of pictures with 1 or 3 channels, or (height, width) of grey
+        pictures, as which rows are shown. If None, rows are shown as values by name, or as pictures
+        of the network's shape if the network is a `ConvNetwork`.
     feature_names : array-like of str of shape (n_features,), default=None
-        Names of the columns that the autoencoder sees. None takes them from X, the estimator
-        or the steps before it, or else numbers the columns.
+        Names of the columns that the autoencoder gets. If None, they are taken from X, the
+        estimator or the steps before it. Columns without names are numbered.
     max_points : int, default=5000
-        Of more rows than this a random sample is shown, the same at every call, with
-        each class by its share. The page grows with it.
+        Largest number of rows to show. If X has more rows, a random sample is shown, which is the
+        same at every call and has each class with its share. A larger number makes the page larger.
     title : str, default=None
         Title of the page, by default "Latent map".
     target_name : str, default=None
-        Name of y in the page. By default the name that y has as a series, or else "class" or "y".
+        Name of y in the page. By default the name of y if it is a series, and otherwise "class" or
+        "y".
 
     Returns
     -------
     path : pathlib.Path
-        The file that was written.
+        Path of the file.
 
     Raises
     ------
@@ -107,7 +115,7 @@ def write_latent_map(
     TypeError
         If `estimator` has no `AutoencoderTransformer`.
     ValueError
-        If y, `image_shape` or `feature_names` do not fit X, `max_points` is below 1, or the
+        If y, `image_shape` or `feature_names` do not fit X, if `max_points` is below 1, or if the
         folder of `path` does not exist.
     ImportError
         If plotly is not installed.
@@ -115,18 +123,18 @@ def write_latent_map(
     Warns
     -----
     UserWarning
-        If the page is larger than 50 MB, which browsers are slow to open.
+        If the page is larger than 50 MB, which browsers open slowly.
 
     Notes
     -----
-    More than three codes are plotted by their first three principal components. Up to 16 have
-    a slider each; beyond that three sliders go along the plotted directions, the other
-    directions at their mean.
+    More than three codes are plotted by their first three principal components. Up to 16 codes have
+    a slider each. With more codes, three sliders go along the plotted directions, and the other
+    directions stay at their mean.
 
-    A decoder that is a sequence of linear layers, normalizations and the activations known to
-    `AutoencoderTransformer` is computed in the page, exactly. Of any other, as that of a
-    `ConvNetwork`, the page holds a grid of decoded codes, between which it interpolates, and
-    which spans the plotted directions.
+    A decoder that consists of linear layers, normalizations and the activations known to
+    `AutoencoderTransformer` is computed exactly in the page. For any other decoder, such as that of
+    a `ConvNetwork`, the page contains a grid of decoded codes along the plotted directions and
+    interpolates between them. It then has sliders along these directions only.
 
     Examples
     --------
@@ -145,7 +153,7 @@ def write_latent_map(
     path = Path(path)
     if not path.parent.is_dir():
         raise ValueError(
-            f"The folder of path={str(path)!r} does not exist. Make it first, or change path."
+            f"The folder of path={str(path)!r} does not exist. Create it first, or change path."
         )
     if max_points < 1:
         raise ValueError(f"max_points must be at least 1, got {max_points}.")
@@ -167,7 +175,7 @@ def write_latent_map(
     shape = _resolve_shape(image_shape, transformer)
     shown = as_numpy(shown)
     loss = fitted_model(transformer).loss
-    with config_context(array_api_dispatch=False):  # the page is made of NumPy's arrays
+    with config_context(array_api_dispatch=False):  # the page is made from NumPy arrays
         contents = {
             "n_rows": n_rows,
             "title": "Latent map" if title is None else str(title),
@@ -184,7 +192,7 @@ def write_latent_map(
     if len(page) > _LARGE_PAGE_BYTES:
         warn(
             f"The page is {len(page) / 1e6:.0f} MB large. Lower max_points (now {max_points}) for "
-            "one that opens faster."
+            "a page that opens faster."
         )
     write_atomically(path, [page], "page")
     return path
@@ -195,13 +203,13 @@ def _load_plotly_js() -> str:
         from plotly.offline import get_plotlyjs
     except ImportError as error:
         raise ImportError(
-            "write_latent_map needs plotly: pip install 'aefeatures[map]'."
+            "write_latent_map needs plotly. Install it with pip install 'aefeatures[map]'."
         ) from error
     return get_plotlyjs()
 
 
 def _describe_index(X: Any, rows: np.ndarray) -> dict[str, Any] | None:
-    """The labels of rows of a frame; None where they are but the rows' numbers."""
+    """Return the index labels of a frame's rows, or None if they just number the rows."""
     index: Any = getattr(X, "index", None)
     if not hasattr(index, "names") or np.array_equal(index, np.arange(len(index))):
         return None
@@ -209,7 +217,7 @@ def _describe_index(X: Any, rows: np.ndarray) -> dict[str, Any] | None:
     if index.nlevels > 1:
         labels = [", ".join(map(str, label)) for label in labels]
     else:
-        labels = map(str, labels.astype(str))  # midnights as days
+        labels = map(str, labels.astype(str))  # astype writes dates without a time of midnight
     name = ", ".join(str(name) for name in index.names if name is not None)
     return {"name": name or "index", "labels": list(labels)}
 
@@ -226,7 +234,7 @@ def _describe_target(target: Target, rows: np.ndarray) -> dict[str, Any]:
 
 
 def _sample(n_rows: int, target: Target | None, max_points: int) -> np.ndarray:
-    """Positions of the rows to show, increasing."""
+    """Return the positions of the rows to show, in increasing order."""
     index = np.arange(n_rows)
     if n_rows <= max_points:
         return index
@@ -241,7 +249,7 @@ def _resolve_names(given: Any, found: Any, transformer: AutoencoderTransformer) 
         if len(given) != n_features:
             raise ValueError(
                 f"feature_names has {len(given)} names, but the autoencoder sees {n_features} "
-                "columns."
+                "columns. Pass a name for each column."
             )
         found = given
     if found is None:
@@ -263,8 +271,8 @@ def _resolve_shape(
     shape = resolve_image_shape(image_shape, n_features)
     if shape[0] not in (1, 3):
         raise ValueError(
-            f"image_shape={tuple(image_shape)} has {shape[0]} channels, but pictures are shown of "
-            "1 or 3."
+            f"image_shape={tuple(image_shape)} has {shape[0]} channels, but pictures need 1 (grey) "
+            "or 3 (red, green, blue)."
         )
     return shape
 
@@ -272,9 +280,9 @@ def _resolve_shape(
 def _describe_codes(
     transformer: AutoencoderTransformer, X: Any, *, is_image: bool
 ) -> dict[str, Any]:
-    """Rows, codes, where they are plotted, and how the page decodes."""
+    """Return rows, codes, the points to plot, and the decoder or a grid of decoded codes."""
     values = check_rows(transformer, X, reset=False).dense().astype(np.float64)
-    limits = _extent(values) if is_image else None  # black and white
+    limits = _extent(values) if is_image else None  # shown as black and white
     model = fitted_model(transformer)
     codes = np.asarray(transformer.transform(X), np.float32)
     n_components = codes.shape[1]
@@ -312,14 +320,14 @@ def _extent(values: np.ndarray) -> tuple[float, float]:
 
 
 def _principal_directions(centred: np.ndarray) -> np.ndarray:
-    """Three orthogonal directions of most variance, as rows; signs are settled."""
+    """Return the three orthogonal directions of largest variance as rows, with fixed signs."""
     directions = np.linalg.svd(centred, full_matrices=True)[2][:3]
     largest = np.abs(directions).argmax(axis=1)[:, None]
     return directions * np.sign(np.take_along_axis(directions, largest, axis=1))
 
 
 def _grid_nodes(points: np.ndarray, n_features: int) -> list[np.ndarray]:
-    """Where to decode along each plotted direction: over all points, denser where they are."""
+    """Return the grid's positions along each plotted direction, denser where points are denser."""
     n_axes = points.shape[1]
     n_nodes = int((_GRID_ELEMENTS / n_features) ** (1 / n_axes))
     shares = np.linspace(0, 1, min(max(n_nodes, 3), (65, 33, 17)[n_axes - 1]))
@@ -333,7 +341,9 @@ def _grid_nodes(points: np.ndarray, n_features: int) -> list[np.ndarray]:
     return nodes
 
 
-# How a layer is described to the page; None: it leaves its input as it is.
+# Descriptions of layers for the page. None means that the page cannot compute the layer.
+
+
 def _describe_linear(layer: nn.Linear) -> dict[str, Any]:
     bias = torch.zeros(layer.out_features) if layer.bias is None else layer.bias
     return {"kind": "linear", "weight": _pack(_array(layer.weight)), "bias": _pack(_array(bias))}
@@ -386,10 +396,10 @@ _DESCRIPTIONS: dict[type[nn.Module], Callable[[Any], dict[str, Any] | None]] = {
 
 
 def _page_layers(decoder: nn.Module, scaling: Scaling) -> list[dict[str, Any]] | None:
-    """The decoder, from codes to X's units, as the page computes it; None if it cannot."""
+    """Return the layers that map codes to X's units, or None if the page cannot compute one."""
     layers = []
     for layer in _flat_layers(decoder):
-        # By the very type: a subclass may compute something else.
+        # Only exact types count, as a subclass may compute something different.
         if type(layer) in (nn.Identity, nn.Dropout):
             continue
         described = _DESCRIPTIONS.get(type(layer), lambda _: None)(layer)
@@ -410,14 +420,17 @@ def _array(tensor: torch.Tensor, dtype: type = np.float32) -> np.ndarray:
 
 
 def _pack(array: np.ndarray) -> dict[str, Any]:
-    """An array as the page unpacks it: compressed, in base64."""
+    """Return an array in the form that the page unpacks: compressed, in base64."""
     little = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
     data = base64.b64encode(zlib.compress(little.tobytes(), 6)).decode("ascii")
     return {"data": data, "dtype": array.dtype.name, "shape": array.shape}
 
 
 def _pack_rows(rows: np.ndarray, limits: tuple[float, float] | None) -> dict[str, Any]:
-    """Rows in X's units: pictures in 8 bits between `limits`, large tables in 16 per column."""
+    """Pack rows: pictures in 8 bits between `limits`, large tables in 16 bits by column.
+
+    Small tables are packed exactly. The rows are in X's units.
+    """
     if limits is None and rows.size <= _EXACT_ELEMENTS:
         return _pack(rows.astype(np.float64))
     missing = np.isnan(rows)
@@ -429,7 +442,7 @@ def _pack_rows(rows: np.ndarray, limits: tuple[float, float] | None) -> dict[str
     else:
         low, high = limits
         last = 255
-    # The last step stands for a missing value, where there is one.
+    # If any value is missing, the last step stands for missing values.
     steps = last - missing.any()
     scale = np.where(high > low, high - low, 1.0) / steps
     quantized = np.where(missing, last, np.rint((rows.clip(low, high) - low) / scale))
@@ -442,20 +455,20 @@ def _pack_rows(rows: np.ndarray, limits: tuple[float, float] | None) -> dict[str
 
 
 def _fill_template(contents: dict[str, Any], plotly_js: str) -> str:
-    """The page. What it was given is data in it: it is parsed as JSON, and shown as text."""
+    """Return the page. It parses `contents` as JSON and shows them as text, never as markup."""
     files = resources.files("aefeatures._pictures")
     template = files.joinpath("latent_map.html").read_text(encoding="utf-8")
     script = files.joinpath("latent_map.js").read_text(encoding="utf-8")
-    # Browsers hash scripts as they parsed them, with all line ends "\n".
+    # Browsers hash scripts after they have turned all line ends into "\n".
     scripts = [re.sub("\r\n?", "\n", text) for text in (plotly_js, script)]
     hashes = [hashlib.sha256(text.encode()).digest() for text in scripts]
     text = json.dumps(contents, allow_nan=False, separators=(",", ":"))
     parts = {
         "plotly": scripts[0],
         "script": scripts[1],
-        # These scripts and no other: were there a hole in the page, no markup could use it.
+        # The browser runs no other scripts, so that markup injected into the page stays harmless.
         "hashes": " ".join(f"'sha256-{base64.b64encode(h).decode('ascii')}'" for h in hashes),
-        # No "<", so that no name ends the element that holds the data.
+        # Without "<", no name can end the element that holds the data.
         "contents": text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"),
     }
     return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], template)

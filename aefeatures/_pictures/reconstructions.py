@@ -1,4 +1,4 @@
-"""Rows over their reconstructions, also after every epoch."""
+"""Displays of rows and their reconstructions, and a callback that keeps them after each epoch."""
 
 from __future__ import annotations
 
@@ -21,42 +21,42 @@ from aefeatures._sklearn import CallbackSupportMixin
 
 _MISSING = "#c9a0a0"  # a colour that no grey picture has
 _MOST_BARS = 30
-_WORST_BARS = 15  # of more columns
+_WORST_BARS = 15  # number of bars if there are more columns than _MOST_BARS
 _MOST_EPOCHS = 10
-_INCHES = 0.8  # the longer side of a picture
+_INCHES = 0.8  # length of the longer side of a picture
 
 
 class ReconstructionDisplay:
-    """Rows over what the autoencoder makes of them.
+    """Rows above their reconstructions.
 
-    Rows are drawn as images if they have an `image_shape`, otherwise as bars. Of a table with many
-    columns, bars show the columns that are reconstructed worst. Many columns without names are
-    drawn as strips of colour. Given the reconstructions after several epochs, there is one row of
-    originals and reconstructions for each.
+    Rows are drawn as images if they have an `image_shape`, and as bars otherwise. If a table has
+    many columns, bars show the columns that are reconstructed worst. Many columns without names are
+    drawn as strips of colour. With reconstructions after several epochs, images and bars show the
+    originals and the reconstructions once for each epoch.
 
     Parameters
     ----------
     originals : array-like of shape (n_samples, n_features)
-        A missing value (NaN) is left out, or has a colour of its own.
+        Rows as they are. Missing values (NaN) are left out, or have their own colour.
     reconstructions : array-like of shape (n_samples, n_features) or \
 (n_snapshots, n_samples, n_features)
-        Of the same rows; snapshots are made as the network learns.
+        Reconstructions of these rows. Snapshots are reconstructions made during the training.
     image_shape : tuple of int, default=None
         (channels, height, width), or (height, width) for one channel. 1 channel is grey,
-        3 are red, green and blue.
+        3 channels are red, green and blue.
     feature_names : array-like of str of shape (n_features,), default=None
         Names beside the bars.
     center, scale : float or array-like of shape (n_features,), default=0.0 and 1.0
         Bars and strips show ``(value - center) / scale``, since columns of different
-        units have no common axis. `from_estimator` takes the transformer's own scaling.
+        units have no common axis. `from_estimator` uses the scaling of the transformer.
     snapshot_names : list of str, default=None
-        What stands beside the reconstructions; by default "epoch 1" and so on, or
-        "reconstruction" where there is but one.
+        Labels of the reconstructions. By default "epoch 1" and so on, or "reconstruction" if there
+        is only one snapshot.
 
     Attributes
     ----------
     ax_ : matplotlib.axes.Axes
-        The axes that everything is drawn in.
+        The axes that contain the whole picture.
     figure_ : matplotlib.figure.Figure
 
     See Also
@@ -109,19 +109,19 @@ class ReconstructionDisplay:
         Parameters
         ----------
         estimator : AutoencoderTransformer, Pipeline, search or FrozenEstimator
-            Fitted. In a pipeline the first autoencoder is taken, and the rows are drawn as
+            Fitted estimator. In a pipeline the first autoencoder is used, and the rows are drawn as
             the steps before it return them.
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
         image_shape : tuple of int, default=None
             (channels, height, width), or (height, width) for one channel.
         n_samples : int, default=5
-            The most rows to draw: of more, as many are taken evenly spaced, since some data is
-            sorted by class.
+            Largest number of rows to draw. If X has more rows, evenly spaced ones are drawn, since
+            some data is sorted by class.
         feature_names : array-like of str of shape (n_features,), default=None
-            By default those seen in `fit`, or those that the steps in front of the autoencoder
-            give, if they have names.
+            Names of the columns. By default the names seen in `fit`, or the names that the steps
+            before the autoencoder return, if there are any.
         ax : matplotlib.axes.Axes, default=None
-            Where to draw; by default in a new figure.
+            Axes to draw in. By default a new figure is made.
         **kwargs
             Passed to `plot`.
 
@@ -134,7 +134,7 @@ class ReconstructionDisplay:
         NotFittedError
             If the autoencoder is not fitted.
         ValueError
-            If `image_shape` does not have as many entries as X has columns.
+            If the number of entries of `image_shape` is not the number of columns of X.
         """
         transformer, X = find_transformer(estimator, X)
         rows = check_rows(transformer, X, reset=False)
@@ -164,21 +164,21 @@ class ReconstructionDisplay:
         Parameters
         ----------
         ax : matplotlib.axes.Axes, default=None
-            Where to draw; by default in a new figure.
+            Axes to draw in. By default a new figure is made.
         kind : {"auto", "image", "bars", "strips"}, default="auto"
-            "auto" is "image" with an `image_shape`. Otherwise it is "bars" for columns that have
-            names or are at most 30, and "strips" for the rest.
+            Form of the picture. "auto" means "image" if there is an `image_shape`. Otherwise it
+            means "bars" if the columns have names or are at most 30, and "strips" if not.
         vmin, vmax : float, default=None
-            What is drawn darkest and brightest, or as the ends of the bars. By default 0 and 255
-            for images of uint8, 0 and 1 for images within that, else the least and the
-            greatest value that is drawn (for images, among the originals).
+            Values drawn darkest and brightest, or at the ends of the bars. By default 0 and 255
+            for images of uint8, and 0 and 1 for other images within this range. In all other cases
+            they are the smallest and the largest value drawn (for images, of the originals).
         cmap : str or matplotlib.colors.Colormap, default=None
-            Colours of grey images ("gray") and of strips.
+            Colours of grey images (by default "gray") and of strips.
         max_features : int, default=None
-            The most columns that bars show. Of more columns these are the ones with the largest
-            mean absolute difference between the rows drawn and their reconstructions, in units
-            of `scale`, the worst first; of several snapshots, the last one counts. None shows
-            all of up to 30 columns, and 15 of more.
+            Largest number of columns that bars show. If there are more columns, the ones with the
+            largest mean absolute difference between the drawn rows and their reconstructions are
+            shown, in units of `scale` and the worst first. The last of several snapshots decides.
+            None shows all columns if there are at most 30, and otherwise 15.
 
         Returns
         -------
@@ -187,13 +187,44 @@ class ReconstructionDisplay:
         Raises
         ------
         ImportError
-            If matplotlib is missing.
+            If matplotlib is not installed.
         ValueError
-            If originals and reconstructions differ in shape, or do not have the
-            `image_shape`, or `max_features` is below 1.
+            If originals and reconstructions differ in shape or do not fit `image_shape`, or if
+            `kind` is unknown or `max_features` is below 1.
         """
+        if kind not in ("auto", "image", "bars", "strips"):
+            raise ValueError(f"kind must be 'auto', 'image', 'bars' or 'strips', got {kind!r}.")
         if max_features is not None and max_features < 1:
             raise ValueError(f"max_features must be at least 1, got {max_features}.")
+        originals, snapshots = self._checked_rows()
+        n_features = originals.shape[1]
+        if self.image_shape is not None or kind == "image":
+            shape = resolve_image_shape(self.image_shape, n_features)
+        if kind == "auto":
+            is_table = self.feature_names is not None or n_features <= _MOST_BARS
+            kind = "image" if self.image_shape is not None else "bars" if is_table else "strips"
+        plt = import_pyplot()
+        if kind == "image":
+            self._plot_images(plt, ax, originals, snapshots, shape, (vmin, vmax), cmap)
+        else:
+            originals = (originals - self.center) / self.scale
+            snapshots = (snapshots - self.center) / self.scale
+            columns = np.arange(n_features)
+            if kind == "bars":
+                columns = _columns_for_bars(originals, snapshots[-1], max_features)
+                originals, snapshots = originals[:, columns], snapshots[..., columns]
+            drawn = np.concatenate([originals[None], snapshots])
+            low = float(np.nanmin(drawn)) if vmin is None else vmin
+            high = float(np.nanmax(drawn)) if vmax is None else vmax
+            if kind == "bars":
+                self._plot_bars(plt, ax, originals, snapshots, (low, high), columns)
+            else:
+                self._plot_strips(plt, ax, originals, snapshots, (low, high), cmap)
+        self.figure_ = self.ax_.figure
+        return self
+
+    def _checked_rows(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return originals and reconstructions, the latter with an axis of snapshots in front."""
         originals = check_array(self.originals, dtype="numeric", ensure_all_finite="allow-nan")
         snapshots = check_array(
             self.reconstructions, dtype="numeric", ensure_all_finite="allow-nan", allow_nd=True
@@ -201,58 +232,15 @@ class ReconstructionDisplay:
         snapshots = snapshots[None] if snapshots.ndim == 2 else snapshots
         if snapshots.ndim != 3 or snapshots.shape[1:] != originals.shape:
             raise ValueError(
-                f"reconstructions must have the shape of originals, {originals.shape}, or that for "
-                f"each snapshot, got {np.shape(self.reconstructions)}."
+                f"reconstructions must have the shape of originals, {originals.shape}, for each "
+                f"snapshot if there are several, got {np.shape(self.reconstructions)}."
             )
-        if self.image_shape is not None:
-            shape = resolve_image_shape(self.image_shape, originals.shape[1])
-        elif kind == "image":
-            shape = resolve_image_shape(None, originals.shape[1])
         if self.feature_names is not None and len(self.feature_names) != originals.shape[1]:
             raise ValueError(
                 f"There are {len(self.feature_names)} feature_names for {originals.shape[1]} "
-                "columns."
+                "columns. Pass a name for each column."
             )
-        if kind == "auto":
-            table = self.feature_names is not None or originals.shape[1] <= _MOST_BARS
-            kind = "image" if self.image_shape is not None else "bars" if table else "strips"
-        plt = import_pyplot()
-        if kind == "image":
-            self._plot_images(plt, ax, originals, snapshots, shape, (vmin, vmax), cmap)
-        elif kind in ("bars", "strips"):
-            originals = (originals - self.center) / self.scale
-            snapshots = (snapshots - self.center) / self.scale
-            n_features = originals.shape[1]
-            columns = np.arange(n_features)
-            if max_features is None:
-                max_features = n_features if n_features <= _MOST_BARS else _WORST_BARS
-            if kind == "bars" and n_features > max_features:
-                difference = np.abs(np.nan_to_num(snapshots[-1] - originals)).sum(axis=0)
-                known = np.isfinite(originals).sum(axis=0)
-                worst = np.argsort(-difference / np.maximum(known, 1), kind="stable")
-                columns = worst[:max_features]
-                originals, snapshots = originals[:, columns], snapshots[..., columns]
-            drawn = np.concatenate([originals[None], snapshots])
-            limits = (
-                float(np.nanmin(drawn)) if vmin is None else vmin,
-                float(np.nanmax(drawn)) if vmax is None else vmax,
-            )
-            if kind == "bars":
-                names: Any = self.feature_names
-                names = range(n_features) if names is None else list(names)
-                labels = [plain(names[j]) for j in columns]
-                self._plot_bars(plt, ax, originals, snapshots, limits, labels)
-                if len(columns) < n_features:
-                    self.ax_.set_xlabel(
-                        f"{len(columns)} of {n_features} columns: reconstructed worst, worst first",
-                        loc="left",
-                    )
-            else:
-                self._plot_strips(plt, ax, originals, snapshots, limits, cmap)
-        else:
-            raise ValueError(f"kind must be 'auto', 'image', 'bars' or 'strips', got {kind!r}.")
-        self.figure_ = self.ax_.figure
-        return self
+        return originals, snapshots
 
     def _snapshot_names(self, n: int) -> list[str]:
         if self.snapshot_names is not None:
@@ -274,47 +262,23 @@ class ReconstructionDisplay:
             raise ValueError(
                 f"Images have 1 channel (grey) or 3 (red, green, blue), got image_shape={shape}."
             )
-        low, high = _image_limits(originals)
-        low, high = (
-            low if limits[0] is None else limits[0],
-            high if limits[1] is None else limits[1],
-        )
+        darkest, brightest = _image_limits(originals)
+        low = darkest if limits[0] is None else limits[0]
+        high = brightest if limits[1] is None else limits[1]
         colors = plt.get_cmap("gray" if cmap is None else cmap)
         missing = plt.matplotlib.colors.to_rgba(_MISSING)
-
-        def colored(row: np.ndarray) -> np.ndarray:
-            image = np.moveaxis(row.reshape(shape).astype(float), 0, -1)
-            image = np.clip((image - low) / max(high - low, 1e-300), 0, 1)
-            rgba = (
-                colors(image[..., 0])
-                if channels == 1
-                else np.dstack([image, image[..., 0] * 0 + 1])
-            )
-            rgba[np.isnan(image).any(axis=-1)] = missing
-            return rgba
-
-        gap = max(1, round(0.08 * max(height, width)))
-        n_samples, n_snapshots = len(originals), len(snapshots)
-        step_y, step_x = height + gap, width + gap
-        # A wider gap between the pairs shows what belongs together.
-        pair = 2 * step_y + 2 * gap * (n_snapshots > 1)
-        canvas = np.zeros((pair * n_snapshots, step_x * n_samples, 4))
-        centers, names = [], []
-        for i, (snapshot, name) in enumerate(
-            zip(snapshots, self._snapshot_names(n_snapshots), strict=True)
-        ):
-            for j, (rows, label) in enumerate([(originals, "original"), (snapshot, name)]):
-                top = i * pair + j * step_y
-                for k, row in enumerate(rows):
-                    canvas[top : top + height, k * step_x : k * step_x + width] = colored(row)
-                centers.append(top + (height - 1) / 2)
-                names.append(label)
-        canvas = canvas[: pair * (n_snapshots - 1) + step_y + height, : step_x * n_samples - gap]
+        lines, names = [], []
+        for rows, name in zip(snapshots, self._snapshot_names(len(snapshots)), strict=True):
+            lines += [
+                _to_rgba(each, shape, (low, high), colors, missing) for each in (originals, rows)
+            ]
+            names += ["original", name]
+        canvas, centers = _arrange(lines)
         if ax is None:
             inch = _INCHES / max(height, width)
             longest = max(len(name) for name in names)
             size = (canvas.shape[1] * inch + 0.08 * longest + 0.3, canvas.shape[0] * inch + 0.15)
-            # "constrained" does not see that the axes shrink to the pictures' proportions.
+            # "constrained" ignores that the axes shrink to the proportions of the pictures.
             ax = plt.figure(figsize=size, layout="compressed").add_subplot()
         ax.imshow(canvas, interpolation="nearest" if max(height, width) < 64 else "antialiased")
         ax.set_xticks([])
@@ -330,9 +294,12 @@ class ReconstructionDisplay:
         originals: np.ndarray,
         snapshots: np.ndarray,
         limits: tuple[float, float],
-        labels: list[str],
+        columns: np.ndarray,
     ) -> None:
         n_samples, n_features = originals.shape
+        n_all = np.shape(self.originals)[1]
+        names = range(n_all) if self.feature_names is None else list(self.feature_names)
+        labels = [plain(names[j]) for j in columns]
         low, high = min(0.0, *limits), max(0.0, *limits)
         width = 1.08 * max(high - low, 1e-300)  # of a cell, in units of the values
         block = n_features + 1.6
@@ -353,14 +320,19 @@ class ReconstructionDisplay:
             )  # fmt: skip
             for k, row in enumerate(rows):
                 zero = k * width
-                there = np.isfinite(row)
-                shown = np.clip(row[there], low, high)
-                ax.barh(y[there], shown, left=zero, height=0.8, color=PALETTE[i % 2])
+                known = np.isfinite(row)
+                shown = np.clip(row[known], low, high)
+                ax.barh(y[known], shown, left=zero, height=0.8, color=PALETTE[i % 2])
                 ax.plot([zero, zero], [y[0] - 0.5, y[-1] + 0.5], color="0.6", linewidth=0.8)
-                ax.plot(np.full((~there).sum(), zero), y[~there], "x", color=_MISSING, markersize=5)
+                ax.plot(np.full((~known).sum(), zero), y[~known], "x", color=_MISSING, markersize=5)
         ax.set_yticks(positions, labels * n_rows, fontsize="x-small")
         ax.tick_params(length=0)
         ax.set_xticks([])
+        if n_features < n_all:
+            ax.set_xlabel(
+                f"{n_features} of {n_all} columns: those reconstructed worst, worst first",
+                loc="left",
+            )
         ax.set_xlim(low, low + width * n_samples)
         ax.set_ylim(n_rows * block - 1.6, -1.8)
         ax.spines[:].set_visible(False)
@@ -414,26 +386,27 @@ class ReconstructionDisplay:
 
 
 class ReconstructionMonitor:
-    """A callback of scikit-learn's that keeps reconstructions of some rows after every epoch.
+    """Callback for scikit-learn that keeps reconstructions of some rows after every epoch.
 
-    Set it on the transformer, also where that is a step of a pipeline or searched over:
-    ``AutoencoderTransformer().set_callbacks(monitor)``. It keeps those of the last `fit` that
-    ended in this process; a search ends with the fit of the best parameters.
+    Set it on the transformer, even if the transformer is a step of a pipeline or part of a search:
+    ``AutoencoderTransformer().set_callbacks(monitor)``. It keeps the reconstructions of the last
+    `fit` that ended in this process. The last `fit` of a search is the one with the best
+    parameters.
 
     Parameters
     ----------
     X_view : array-like of shape (n_samples, n_features)
-        The rows to look at, as the transformer gets them.
+        Rows to reconstruct, in the form that the transformer gets.
 
     Attributes
     ----------
     reconstructions_ : ndarray of shape (n_epochs, n_samples, n_features)
-        In the units of X.
+        Reconstructions of the rows after each epoch, in the units of X.
 
     Raises
     ------
     ImportError
-        Where scikit-learn is older than 1.9 and has no callbacks.
+        If scikit-learn is older than 1.9, which has no callbacks.
 
     Examples
     --------
@@ -451,24 +424,24 @@ class ReconstructionMonitor:
     def __init__(self, X_view: Any) -> None:
         if not hasattr(CallbackSupportMixin, "set_callbacks"):
             raise ImportError(
-                "ReconstructionMonitor needs the callbacks of scikit-learn 1.9 or later; this is "
-                f"{sklearn.__version__}. With it, a loop over partial_fit and reconstruct gives "
-                "the same pictures."
+                "ReconstructionMonitor needs the callbacks of scikit-learn 1.9 or later, but this "
+                f"is {sklearn.__version__}. Upgrade scikit-learn, or call partial_fit and "
+                "reconstruct in a loop for the same pictures."
             )
         self.X_view = X_view
-        self._running: dict[int, list[np.ndarray]] = {}  # by fit: there may be several at a time
+        self._running: dict[int, list[np.ndarray]] = {}  # one list per fit, as fits may overlap
 
     def setup(self, estimator: Any, context: Any) -> None:
-        """A fit begins."""
+        """Prepare for a fit that begins."""
         self._running[id(context)] = []
 
     def on_fit_task_begin(self, estimator: Any, context: Any) -> None:
-        """An epoch begins."""
+        """Do nothing: reconstructions are made when an epoch has ended."""
 
     def on_fit_task_end(
         self, estimator: Any, context: Any, *, fitted_estimator: Any = None
     ) -> None:
-        """Keep what the estimator makes of the rows after an epoch."""
+        """Keep the reconstructions of the rows after an epoch."""
         if context.task_name != "epoch" or not isinstance(fitted_estimator, AutoencoderTransformer):
             return
         kept = self._running[id(context.parent)]
@@ -476,7 +449,7 @@ class ReconstructionMonitor:
         self._columns = _columns_of(fitted_estimator)
 
     def teardown(self, estimator: Any, context: Any) -> None:
-        """A fit is over."""
+        """Store the reconstructions of a fit that has ended."""
         kept = self._running.pop(id(context))
         if kept:
             self.reconstructions_ = np.stack(kept)
@@ -489,16 +462,16 @@ class ReconstructionMonitor:
         ax: Any = None,
         **kwargs: Any,
     ) -> ReconstructionDisplay:
-        """Draw the rows over their reconstructions, a pair for each epoch.
+        """Draw the rows above their reconstructions, one pair for each epoch.
 
         Parameters
         ----------
         image_shape : tuple of int, default=None
             (channels, height, width), or (height, width) for one channel.
         epochs : sequence of int, default=None
-            Which epochs to draw, counted from 1; by default ten of them, evenly spaced.
+            Epochs to draw, counted from 1. By default at most ten epochs, evenly spaced.
         ax : matplotlib.axes.Axes, default=None
-            Where to draw; by default in a new figure.
+            Axes to draw in. By default a new figure is made.
         **kwargs
             Passed to `ReconstructionDisplay.plot`.
 
@@ -509,7 +482,7 @@ class ReconstructionMonitor:
         Raises
         ------
         NotFittedError
-            If there was no epoch yet.
+            If no epoch has ended yet.
         """
         if not hasattr(self, "reconstructions_"):
             raise NotFittedError(
@@ -531,7 +504,7 @@ class ReconstructionMonitor:
 
 
 def _columns_of(transformer: AutoencoderTransformer, names: Any = None) -> dict[str, Any]:
-    """Names and scaling of the columns of a fitted transformer."""
+    """Return names and scaling of a fitted transformer's columns, as arguments of the display."""
     scaling = fitted_model(transformer).scaling
     if names is None:
         names = getattr(transformer, "feature_names_in_", None)
@@ -550,8 +523,57 @@ def _dense_array(X: Any) -> np.ndarray:
     )
 
 
+def _columns_for_bars(
+    originals: np.ndarray, reconstructions: np.ndarray, max_features: int | None
+) -> np.ndarray:
+    """Return all columns, or if there are too many, those reconstructed worst, worst first."""
+    n_features = originals.shape[1]
+    if max_features is None:
+        max_features = n_features if n_features <= _MOST_BARS else _WORST_BARS
+    if n_features <= max_features:
+        return np.arange(n_features)
+    difference = np.abs(np.nan_to_num(reconstructions - originals)).sum(axis=0)
+    known = np.isfinite(originals).sum(axis=0)
+    return np.argsort(-difference / np.maximum(known, 1), kind="stable")[:max_features]
+
+
+def _to_rgba(
+    rows: np.ndarray,
+    shape: tuple[int, int, int],
+    limits: tuple[float, float],
+    colors: Any,
+    missing: Any,
+) -> np.ndarray:
+    """Return rows as images with colours, of shape (n_samples, height, width, 4)."""
+    low, high = limits
+    images = np.moveaxis(rows.reshape(-1, *shape).astype(float), 1, -1)
+    images = np.clip((images - low) / max(high - low, 1e-300), 0, 1)
+    opaque = np.ones_like(images[..., :1])
+    grey = shape[0] == 1
+    rgba = colors(images[..., 0]) if grey else np.concatenate([images, opaque], axis=-1)
+    rgba[np.isnan(images).any(axis=-1)] = missing
+    return rgba
+
+
+def _arrange(lines: list[np.ndarray]) -> tuple[np.ndarray, list[float]]:
+    """Return one picture of all images, and the vertical centre of each line.
+
+    Each line holds the images beside each other. Successive lines are pairs of originals and
+    reconstructions, with wider gaps between the pairs.
+    """
+    n_samples, height, width, _ = lines[0].shape
+    gap = max(1, round(0.08 * max(height, width)))
+    step_y, step_x = height + gap, width + gap
+    tops = [i // 2 * (2 * step_y + 2 * gap) + i % 2 * step_y for i in range(len(lines))]
+    canvas = np.zeros((tops[-1] + height, step_x * n_samples - gap, 4))
+    for top, images in zip(tops, lines, strict=True):
+        for k, image in enumerate(images):
+            canvas[top : top + height, k * step_x : k * step_x + width] = image
+    return canvas, [top + (height - 1) / 2 for top in tops]
+
+
 def _image_limits(images: np.ndarray) -> tuple[float, float]:
-    """What is black and what is white in images."""
+    """Return the values that are drawn black and white in images."""
     if images.dtype == np.uint8:
         return 0.0, 255.0
     if np.isnan(images).all():

@@ -1,4 +1,4 @@
-"""y in pictures: a class of each row, or the row's place on a scale of numbers or dates."""
+"""`Target`: y as pictures show it, in classes or on a scale of numbers, dates or durations."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sklearn.utils.validation import column_or_1d
 
 from aefeatures._rows.checks import as_numpy
 
-# Whole numbers with more different values than this are a quantity.
+# A y of whole numbers with more different values than this is a quantity.
 _MOST_INTEGERS = 20
 
 _SECONDS = {"days": 86_400.0, "hours": 3600.0, "minutes": 60.0, "seconds": 1.0}
@@ -23,34 +23,35 @@ class Target:
     ----------
     y : array-like of shape (n_samples,)
     most_classes : int
-        The most entries that a legend can have. Where there are more classes, the rarest share
-        one entry, "n other classes".
+        Largest number of entries in a legend. If there are more classes, the rarest share one
+        entry, "n other classes".
     categorical : bool or None, default=None
-        Whether y holds classes. None: categories, names, booleans and at most 20 different whole
-        numbers are classes; other numbers, dates and durations are on a scale.
+        Whether y holds classes. If None, categories, names, booleans and at most 20 different whole
+        numbers are classes. Other numbers, dates and durations are on a scale.
     name : str, default=None
-        By default that of y as a series or as the only column of a frame.
+        Name of y. By default that of the series, or of the only column if y is a frame.
 
     Attributes
     ----------
     name : str or None
-        Durations have their unit behind it.
+        Name of y, followed by the unit if y holds durations.
     classes : list of str or None
-        Names in order, the entries for other classes and for missing values at the end. None
-        where y is on a scale.
+        Names of the classes in order, with the entries for other classes and for missing values at
+        the end. None if y is on a scale.
     n_named : int
         Number of classes that have an entry of their own.
     has_other, has_missing : bool
         Whether `classes` has these entries.
     is_date : bool
-        Whether values on the scale are seconds since 1970, on the clock of y's time zone.
+        Whether values on the scale are dates, as seconds since 1970 in local time of y's time zone.
     numbers : ndarray of shape (n_samples,)
-        Positions in `classes` or, on a scale, float64 with NaN where y is missing.
+        Positions in `classes`, or float64 values on a scale, with NaN if y is missing.
 
     Raises
     ------
     ValueError
-        If y has several columns, or `categorical` is False and y holds neither numbers nor dates.
+        If y has several columns, or if `categorical` is False and y holds neither numbers nor
+        dates.
     """
 
     def __init__(
@@ -63,8 +64,8 @@ class Target:
     ) -> None:
         if len(getattr(y, "columns", ())) == 1:
             y = y[y.columns[0]]
-        found = getattr(y, "name", None)
-        self.name = name if name is not None or found in (None, "") else str(found)
+        own_name = getattr(y, "name", None)
+        self.name = name if name is not None or own_name in (None, "") else str(own_name)
         self.classes: list[str] | None = None
         self.n_named, self.has_other, self.has_missing, self.is_date = 0, False, False, False
         categories: Any = getattr(getattr(y, "dtype", None), "categories", None)
@@ -86,7 +87,7 @@ class Target:
         self.n_named = len(names)
         if len(names) > most:
             counts = np.bincount(positions, minlength=len(names))
-            # Room for the others, and for what is missing.
+            # Two entries are left for other classes and for missing values.
             kept = np.sort(np.argsort(-counts, kind="stable")[: most - 2])
             moved = np.full(len(names), len(kept))
             moved[kept] = np.arange(len(kept))
@@ -119,15 +120,15 @@ class Target:
 
     @property
     def limits(self) -> tuple[float, float]:
-        """Least and greatest of the finite values on the scale; infinity is beyond its ends."""
+        """Return the smallest and the largest finite value on the scale."""
         finite = self.numbers[np.isfinite(self.numbers)]
         return (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0)
 
 
 def _one_column(y: Any) -> np.ndarray:
-    """Return y as an array that keeps booleans, big integers, categories and clocks as they are."""
+    """Return y as an array that keeps booleans, big integers, categories and local times."""
     dtype = getattr(y, "dtype", None)
-    if getattr(dtype, "time_zone", None) is not None:  # polars would go to UTC
+    if getattr(dtype, "time_zone", None) is not None:  # polars would convert times to UTC
         y = y.dt.replace_time_zone(None)
     elif getattr(dtype, "na_value", None) is not None and not isinstance(dtype, np.dtype):
         y = np.asarray(y, dtype=object)  # pandas' nullable types would become floats
@@ -136,15 +137,15 @@ def _one_column(y: Any) -> np.ndarray:
 
 
 def _is_missing(value: Any) -> bool:
-    """Whether a label is None, NaN or pandas' NA, which is not even unequal to itself."""
+    """Return whether a label is None, NaN or pandas' NA."""
     try:
         return value is None or bool(value != value)
-    except TypeError:
+    except TypeError:  # NA compares to NA, which has no truth value
         return True
 
 
 def _plain_times(values: np.ndarray) -> np.ndarray:
-    """Objects that are all dates or all durations, as NumPy's; everything else as it is."""
+    """Convert objects to NumPy if all are dates or all are durations. Leave others unchanged."""
     if values.dtype.kind != "O" or not len(values):
         return values
     times = [v.to_timestamp() if hasattr(v, "to_timestamp") else v for v in values]  # periods
@@ -152,22 +153,23 @@ def _plain_times(values: np.ndarray) -> np.ndarray:
         return np.array(times, dtype="timedelta64[us]")
     if not all(isinstance(time, (date, np.datetime64)) for time in times):
         return values
-    # By name: pytz has an object for each of a zone's offsets.
+    # Zones are compared by name, as pytz has several objects for a zone, one for each offset.
     zones = {str(getattr(time, "tzinfo", None)) for time in times}
-    return np.array([_on_the_clock(time, len(zones) > 1) for time in times], dtype="datetime64[us]")
+    return np.array([_without_zone(time, len(zones) > 1) for time in times], dtype="datetime64[us]")
 
 
-def _on_the_clock(time: Any, utc: bool) -> Any:
+def _without_zone(time: Any, utc: bool) -> Any:
+    """Return a time without its zone: in local time, or in UTC if `utc`."""
     if getattr(time, "tzinfo", None) is None:
         return time
     return (time.astimezone(UTC) if utc else time).replace(tzinfo=None)
 
 
 def _holds_classes(values: np.ndarray) -> bool:
-    """Whether the values are classes, not numbers, dates or durations on a scale."""
+    """Return whether the values are classes, not numbers, dates or durations on a scale."""
     if values.dtype.kind == "O":
         if any(isinstance(value, (str, bytes)) for value in values):
-            return True  # "00501" is no number
+            return True  # even "00501" is a name, not a number
         try:
             values = values.astype(float)
         except (TypeError, ValueError):
@@ -177,20 +179,20 @@ def _holds_classes(values: np.ndarray) -> bool:
     if values.dtype.kind not in "iuf":
         return True
     distinct = np.unique(values)
-    # Infinity is a quantity: no classes are numbered so.
+    # Infinity is a quantity, as no class has such a number.
     whole = np.isfinite(distinct).all() and (distinct == np.rint(distinct)).all()
     return len(distinct) <= _MOST_INTEGERS and bool(whole)
 
 
 def _unique(values: np.ndarray, ordered: list[Any] | None) -> tuple[list[str], np.ndarray]:
-    """Names of the classes that occur, in order, and each value's position among them."""
+    """Return the names of the classes in `values`, in order, and the position of each value."""
     if ordered is not None:
         place = {category: i for i, category in enumerate(ordered)}
-        found, positions = np.unique([place[v] for v in values], return_inverse=True)
-        return [_name(ordered[int(i)]) for i in found], positions
+        occurring, positions = np.unique([place[v] for v in values], return_inverse=True)
+        return [_name(ordered[int(i)]) for i in occurring], positions
     try:
         classes, positions = np.unique(values, return_inverse=True)
-    except TypeError:  # of several types
+    except TypeError:  # values of several types cannot be sorted
         classes, positions = np.unique(values.astype(str), return_inverse=True)
     if classes.dtype.kind == "M":
         return np.datetime_as_string(classes, unit="auto").tolist(), positions

@@ -1,4 +1,4 @@
-"""What new rows keep to: ranges, whole numbers, repeated values and dtypes of the columns."""
+"""Properties of columns that new rows keep: range, whole numbers, repeated values and dtype."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import numpy as np
 
 from aefeatures._rows.sources import as_source
 
-# Rows of its own that a class counts for as much as all rows do together: the fewer rows a class
-# has, the less their repetitions say.
-_ROWS_OF_PRIOR = 3
+# Number of rows of the class that all rows together count for. The fewer rows a class has, the
+# less the values that they repeat tell about the class.
+_PRIOR_ROWS = 3
 
-# Chance of a repeated value to stay. Rows in which most values have moved are told from real
-# ones by a tree, which then learns the difference.
-_STAYS = 0.5
+# Probability that a repeated value stays as it is. If most values of a row changed, a decision
+# tree could tell new rows from real ones, and would learn that difference.
+_KEEP_PROBABILITY = 0.5
 
 
 def describe_columns(X: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -24,22 +24,22 @@ def describe_columns(X: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """
     chunks = [_describe(chunk) for chunk in as_source(X).chunks()]
     low, high, whole = map(np.array, zip(*chunks, strict=True))
-    # Of X's dtype: float64 does not hold all integers of 64 bits.
+    # These stay in X's dtype, as float64 cannot hold all 64-bit integers.
     return np.fmin.reduce(low), np.fmax.reduce(high), np.logical_and.reduce(whole)
 
 
 def _describe(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    low, high = np.fmin.reduce(rows), np.fmax.reduce(rows)  # which pass over NaN
+    low, high = np.fmin.reduce(rows), np.fmax.reduce(rows)  # these ignore NaN
     if rows.dtype.kind != "f":
         return low, high, np.ones(rows.shape[1], dtype=bool)
     return low, high, (np.isnan(rows) | (rows == np.round(rows))).all(axis=0)
 
 
 def keep_to(rows: np.ndarray, low: np.ndarray, high: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """Return rows of floats within the range of their columns, in the dtype of that."""
+    """Return rows clipped to the range of the columns, rounded if whole, in the dtype of `low`."""
     rows = np.where(whole, np.round(rows), rows)
     below, above = rows <= low, rows >= high
-    # Only values in between are converted: the largest integer's float64 is above it.
+    # Other values are not converted: as float64, the largest 64-bit integer is out of its range.
     between = np.where(below | above, 0, rows).astype(low.dtype)
     return np.where(below, low, np.where(above, high, between))
 
@@ -47,13 +47,13 @@ def keep_to(rows: np.ndarray, low: np.ndarray, high: np.ndarray, whole: np.ndarr
 class PointMasses:
     """Values that the columns of a class repeat, such as zeros, small integers and categories.
 
-    Noise would move all of them off their value. Each column therefore keeps its distribution: a
-    moved value is put on a repeated one if its rank among the moved values of the class is
-    within that of the repeated one among the values of the class. Order and units do not matter
-    to ranks, and values that are not repeated stay where they were moved.
+    Noise would move every one of these values. `restore` therefore gives each column its
+    distribution back: a moved value is replaced by a repeated one if its rank among the moved
+    values is within the ranks of the repeated value among the values of the class. Ranks do not
+    depend on the units of the column. All other moved values stay as they are.
 
-    A value is counted once for each row of the class that has it, and by its share of all rows
-    `_ROWS_OF_PRIOR` times. It is repeated if that makes two.
+    The count of a value is the number of rows of the class that have it, plus `_PRIOR_ROWS` times
+    its share of all rows. A value is repeated if its count is at least 2.
 
     Parameters
     ----------
@@ -70,41 +70,45 @@ class PointMasses:
             _repeated(*column) for column in zip(members.T, moved.T, rows.T, strict=True)
         ]
 
-    def put(
+    def restore(
         self,
         moved: np.ndarray,
         kept: np.ndarray,
         start: np.ndarray,
         rng: np.random.RandomState,
     ) -> None:
-        """Change `kept`, what columns hold of `moved`, to repeated values.
+        """Put repeated values into `kept`, which holds the result of `keep_to` for `moved`.
 
-        A repeated value in `start`, the rows before they were moved, stays with a chance of a half.
+        `start` holds the rows before they were moved. Each repeated value in it stays with a
+        probability of one half.
         """
-        stays = rng.random_sample(moved.shape) < _STAYS
-        for j, (ordered, values, until, repeated) in enumerate(self._columns):
+        stays = rng.random_sample(moved.shape) < _KEEP_PROBABILITY
+        for j, (ordered, values, shares, repeated) in enumerate(self._columns):
             if len(values) == 0:
                 continue
+            last = len(values) - 1
             rank = np.searchsorted(ordered, moved[:, j]) + np.searchsorted(
                 ordered, moved[:, j], side="right"
             )
-            place = np.searchsorted(until, rank / (2 * len(ordered)))
-            place = np.minimum(place, len(values) - 1)
+            place = np.minimum(np.searchsorted(shares, rank / (2 * len(ordered))), last)
             column = np.where(repeated[place], values[place], kept[:, j])
-            place = np.minimum(np.searchsorted(values, start[:, j]), len(values) - 1)
+            place = np.minimum(np.searchsorted(values, start[:, j]), last)
             stays[:, j] &= repeated[place] & (values[place] == start[:, j])
             kept[:, j] = np.where(np.isnan(moved[:, j]), kept[:, j], column)
-        # A value that was not moved is none to be put elsewhere.
+        # A value that the noise did not move has no reason to change.
         np.copyto(kept, start, where=stays | (moved == start))
 
 
 def _repeated(
     members: np.ndarray, moved: np.ndarray, rows: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """For a column: moved values in order, values, the share up to each, which are repeated."""
-    members, moved, rows = (each[each == each] for each in (members, moved, rows))  # known
+    """Return moved values in order, values, their cumulative shares, and whether each is repeated.
+
+    All arguments are of a single column.
+    """
+    members, moved, rows = (each[~np.isnan(each)] for each in (members, moved, rows))
     values, place = np.unique(np.concatenate([members, rows]), return_inverse=True)
-    weights = np.full(len(place), _ROWS_OF_PRIOR / max(1, len(rows)))
+    weights = np.full(len(place), _PRIOR_ROWS / max(1, len(rows)))
     weights[: len(members)] = 1.0
     count = np.bincount(place, weights, minlength=len(values))
     if len(members) == 0:
@@ -114,42 +118,43 @@ def _repeated(
 
 # Frames
 
-_NUMBERS_OF_POLARS = ("Int", "UInt", "Float", "Boolean")
+_POLARS_NUMBERS = ("Int", "UInt", "Float", "Boolean")
 
 
 def describe_dtypes(X: Any) -> list[Any]:
-    """Return what `with_dtypes` needs to know of a frame's columns, without objects of pandas."""
+    """Return what `with_dtypes` needs to know about a frame's columns, without pandas objects."""
     return [_describe_dtype(dtype) for dtype in X.dtypes]
 
 
 def _describe_dtype(dtype: Any) -> Any:
     if hasattr(dtype, "categories") and hasattr(dtype, "ordered"):
         return np.asarray(dtype.categories), bool(dtype.ordered)
-    # Columns of other kinds, such as objects, come back as the numbers that are in them.
+    # Columns of other kinds, such as objects, become float64.
     return str(dtype) if getattr(dtype, "kind", "i") in "biuf" else "float64"
 
 
 def with_dtypes(frame: Any, dtypes: list[Any]) -> Any:
-    """Return a frame of numbers with the dtypes that another had."""
+    """Return a frame of numbers with the dtypes that `describe_dtypes` found in another frame."""
     if type(frame).__module__.startswith("polars"):
         import polars as pl
 
-        names = [of if of.startswith(_NUMBERS_OF_POLARS) else "Float64" for of in dtypes]
+        names = [name if name.startswith(_POLARS_NUMBERS) else "Float64" for name in dtypes]
         columns = zip(frame.columns, names, strict=True)
         return frame.cast({column: getattr(pl, name) for column, name in columns})
     import pandas as pd
 
-    for i, of in enumerate(dtypes):
-        if isinstance(of, tuple):
-            column: Any = to_categories(frame.iloc[:, i], pd.CategoricalDtype(*of))
+    for i, dtype in enumerate(dtypes):
+        column: Any = frame.iloc[:, i]
+        if isinstance(dtype, tuple):
+            column = to_categories(column, pd.CategoricalDtype(*dtype))
         else:
-            column = frame.iloc[:, i].astype(of)
+            column = column.astype(dtype)
         frame.isetitem(i, column)
     return frame
 
 
 def to_categories(column: Any, dtype: Any) -> Any:
-    """Return numbers as the nearest of a dtype's categories, which are numbers too."""
+    """Return numbers as the nearest categories of a dtype whose categories are numbers."""
     import pandas as pd
 
     values = np.asarray(column, dtype=np.float64)
@@ -161,7 +166,10 @@ def to_categories(column: Any, dtype: Any) -> Any:
 
 
 def numbers_of_categories(X: Any) -> Any:
-    """Return a frame of pandas with numbers where it has categories; all else as it is."""
+    """Return a pandas frame with categories replaced by the numbers that they stand for.
+
+    Other columns, and other types of X, are returned as they are.
+    """
     if not hasattr(X, "iloc") or not any(hasattr(dtype, "categories") for dtype in X.dtypes):
         return X
     numbers = X.copy(deep=False)
@@ -173,6 +181,6 @@ def numbers_of_categories(X: Any) -> Any:
         try:
             categories = np.append(np.asarray(dtype.categories, dtype=np.float64), np.nan)
         except (TypeError, ValueError):
-            continue  # text, which is refused by the name of its column later
-        numbers.isetitem(i, categories[codes])  # -1, a missing one, is the last
+            continue  # text, for which a later check raises an error that names the column
+        numbers.isetitem(i, categories[codes])  # the code of a missing value is -1: NaN
     return numbers
