@@ -99,7 +99,7 @@ def read_file(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, n
                 f"{name} is damaged: its header cannot be read ({reason(error)})."
             ) from error
         if format_ > FORMAT:
-            raise ValueError(_newer(name, format_, document))
+            raise ValueError(_newer_format_message(name, format_, document))
         if size != 8 + n_header + end:
             problem = "truncated" if size < 8 + n_header + end else "damaged"
             raise ValueError(f"{name} is {problem}: {size} bytes instead of {8 + n_header + end}.")
@@ -138,7 +138,7 @@ def _parse(text: str | bytes) -> dict[str, Any]:
     return parsed
 
 
-def _newer(name: str, format_: int, document: dict[str, Any]) -> str:
+def _newer_format_message(name: str, format_: int, document: dict[str, Any]) -> str:
     needs = str(document.get("needs"))
     # A message must not show any text of a file, so the version has to look like one.
     install = f">={needs}" if re.fullmatch(r"[0-9a-z.]{1,20}", needs) else " of a later version"

@@ -316,14 +316,14 @@ def _rebuild_network(
 def _restore(part: str, module: nn.Module, arrays: dict[str, np.ndarray], *, assign: bool) -> None:
     """Load the arrays of a part into its module, which must have the same names and shapes."""
     names = [name for name in arrays if name.startswith(f"{part}.")]
-    found = {name.removeprefix(f"{part}."): arrays.pop(name) for name in names}
+    loaded = {name.removeprefix(f"{part}."): arrays.pop(name) for name in names}
     expected = module.state_dict()
-    if found.keys() != expected.keys():
+    if loaded.keys() != expected.keys():
         raise ValueError(
             f"the {part} of the network has the arrays {short(sorted(expected))}, but the file has "
-            f"{short(sorted(found))}."
+            f"{short(sorted(loaded))}."
         )
-    tensors = {name: _tensor(array) for name, array in found.items()}
+    tensors = {name: _tensor(array) for name, array in loaded.items()}
     for name in expected:  # a file may have them in another order
         tensor = tensors[name]
         if tensor.shape != expected[name].shape or tensor.dtype != expected[name].dtype:

@@ -259,7 +259,7 @@ def _convert_whole(estimator: Any, X: Any) -> Any:
     register_onnx_converters()
     pipeline = _prediction_pipeline(estimator)
     names, types = _input_names_and_types(pipeline, X)
-    last = _with_wide_labels(pipeline.steps[-1][1])
+    last = _with_int64_classes(pipeline.steps[-1][1])
     pipeline.steps[-1] = ("last", last)
     with _exporting, warnings.catch_warnings():
         # skl2onnx 1.20 reads attributes of SVC that scikit-learn 1.9 deprecates.
@@ -391,7 +391,7 @@ def _prediction_pipeline(estimator: Any) -> Pipeline:
     return Pipeline([(f"step {i}", step) for i, step in enumerate(steps)])
 
 
-def _with_wide_labels(step: Any) -> Any:
+def _with_int64_classes(step: Any) -> Any:
     """Return a classifier whose integer classes are int64, the type of labels in ONNX."""
     classes: Any = getattr(step, "classes_", None)
     several = classes if isinstance(classes, list) else [classes]
@@ -767,9 +767,9 @@ def _fill_only_where_missing(graph: Any, elem_type: int) -> None:
         ),
     ]
     nodes = [node for node in graph.node if node not in (test, fill)]
-    place = next(i for i, node in enumerate(nodes) if filled in node.input)
+    index = next(i for i, node in enumerate(nodes) if filled in node.input)
     del graph.node[:]
-    graph.node.extend([*nodes[:place], *replacement, *nodes[place:]])
+    graph.node.extend([*nodes[:index], *replacement, *nodes[index:]])
 
 
 def _compute_in_float32(graph: Any) -> None:

@@ -282,14 +282,14 @@ def transform_on_ray(
     outputs = _as_list(
         estimator.get_feature_names_out() if output_columns is None else output_columns
     )
-    _check_there("keep_columns", kept, schema)
+    _check_available("keep_columns", kept, schema)
     n_components = fitted_model(estimator).n_components
     if len(outputs) != n_components:
         raise ValueError(f"output_columns must name {n_components} columns, got {outputs!r}.")
-    twice = sorted(name for name, count in Counter(outputs + kept).items() if count > 1)
-    if twice:
+    duplicates = sorted(name for name, count in Counter(outputs + kept).items() if count > 1)
+    if duplicates:
         raise ValueError(
-            f"Columns {twice} would occur twice. Choose other names in output_columns, "
+            f"Columns {duplicates} would occur twice. Choose other names in output_columns, "
             "or leave them out of keep_columns."
         )
     resources = _resources(num_workers, use_gpu)
@@ -336,7 +336,7 @@ def _survey_block(batch: dict[str, np.ndarray], names: list[str]) -> dict[str, l
         for part in iterate_slices(len(batch[names[0]]), len(names)):
             rows = _to_matrix({name: batch[name][part] for name in names}, names)
             survey = Survey.of(with_values(rows), n_sampled=_SAMPLE_ROWS_OF_BLOCK)
-            found = survey if found is None else _joined(found, survey)
+            found = survey if found is None else _merged(found, survey)
     except ValueError as error:  # the driver raises it, without tracebacks of the cluster
         found = error
     return {"found": [pickle.dumps(found)]}
@@ -350,17 +350,15 @@ def _survey(dataset: Dataset, names: list[str]) -> Survey | None:
     )
     with _errors_of_reading():
         for row in parts.iter_rows():
-            found = pickle.loads(row["found"])
-            if isinstance(found, Exception):
-                raise found
-            if survey is None:
-                survey = found
-            elif found is not None:
-                survey = _joined(survey, found)
+            of_block = pickle.loads(row["found"])
+            if isinstance(of_block, Exception):
+                raise of_block
+            if of_block is not None:
+                survey = of_block if survey is None else _merged(survey, of_block)
     return survey
 
 
-def _joined(survey: Survey, other: Survey) -> Survey:
+def _merged(survey: Survey, other: Survey) -> Survey:
     survey.join(other)
     if len(survey.sample) >= 2 * _SAMPLE_ROWS:
         survey.sample = survey.sample[evenly_spaced(len(survey.sample), _SAMPLE_ROWS)]
@@ -385,8 +383,8 @@ def _to_numbers(column: np.ndarray, name: str) -> np.ndarray:
                 f"Column {name!r} must hold numbers, or arrays of one shape, got shapes "
                 f"{shapes[0]} and {shapes[1]}."
             )
-        nothing = np.full(shapes[0] if shapes else (), np.nan, np.float32)
-        arrays = [nothing if value is None else np.asarray(value) for value in values]
+        missing = np.full(shapes[0] if shapes else (), np.nan, np.float32)
+        arrays = [missing if value is None else np.asarray(value) for value in values]
         if all(array.dtype.kind in "biuf" for array in arrays):
             column = np.stack(arrays)
     if column.dtype.kind not in "biuf":
@@ -644,15 +642,15 @@ def _resolve_columns(dataset: Dataset, columns: Any) -> list[str]:
 
     if not isinstance(dataset, ray.data.Dataset):
         raise TypeError(f"dataset must be a ray.data.Dataset, got {type(dataset).__name__}.")
-    asked = None if columns is None else [str(name) for name in _as_list(columns)]
+    requested = None if columns is None else [str(name) for name in _as_list(columns)]
     with _errors_of_reading():
         try:
-            there = dataset.columns() or []
+            available = dataset.columns() or []
         except Exception:
-            _check_files(dataset, asked)  # may raise a clearer error
+            _check_files(dataset, requested)  # may raise a clearer error
             raise
-        names = there if asked is None else asked
-        _check_there("feature_columns", names, there)
+        names = available if requested is None else requested
+        _check_available("feature_columns", names, available)
         _check_files(dataset, names)
     if not names:
         raise ValueError("The dataset has no columns.")
@@ -664,11 +662,11 @@ def _as_list(names: Sequence[str] | str) -> list[str]:
     return [names] if isinstance(names, str) else list(names)
 
 
-def _check_there(parameter: str, names: list[str], there: list[str]) -> None:
-    missing = [name for name in names if name not in there]
+def _check_available(parameter: str, names: list[str], available: list[str]) -> None:
+    missing = [name for name in names if name not in available]
     if missing:
         raise ValueError(
-            f"{parameter}: the dataset has no columns {missing}. It has {_shortened(there)}."
+            f"{parameter}: the dataset has no columns {missing}. It has {_shortened(available)}."
         )
 
 
@@ -694,15 +692,15 @@ def _check_files(dataset: Dataset, names: Sequence[str] | None) -> None:
         files = dict(itertools.chain(*ray.get(tasks_of_set)))
         for name in dict.fromkeys(itertools.chain(*files.values())) if names is None else names:
             types = {path: each.get(name) for path, each in files.items()}
-            if not any(found is not None and found[1] for found in types.values()):
+            if not any(kind is not None and kind[1] for kind in types.values()):
                 continue
-            for path, found in types.items():
-                if found is None:
+            for path, kind in types.items():
+                if kind is None:
                     raise ValueError(f"The file {path} has no column {name!r}, but others do.")
-                if only_read and not found[1]:
+                if only_read and not kind[1]:
                     raise ValueError(
                         f"Column {name!r} must hold numbers or arrays of numbers, but has type "
-                        f"{found[0]} in the file {path}."
+                        f"{kind[0]} in the file {path}."
                     )
 
 
@@ -714,7 +712,7 @@ def _parquet_files(dataset: Dataset) -> tuple[list[tuple[Any, list[str]]], bool]
     """
     from pyarrow import fs
 
-    found = []
+    sets = []
     plan = getattr(dataset, "_logical_plan", None)
     operators = [] if plan is None else [plan.dag]
     for operator in operators:
@@ -728,8 +726,8 @@ def _parquet_files(dataset: Dataset) -> tuple[list[tuple[Any, list[str]]], bool]
             if info.type == fs.FileType.Directory:
                 inside = filesystem.get_file_info(fs.FileSelector(info.path, recursive=True))
             paths += [each.path for each in inside if each.path.endswith(".parquet")]
-        found.append((filesystem, sorted(paths)))
-    return found, {type(operator).__name__ for operator in operators} <= _READING
+        sets.append((filesystem, sorted(paths)))
+    return sets, {type(operator).__name__ for operator in operators} <= _READING
 
 
 def _types_of_files(

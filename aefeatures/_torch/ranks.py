@@ -90,22 +90,21 @@ class _Group(Ranks):
         self._interrupted_at = self._told_at = -math.inf
 
     def gather(self, value: T) -> list[T]:
-        found: list[Any] = [None] * self.size
-        dist.all_gather_object(found, (value, self.interrupted), group=self._group)
-        values = [each for each, _ in found]
+        gathered: list[Any] = [None] * self.size
+        dist.all_gather_object(gathered, (value, self.interrupted), group=self._group)
+        values = [each for each, _ in gathered]
         failures = {i: each for i, each in enumerate(values) if isinstance(each, _Failure)}
-        interrupted = any(flag for _, flag in found)
-        if interrupted or failures:
-            self.told, self.interrupted = True, False
-            self._told_at = time.monotonic()
+        interrupted = any(flag for _, flag in gathered)
+        if not (interrupted or failures):
+            return values
+        self.told, self.interrupted = True, False
+        self._told_at = time.monotonic()
         for rank, failure in failures.items():
             if not failure.interrupt:
                 raise RuntimeError(
                     f"Rank {rank} of {self.size} failed, so all ranks stop: {failure.message}"
                 )
-        if interrupted or failures:
-            raise KeyboardInterrupt
-        return values
+        raise KeyboardInterrupt
 
     def sum_(self, tensor: torch.Tensor) -> None:
         if self._other is None or tensor.device.type != "cpu":
@@ -141,7 +140,7 @@ class _Group(Ranks):
     def together(self) -> Iterator[None]:
         self.told = self.interrupted = False
         self._told_at = -math.inf
-        with self._interrupts_noted():
+        with self._recording_interrupts():
             try:
                 yield
                 self.gather(None)
@@ -151,7 +150,7 @@ class _Group(Ranks):
                 raise
 
     @contextmanager
-    def _interrupts_noted(self) -> Iterator[None]:
+    def _recording_interrupts(self) -> Iterator[None]:
         """Record interrupts instead of raising them, so that all ranks stop at the same place.
 
         An interrupt in the middle of a `gather`, for example, would separate this rank from the
@@ -165,7 +164,7 @@ class _Group(Ranks):
             yield
             return
 
-        def note(number: int, frame: Any) -> None:
+        def record(number: int, frame: Any) -> None:
             now = time.monotonic()
             if now - self._told_at < _SAME_INTERRUPT_SECONDS:
                 return
@@ -174,7 +173,7 @@ class _Group(Ranks):
             if not self.interrupted:
                 self.interrupted, self._interrupted_at = True, now
 
-        signal.signal(signal.SIGINT, note)
+        signal.signal(signal.SIGINT, record)
         try:
             yield
         finally:
