@@ -1,11 +1,11 @@
-"""Files of arrays and a JSON document, in the format of safetensors, that hold no code.
+"""Files of arrays and a JSON document in the format of safetensors. They contain no code.
 
-The metadata of the file hold one entry, "aefeatures": the document as a string, which begins
-with a digest of the whole file (computed with zeros in the digest's place), the number of the
-format and the first version of aefeatures that reads it. These three stay where they are in
-every format to come, so that an older version can say what it needs. What grows with the data
-or the epochs (feature names, loss curves) is kept as arrays: the header stays small, and a
-limit on its size keeps a bad one from costing time and memory.
+The metadata of a file have one entry, "aefeatures", which is the document as a string. The document
+begins with a digest of the whole file (computed with zeros instead of the digest), the number of
+the format, and the first version of aefeatures that reads the format. Every later format keeps
+these three in place, so that an older version can tell which version to install. Feature names and
+loss curves grow with the data and the epochs, and are stored as arrays. The header therefore stays
+small, and its size is limited so that a bad file costs little time and memory.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from aefeatures._version import __version__
 E = TypeVar("E")
 
 FORMAT = 1
-# The first version that reads FORMAT: what an older one tells its user to install.
+# First version that reads FORMAT. An older version asks its user to install this one.
 _NEEDS = "0.1.0"
 
 _KEY = "aefeatures"
 _START = b'{"__metadata__":{"' + _KEY.encode() + b'":"{\\"digest\\":\\"'
 _NO_DIGEST = "0" * 64
-# Python's objects for the worst JSON of this size take 60 MB.
+# Size in bytes. The Python objects of the worst JSON of this size take 60 MB.
 _MAX_HEADER = 2**21
 
 
@@ -46,12 +46,12 @@ def write_file(
     what: str = "model",
     temporary: str | None = None,
 ) -> None:
-    """Write a file that `read_file` reads, as `write_atomically` does.
+    """Write a file for `read_file`. For `what` and `temporary` see `write_atomically`.
 
     Raises
     ------
     ValueError
-        If the document is larger than what `read_file` takes.
+        If the document is larger than `read_file` supports.
     OSError
         If the file cannot be written.
     """
@@ -62,7 +62,7 @@ def write_file(
     if header_end > 8 + _MAX_HEADER:
         raise ValueError(
             f"The {what} cannot be saved: its parameters and the names of its {len(arrays)} arrays "
-            f"take {header_end - 8} bytes, at most {_MAX_HEADER} can be stored."
+            f"take {header_end - 8} bytes, but at most {_MAX_HEADER} bytes can be saved."
         )
     digest = hashlib.sha256(data).hexdigest()
     header = data[:header_end].replace(_NO_DIGEST.encode(), digest.encode(), 1)
@@ -70,14 +70,14 @@ def write_file(
 
 
 def read_file(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Return the document and the arrays of a file of `write_file`.
+    """Return the document and the arrays of a file that `write_file` wrote.
 
     Raises
     ------
     ValueError
-        If it is none, truncated, damaged or of a later format.
+        If the file was not written by `write_file`, is truncated or damaged, or has a later format.
     OSError
-        If it cannot be read.
+        If the file cannot be read.
     """
     name = os.fspath(path)
     with Path(path).open("rb") as file:
@@ -87,7 +87,7 @@ def read_file(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, n
         if len(start) < 8 or not _START.startswith(start[8:]) or not 0 < n_header <= _MAX_HEADER:
             raise ValueError(f"{name} is not a model saved by aefeatures.")
         if size < 8 + n_header:
-            raise ValueError(f"{name} is truncated: {size} bytes, its header alone takes more.")
+            raise ValueError(f"{name} is truncated: {size} bytes are less than its header takes.")
         file.seek(8)
         try:
             entries = _parse(file.read(n_header))
@@ -99,7 +99,7 @@ def read_file(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, n
                 f"{name} is damaged: its header cannot be read ({reason(error)})."
             ) from error
         if format_ > FORMAT:
-            raise ValueError(_newer(name, format_, document))
+            raise ValueError(_newer_format_message(name, format_, document))
         if size != 8 + n_header + end:
             problem = "truncated" if size < 8 + n_header + end else "damaged"
             raise ValueError(f"{name} is {problem}: {size} bytes instead of {8 + n_header + end}.")
@@ -121,12 +121,12 @@ def _digest(data: bytes, header_end: int, digest: str) -> str:
 
 
 def _parse(text: str | bytes) -> dict[str, Any]:
-    """Return a JSON object: strictly, so that every reader of a file sees the same."""
+    """Return a JSON object, and accept nothing that other readers might understand differently."""
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         entries = dict(pairs)
         if len(entries) < len(pairs):
-            raise ValueError("a name stands twice in one object")
+            raise ValueError("an object has the same name twice")
         return entries
 
     def refuse(constant: str) -> None:
@@ -138,12 +138,12 @@ def _parse(text: str | bytes) -> dict[str, Any]:
     return parsed
 
 
-def _newer(name: str, format_: int, document: dict[str, Any]) -> str:
+def _newer_format_message(name: str, format_: int, document: dict[str, Any]) -> str:
     needs = str(document.get("needs"))
-    # Only what looks like a version is repeated: a message is no place for a file's text.
+    # A message must not show any text of a file, so the version has to look like one.
     install = f">={needs}" if re.fullmatch(r"[0-9a-z.]{1,20}", needs) else " of a later version"
     return (
-        f"{name} is of format {format_}, this version of aefeatures ({__version__}) reads "
+        f"{name} has format {format_}, but this version of aefeatures ({__version__}) reads "
         f"formats up to {FORMAT}. Install aefeatures{install}."
     )
 
@@ -154,17 +154,17 @@ def write_atomically(
     what: str,
     temporary_name: str | None = None,
 ) -> None:
-    """Write beside `path`, then put it in its place: there is the old or the new file, whole.
+    """Write a temporary file and rename it to `path`, which is never a partial file.
 
-    `what` is written, as an error says it; until it is whole it has the `temporary_name`, by
-    default one that nothing else has.
+    `what` names the content in errors. The temporary file has the `temporary_name` in the folder of
+    `path`, by default a unique name.
 
     Raises
     ------
     OSError
         If the file cannot be written.
     """
-    target = Path(path).resolve()  # of a link, what it points to
+    target = Path(path).resolve()  # a link stays a link
     temporary = target.parent / (temporary_name or f".aefeatures-{secrets.token_hex(8)}.tmp")
     try:
         try:
@@ -188,8 +188,8 @@ def write_atomically(
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make sure that a new name in `folder` outlives a loss of power."""
-    if os.name != "posix":  # elsewhere folders cannot be opened
+    """Make sure that a new name in `folder` survives a loss of power."""
+    if os.name != "posix":  # other systems cannot open folders
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
@@ -199,7 +199,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def typed(document: dict[str, Any], name: str, kind: type[E]) -> E:
-    """Return a value of a document, which has to be of a type."""
+    """Return a value of a document, which must have the type `kind`."""
     value = document.get(name)
     if type(value) is not kind:
         raise ValueError(f"{name} should be a {kind.__name__}, got {short(value)}.")
@@ -207,7 +207,7 @@ def typed(document: dict[str, Any], name: str, kind: type[E]) -> E:
 
 
 def count(document: dict[str, Any], name: str, end: int = 2**63) -> int:
-    """Return a count of a document, which has to be below `end`."""
+    """Return a count of a document, which must be below `end`."""
     value = typed(document, name, int)
     if not 0 <= value < end:
         raise ValueError(f"{name} should be in [0, {end}), got {short(value)}.")
@@ -215,12 +215,12 @@ def count(document: dict[str, Any], name: str, end: int = 2**63) -> int:
 
 
 def short(value: Any) -> str:
-    """Return the beginning of a value's `repr`."""
+    """Return the first 100 characters of a value's `repr`."""
     text = repr(value)
     return text if len(text) <= 100 else f"{text[:97]}..."
 
 
 def reason(error: Exception) -> str:
-    """The beginning of a message: PyTorch's bring stacks, others what they found in the file."""
+    """Return the beginning of a message. It may go on with a stack, or with text of the file."""
     line = str(error).partition("\n")[0][:300]
     return line if type(error) is ValueError else f"{type(error).__name__}: {line}"

@@ -1,6 +1,6 @@
-"""Models as files: what a fitted transformer consists of, written down and put together again.
+"""Saving and loading of fitted transformers.
 
-Nothing in a file is imported or run: its document names classes of this library alone.
+Nothing in a file is imported or run: its document can only name classes of this library.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ from aefeatures._version import __version__
 E = TypeVar("E")
 
 _PARTS = ("encoder", "decoder", "scaling", "fill")
-# Not for a file to choose: it may come from anyone.
-_NOT_KEPT = ("checkpoint",)
+# Parameters that a file must not set, because it may come from anyone.
+_NEVER_SAVED = ("checkpoint",)
 
 _OBJECTS: dict[str, type[Any]] = {
     kind.__name__: kind for kind in (DenseNetwork, ConvNetwork, *REGULARIZERS.values())
@@ -60,49 +60,50 @@ _NUMPY_DTYPES = {np.dtype(code).name for code in "?bhilqBHILQefd"}
 
 
 def save_model(estimator: Any, model: Model, memory: Memory, path: str | os.PathLike[str]) -> None:
-    """Write a fitted `AutoencoderTransformer`; see its `save`."""
+    """Write a fitted `AutoencoderTransformer` to a file; see its `save`."""
     write_file(path, _document(estimator, model, memory), _arrays(estimator, model))
 
 
 def load_model(
     cls: type[E], path: str | os.PathLike[str], device: str | torch.device, network: Any
 ) -> tuple[E, Model, Memory]:
-    """Return the `cls` that a file of `save_model` holds; see `AutoencoderTransformer.load`.
+    """Return the estimator in a file of `save_model`, and its model and memory.
 
-    The attributes of the fit are set, but those for model and memory, which are returned with it.
+    The other attributes of the fit are set. See `AutoencoderTransformer.load`.
     """
     settle_after_fork()
     document, arrays = read_file(path)
     own_network = document.get("own_network")
     if own_network is not None and network is None:
         raise ValueError(
-            f"{os.fspath(path)} was fitted with a network of its user's own, "
-            f"{short(own_network)}, which no file holds. Give it again: load(path, network=...)."
+            f"{os.fspath(path)} was fitted with the custom network {short(own_network)}, which "
+            "files do not contain. Pass the network again: load(path, network=...)."
         )
     if own_network is None and network is not None:
         raise ValueError(
-            f"{os.fspath(path)} holds its network. Leave out network, got {short(network)}."
+            f"{os.fspath(path)} contains its network, got network={short(network)}. Leave network "
+            "out."
         )
     try:
-        with torch.inference_mode(False):  # tensors made in it could not be trained
+        with torch.inference_mode(False):  # tensors made in inference mode cannot be trained
             estimator: Any = _estimator(cls, document, network)
             memory = _memory(document)
             model = _model(document, arrays, network)
             _set_record(estimator, model, document, arrays)
             if arrays:
-                raise ValueError(f"it has arrays that nothing takes: {short(sorted(arrays))}.")
+                raise ValueError(f"it has unknown arrays: {short(sorted(arrays))}.")
             if document["output"] is not None:
                 estimator.set_output(transform=typed(document, "output", str))
             estimator.device_ = resolve_saved_device(estimator.device)
     except Exception as error:
-        # Whatever a file asks for, it is the file that is wrong.
+        # Whatever error a file causes, the file is wrong.
         raise ValueError(f"{os.fspath(path)} cannot be loaded: {reason(error)}") from error
     if not (isinstance(device, str) and device == "auto"):
         estimator.device, estimator.device_ = device, resolve_device(device)
     return estimator, model, memory
 
 
-# The estimator as a document and arrays
+# From an estimator to a document and arrays
 
 
 def _document(estimator: Any, model: Model, memory: Memory) -> dict[str, Any]:
@@ -126,7 +127,9 @@ def _document(estimator: Any, model: Model, memory: Memory) -> dict[str, Any]:
             "torch": torch.__version__,
         },
         "parameters": {
-            name: _encode(value, name, own) for name, value in parameters if name not in _NOT_KEPT
+            name: _encode(value, name, own)
+            for name, value in parameters
+            if name not in _NEVER_SAVED
         },
         "network": _encode(network, "network", own),
         "own_network": getattr(own[0], "__qualname__", type(own[0]).__name__) if own else None,
@@ -169,31 +172,27 @@ def _arrays(estimator: Any, model: Model) -> dict[str, np.ndarray]:
         for name, tensor in module.state_dict().items():
             if not isinstance(tensor, torch.Tensor):
                 raise ValueError(
-                    f"The {part} has an extra state {name!r}, a {type(tensor).__name__}, which "
-                    "save cannot store: it stores tensors. Use pickle or joblib for this model."
+                    f"The {part} has an extra state {name!r} of type {type(tensor).__name__}, but "
+                    "save stores only tensors. Use pickle or joblib for this model."
                 )
             arrays[f"{part}.{name}"] = tensor.detach().cpu().numpy()
     return arrays
 
 
-# The estimator from a document and arrays, each of which is taken by what it belongs to
+# From a document and arrays to an estimator. Each function removes the arrays that it uses.
 
 
 def _estimator(cls: type[E], document: dict[str, Any], own: Any) -> E:
-    """Return an unfitted estimator with the parameters."""
+    """Return an unfitted estimator with the parameters of the document."""
     parameters = {
         name: _decode(value, own) for name, value in typed(document, "parameters", dict).items()
     }
-    unknown = (
-        set(parameters)
-        .difference(parameter_names(cls))
-        .union(name for name in parameters if name in _NOT_KEPT)
-    )
+    unknown = set(parameters).difference(set(parameter_names(cls)).difference(_NEVER_SAVED))
     if unknown:
         version = typed(document, "versions", dict).get("aefeatures")
         raise ValueError(
-            f"it has parameters that {cls.__name__} does not: {short(sorted(unknown))}. It was "
-            f"saved by aefeatures {short(version)}, this is {__version__}."
+            f"it has parameters that {cls.__name__} does not have: {short(sorted(unknown))}. It "
+            f"was saved by aefeatures {short(version)}, this is aefeatures {__version__}."
         )
     return cls(**parameters)
 
@@ -213,17 +212,18 @@ def _model(document: dict[str, Any], arrays: dict[str, np.ndarray], own: Any) ->
     n_components = typed(built_from, "n_components", int)
     dtype = PRECISIONS[typed(built_from, "precision", str)]
     n_bytes = sum(array.nbytes for array in arrays.values())
-    if not 0 < n_components <= n_bytes:  # before a callable is asked for as many
-        raise ValueError(f"{n_components} components are asked for, in {n_bytes} bytes of arrays.")
+    if not 0 < n_components <= n_bytes:  # a larger network would only exhaust the memory
+        raise ValueError(f"{n_components} components do not fit in {n_bytes} bytes of arrays.")
     fill = FillMissing(_tensor(arrays.pop("fill.values")))
     if fill.values.dim() != 1 or fill.values.dtype != dtype:
         raise ValueError(
-            f"fill.values should be {dtype} of shape (n_features,), got {_kind(fill.values)}."
+            f"fill.values should be {dtype} of shape (n_features,), got "
+            f"{_dtype_and_shape(fill.values)}."
         )
     n_features = len(fill.values)
     scaling = _scaling(document, arrays, n_features)
     network = _decode(document["network"], own)
-    if isinstance(built_from["network"], str):  # how older versions wrote down its parameters
+    if isinstance(built_from["network"], str):  # as older versions saved it
         built_from["network"] = network
     seed = count(document, "_seed")
     spec = BuildSpec(scaling.bounded, dtype, torch.Generator("cpu").manual_seed(seed))
@@ -234,7 +234,7 @@ def _model(document: dict[str, Any], arrays: dict[str, np.ndarray], own: Any) ->
         frozen = typed(document, "frozen", list)
         for name, parameter in _parameters(encoder, decoder):
             parameter.requires_grad_(name not in frozen)
-    # Not measured: a row sent through takes what memory the sizes ask for, and time.
+    # The file tells the cost. Measuring it would take time, and memory of any size in a bad file.
     cost = Cost(*(count(document, name) for name in ("width", "multiply_adds")))
     if cost.width < max(n_features, n_components):
         raise ValueError(
@@ -249,14 +249,14 @@ def _model(document: dict[str, Any], arrays: dict[str, np.ndarray], own: Any) ->
 
 def _scaling(document: dict[str, Any], arrays: dict[str, np.ndarray], n_features: int) -> Scaling:
     statistics = {name: arrays.pop(f"scaling.{name}") for name in ("offset", "scale")}
-    if "scaling.spread" in arrays:  # files of earlier versions lack both
+    if "scaling.spread" in arrays:  # files of earlier versions lack spread and center
         statistics |= {name: arrays.pop(f"scaling.{name}") for name in ("center", "spread")}
     for name, array in statistics.items():
         shapes = [(n_features,)] if name in ("center", "spread") else [(), (n_features,)]
         if array.shape not in shapes or array.dtype != np.float64:
             raise ValueError(
                 f"scaling.{name} should be float64 of shape {' or '.join(map(str, shapes))}, got "
-                f"{_kind(array)}."
+                f"{_dtype_and_shape(array)}."
             )
     common = "common" in document and typed(document, "common", bool)
     tensors = {name: _tensor(array) for name, array in statistics.items()}
@@ -266,7 +266,7 @@ def _scaling(document: dict[str, Any], arrays: dict[str, np.ndarray], n_features
 def _set_record(
     estimator: Any, model: Model, document: dict[str, Any], arrays: dict[str, np.ndarray]
 ) -> None:
-    """Set the public attributes that a fit leaves."""
+    """Set the public attributes of a fit."""
     for name in ("n_iter_", "n_steps_"):
         setattr(estimator, name, count(document, name))
     if isinstance(model.network, DenseNetwork):
@@ -274,7 +274,7 @@ def _set_record(
         estimator.hidden_layer_sizes_ = tuple(widths)
     if document["max_epochs_"] is not None:
         estimator.max_epochs_ = count(document, "max_epochs_")
-    estimator.task_ = document.get("task_")  # files of earlier versions have none
+    estimator.task_ = document.get("task_")  # files of earlier versions have no task
     if estimator.task_ not in (None, *TASKS[1:]):
         raise ValueError(f"unknown task {short(estimator.task_)}.")
     estimator.loss_curve_ = _curve(arrays.pop("loss_curve"))
@@ -298,14 +298,14 @@ def _rebuild_network(
     *,
     is_own: bool,
 ) -> Pair:
-    """Build encoder and decoder, and move their arrays into them."""
+    """Build the encoder and the decoder, and load their arrays into them."""
     if isinstance(network, Network) and not is_own:
         deepest = max(np.size(value) for value in network.get_params().values())
-        if deepest > len(arrays):  # before so many layers are made
-            raise ValueError(f"{deepest} layers are asked for, {len(arrays)} arrays are there.")
+        if deepest > len(arrays):  # more layers would only exhaust the memory
+            raise ValueError(f"{deepest} layers cannot be built from {len(arrays)} arrays.")
     elif not is_own:
-        raise ValueError(f"network should be one of this library, got {short(network)}.")
-    # Of our own networks only shapes are made, until they have been compared with the arrays.
+        raise ValueError(f"network should be a network of this library, got {short(network)}.")
+    # The library's own networks need no memory until their shapes match those of the arrays.
     spec = replace(spec, device="cpu" if is_own else "meta")
     encoder, decoder = build_network(network, n_features, n_components, spec=spec)
     for part, module in (("encoder", encoder), ("decoder", decoder)):
@@ -314,28 +314,29 @@ def _rebuild_network(
 
 
 def _restore(part: str, module: nn.Module, arrays: dict[str, np.ndarray], *, assign: bool) -> None:
-    """Move the arrays named after `part` into `module`, which has to have just these."""
+    """Load the arrays of a part into its module, which must have the same names and shapes."""
     names = [name for name in arrays if name.startswith(f"{part}.")]
-    found = {name.removeprefix(f"{part}."): arrays.pop(name) for name in names}
+    loaded = {name.removeprefix(f"{part}."): arrays.pop(name) for name in names}
     expected = module.state_dict()
-    if found.keys() != expected.keys():
+    if loaded.keys() != expected.keys():
         raise ValueError(
-            f"the {part} of the network has the arrays {short(sorted(expected))}, the file "
-            f"{short(sorted(found))}."
+            f"the {part} of the network has the arrays {short(sorted(expected))}, but the file has "
+            f"{short(sorted(loaded))}."
         )
-    tensors = {name: _tensor(array) for name, array in found.items()}
-    for name in expected:  # the order in a file is not always the same
+    tensors = {name: _tensor(array) for name, array in loaded.items()}
+    for name in expected:  # a file may have them in another order
         tensor = tensors[name]
         if tensor.shape != expected[name].shape or tensor.dtype != expected[name].dtype:
             raise ValueError(
-                f"{part}.{name} should be {_kind(expected[name])}, got {_kind(tensor)}."
+                f"{part}.{name} should be {_dtype_and_shape(expected[name])}, got "
+                f"{_dtype_and_shape(tensor)}."
             )
     module.load_state_dict(tensors, assign=assign)
     module.eval()
 
 
 def _parameters(encoder: nn.Module, decoder: nn.Module) -> list[tuple[str, nn.Parameter]]:
-    """The parameters of the network, with names that begin with the part."""
+    """Return the parameters of the network, with names such as "encoder.weight"."""
     return [
         (f"{part}.{name}", parameter)
         for part, module in (("encoder", encoder), ("decoder", decoder))
@@ -344,13 +345,15 @@ def _parameters(encoder: nn.Module, decoder: nn.Module) -> list[tuple[str, nn.Pa
 
 
 def _tensor(array: np.ndarray) -> torch.Tensor:
-    # A copy in memory that PyTorch aligned: products may round by where a matrix starts.
+    # A copy is aligned as PyTorch does it. The rounding of products may depend on alignment.
     return torch.from_numpy(array).clone()
 
 
 def _curve(array: np.ndarray) -> list[float]:
     if array.dtype != np.float64 or array.ndim != 1 or len(array) == 0:
-        raise ValueError(f"a loss curve should be float64 of shape (n_iter,), got {_kind(array)}.")
+        raise ValueError(
+            f"a loss curve should be float64 of shape (n_iter,), got {_dtype_and_shape(array)}."
+        )
     curve: list[float] = array.tolist()
     return curve
 
@@ -362,7 +365,7 @@ def _feature_names(text: np.ndarray, lengths: np.ndarray, n_features: int) -> np
         or lengths.dtype != np.int64
         or text.dtype != np.uint8
         or (lengths < 0).any()
-        or (lengths > text.size).any()  # which also keeps their sum from overflowing
+        or (lengths > text.size).any()  # their sum cannot overflow then
         or ends[-1] != text.size
     ):
         raise ValueError(f"the feature names are not those of {n_features} columns.")
@@ -387,11 +390,14 @@ def _generator(state: list[Any]) -> np.random.Generator:
     return generator
 
 
-# Values of parameters as JSON, and back
+# From values of parameters to JSON, and back
 
 
 def _encode(value: Any, name: str, own: Iterable[Any] = ()) -> Any:
-    """Return a parameter's value as JSON; what JSON lacks is an object with one key, its kind."""
+    """Return a parameter's value as JSON.
+
+    A type that JSON lacks becomes an object with one key, the name of the type.
+    """
     if any(value is each for each in own):
         return {"own_network": None}
     value = plain(value)
@@ -421,13 +427,13 @@ def _encode(value: Any, name: str, own: Iterable[Any] = ()) -> Any:
             }
         }
     raise ValueError(
-        f"{name}={short(value)} cannot be saved: save stores no code, but numbers, strings, None, "
+        f"{name}={short(value)} cannot be saved: save stores no code, only numbers, strings, None, "
         f"lists, tuples, arrays and {', '.join(_OBJECTS)}. Use pickle or joblib for this model."
     )
 
 
 def _decode(value: Any, own: Any = None) -> Any:
-    """Undo `_encode`."""
+    """Return the value that `_encode` turned into JSON."""
     if isinstance(value, list):
         return [_decode(item, own) for item in value]
     if not isinstance(value, dict):
@@ -454,14 +460,14 @@ def _decode_array(content: Any) -> np.ndarray:
 def _decode_number(content: Any) -> Any:
     array = _decode_array(content)
     if array.ndim:
-        raise ValueError(f"a number should be one number, got shape {array.shape}.")
+        raise ValueError(f"a number should have shape (), got shape {array.shape}.")
     return array[()]
 
 
 def _decode_random_state(content: Any) -> np.random.RandomState:
     keys, position, *rest = _decode(content)
     if len(keys) != 624 or not 0 <= position <= 624:
-        raise ValueError("the random state is not one of the Mersenne twister.")
+        raise ValueError("the random state is not a state of the Mersenne twister.")
     random_state = np.random.RandomState(0)
     random_state.set_state(("MT19937", np.array(keys, np.uint32), position, *rest))
     return random_state
@@ -474,12 +480,12 @@ def _decode_float(content: Any) -> float:
 _DECODERS: dict[str, Callable[[Any], Any]] = {
     "tuple": lambda content: tuple(_decode(content)),
     "float": _decode_float,
-    "numpy": _decode_number,  # of older versions
+    "numpy": _decode_number,  # from older versions
     "array": _decode_array,
     "device": lambda content: torch.device(str(content)),
     "RandomState": _decode_random_state,
 }
 
 
-def _kind(array: np.ndarray | torch.Tensor) -> str:
+def _dtype_and_shape(array: np.ndarray | torch.Tensor) -> str:
     return f"{array.dtype} of shape {tuple(array.shape)}"

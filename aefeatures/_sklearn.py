@@ -1,6 +1,6 @@
-"""Private parts of scikit-learn, and nothing else: no other module uses any.
+"""Private parts of scikit-learn. No other module uses any of them.
 
-A new version of scikit-learn that moves one of them is met here.
+If a new version of scikit-learn moves one of them, only this module has to change.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ try:
 except ImportError:  # scikit-learn before 1.9
 
     class CallbackSupportMixin:  # type: ignore[no-redef]
-        """Stands in for what older versions lack."""
+        """Empty class for versions without callbacks."""
 
 
 __all__ = [
@@ -53,12 +53,12 @@ __all__ = [
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-# Attributes that callbacks put on an estimator while it is fitted.
-_OF_RUNNING_FIT = ("_callback_fit_ctx", "_skl_callbacks_to_teardown")
+# Attributes that an estimator with callbacks has only during a fit.
+_ATTRIBUTES_OF_RUNNING_FIT = ("_callback_fit_ctx", "_skl_callbacks_to_teardown")
 
 
 def fit_context(*, prefer_skip_nested_validation: bool) -> Callable[[F], F]:
-    """scikit-learn's decorator of `fit`, with types: without them `fit` would have none."""
+    """Return scikit-learn's decorator of `fit`, with types so that `fit` keeps its own."""
     decorator: Callable[[F], F] = _fit_context(
         prefer_skip_nested_validation=prefer_skip_nested_validation
     )
@@ -72,7 +72,7 @@ def unchanged_on_error(estimator: Any) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        estimator.__dict__ = before  # at once: an interrupt finds one or the other
+        estimator.__dict__ = before  # one step, which no interrupt can split
         raise
 
 
@@ -85,7 +85,7 @@ def check_parameters(estimator: Any) -> None:
 
 
 def parameter_constraints(cls: Any) -> dict[str, list[Any]]:
-    """Return the constraints that a class puts on its parameters."""
+    """Return the constraints of a class for its parameters."""
     constraints: dict[str, list[Any]] = cls._parameter_constraints
     return constraints
 
@@ -100,7 +100,7 @@ def parameter_names(cls: Any) -> list[str]:
 
 
 def has_callbacks(estimator: Any) -> bool:
-    """Whether callbacks were set on the estimator."""
+    """Return whether callbacks were set on the estimator."""
     return bool(getattr(estimator, "_skl_callbacks", None))
 
 
@@ -110,27 +110,27 @@ def callback_context(estimator: Any) -> Any:
 
 
 def without_running_fit(state: dict[str, Any]) -> dict[str, Any]:
-    """Return attributes without those of a running fit, during which a callback may save."""
-    return {name: value for name, value in state.items() if name not in _OF_RUNNING_FIT}
+    """Return attributes without those of a running fit. A callback may save the estimator."""
+    return {name: value for name, value in state.items() if name not in _ATTRIBUTES_OF_RUNNING_FIT}
 
 
 # Arrays of other libraries, and frames
 
 
 def array_library(X: Any) -> Any:
-    """Return the namespace of an array of another library; None without array API dispatch."""
+    """Return the namespace of X, or None for NumPy and without array API dispatch."""
     if not get_config()["array_api_dispatch"] or isinstance(X, (np.ndarray, np.generic)):
         return None
     return get_namespace(X)[0] if hasattr(X, "__dlpack__") else None
 
 
 def convert_to_numpy(X: Any, library: Any) -> Any:
-    """Return an array of a library as NumPy's."""
+    """Return an array of another library as a NumPy array."""
     return _convert_to_numpy(X, library)
 
 
 def convert_like(result: np.ndarray, X: Any, library: Any) -> Any:
-    """Return a NumPy array as one of the library of X, on the device of X."""
+    """Return a NumPy array as an array of the library of X, on the device of X."""
     return library.asarray(result, device=device(X))
 
 
@@ -141,18 +141,18 @@ def output_container(estimator: Any) -> str | None:
 
 
 def in_container(estimator: Any, rows: np.ndarray, given: Any) -> Any:
-    """Return rows as a frame with the columns of `fit`; None if `set_output` asks for none.
+    """Return rows as a DataFrame with the columns of `fit`; None if `set_output` asks for none.
 
-    `given` is the X that the rows were computed from. They take its index, if it has one.
+    `given` is the X that the rows were computed from. The DataFrame takes its index if it has one.
     """
     adapter = _get_container_adapter("transform", estimator)
     if adapter is None:
         return None
     names = _check_feature_names_in(estimator)
     frame = adapter.create_container(rows, given, columns=names)
-    return adapter.rename_columns(frame, names.tolist())  # polars makes up a name for ""
+    return adapter.rename_columns(frame, names.tolist())  # polars replaces the name ""
 
 
 def columns_of(column_transformer: Any, name: str) -> Any:
-    """Return the positions of the columns that one part of a `ColumnTransformer` takes."""
+    """Return the positions of the columns that a transformer of a `ColumnTransformer` takes."""
     return column_transformer._transformer_to_input_indices[name]

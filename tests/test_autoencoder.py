@@ -534,7 +534,7 @@ def test_verbose_and_silence(digits, capfd):
     [
         ({"learning_rate": 1e30}, FloatingPointError, "diverged.*learning_rate=1e"),
         ({"loss": lambda r, t: (r - t).mean()}, ValueError, "one number per row"),
-        ({"device": "cuda:99"}, ValueError, "Devices here"),
+        ({"device": "cuda:99"}, ValueError, "device='auto' or one of"),
     ],
 )
 def test_refused_fit_leaves_the_estimator_as_it_was(digits, method, params, error, message):

@@ -68,7 +68,7 @@ def test_processes_of_a_search_are_numbered():
 @pytest.mark.parametrize("device", ["cuda:99", "gpu", "cpu:x", "meta", ""])
 def test_unusable_device_lists_those_that_are_there(device):
     with pytest.raises(
-        ValueError, match=rf"device='{device}' cannot be used: .*Devices here: .*cpu"
+        ValueError, match=rf"device='{device}' cannot be used: .*device='auto' or one of .*cpu"
     ):
         resolve_device(device)
 

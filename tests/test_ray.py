@@ -143,7 +143,9 @@ def test_current_gpu_of_a_worker_where_there_are_none(monkeypatch):
 
 
 def test_principal_components_are_refused():
-    with pytest.raises(ValueError, match="n_principal_components needs rows in memory; fit_on_ray"):
+    with pytest.raises(
+        ValueError, match="n_principal_components needs rows in memory, but fit_on_ray"
+    ):
         _check_estimator(small(network=DenseNetwork((8,), n_principal_components=5)))
     _check_estimator(small(network=DenseNetwork((8,))))
     _check_estimator(small())
@@ -254,7 +256,7 @@ def test_what_is_refused(ray, files, tmp_path):
     pd = pytest.importorskip("pandas")
     dataset = ray.data.read_parquet(str(files))
     refused(ray, dataset, "fitted already", small().fit(X))
-    refused(ray, dataset, "early_stopping cannot be used", small(early_stopping=True))
+    refused(ray, dataset, "does not support early_stopping", small(early_stopping=True))
     refused(ray, dataset, "Supervised needs labels", small(regularizer="supervised"))
     refused(ray, dataset, "n_components", small(n_components=0))
     refused(ray, X, "must be a ray.data.Dataset, got ndarray", error=TypeError)
@@ -263,7 +265,7 @@ def test_what_is_refused(ray, files, tmp_path):
     refused(
         ray,
         dataset.filter(lambda row: row["id"] < 0),
-        "Found no row for .* has 0 rows|Found no columns",
+        "Found no row for .* has 0 rows|The dataset has no columns",
         feature_columns=PIXELS,
     )
 
@@ -364,15 +366,17 @@ def test_what_transform_refuses(ray, files):
     fitted = small().fit(X)
     with pytest.raises(ValueError, match="output_columns must name 3 columns"):
         transform_on_ray(fitted, dataset, feature_columns=PIXELS, output_columns=["a"])
-    with pytest.raises(ValueError, match=r"Columns \['id'\] would be there twice"):
+    with pytest.raises(ValueError, match=r"Columns \['id'\] would occur twice"):
         transform_on_ray(fitted, dataset, feature_columns=PIXELS, output_columns=["id", "b", "c"])
     with pytest.raises(ValueError, match=r"keep_columns: the dataset has no columns \['x'\]"):
         transform_on_ray(fitted, dataset, feature_columns=PIXELS, keep_columns=["x"])
-    with pytest.raises(ValueError, match=r"Columns \['id'\] would be there twice"):
+    with pytest.raises(ValueError, match=r"Columns \['id'\] would occur twice"):
         transform_on_ray(fitted, dataset, feature_columns=PIXELS, keep_columns=["id", "id"])
     with pytest.raises(ValueError, match=r"must name 3 columns, got \['abc'\]"):
         transform_on_ray(fitted, dataset, feature_columns=PIXELS, output_columns="abc")
-    with pytest.raises(ValueError, match=r"has p0, .*: name those to encode in feature_columns"):
+    with pytest.raises(
+        ValueError, match=r"columns: p0, .*Name the columns to encode in feature_columns"
+    ):
         transform_on_ray(fitted, dataset)
 
 

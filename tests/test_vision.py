@@ -381,7 +381,9 @@ def test_paths_are_no_datasets(path):
 def test_what_has_no_items_by_position(make):
     loader = torch.utils.data.DataLoader(make(image_folder))
     for dataset, name in ((loader, "DataLoader"), (iter([]), "list_iterator"), (3, "int")):
-        with pytest.raises(TypeError, match=rf"by position, got a {name}\. Of a DataLoader pass"):
+        with pytest.raises(
+            TypeError, match=rf"by position, got a {name}\. Instead of a DataLoader, pass"
+        ):
             load_images(dataset)
 
 

@@ -1,4 +1,4 @@
-"""Fitted estimators as ONNX models, which run without Python."""
+"""Conversion of fitted estimators to ONNX models, which run without Python."""
 
 from __future__ import annotations
 
@@ -39,40 +39,40 @@ from aefeatures._torch.random_state import unaffected
 from aefeatures._version import __version__
 from aefeatures._warnings import warn
 
-# The oldest that PyTorch's exporter writes without a conversion, read by runtimes since 2023.
+# The oldest opset that PyTorch's exporter writes without a conversion. Runtimes read it since 2023.
 _OPSET = 18
 _OPSET_ML = 3
 _IR_VERSION = 8
 
-# Input and outputs of the model of a part.
-_NAMES = {
+# Names of the input and the outputs of each part's model.
+_NAMES_OF_PARTS = {
     "encoder": ("X", ["codes"]),
     "decoder": ("codes", ["reconstruction"]),
     "autoencoder": ("X", ["codes", "reconstruction"]),
 }
-# Its earlier spelling, with one output.
-_DEPRECATED_NAMES = {"reconstruct": ("X", ["reconstruction"])}
+# The earlier spelling of "autoencoder", with one output.
+_NAMES_OF_DEPRECATED_PARTS = {"reconstruct": ("X", ["reconstruction"])}
 
-# What onnxruntime computes in float32 alone on a CPU. (Sigmoid is one where a product follows it,
-# as in "silu", which onnxruntime 1.20 to 1.23 make one operation of.)
-_IN_FLOAT32_ONLY = {
+# Operations that onnxruntime supports only in float32 on a CPU. Sigmoid is one of them because
+# onnxruntime 1.20 to 1.23 fuse it with a product that follows it, as in "silu".
+_ONLY_IN_FLOAT32 = {
     *("Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "AveragePool", "Conv", "ConvTranspose"),
     *("Cosh", "Elu", "Erf", "Gelu", "GlobalAveragePool", "GlobalMaxPool", "HardSigmoid"),
     *("InstanceNormalization", "LRN", "LeakyRelu", "LpPool", "PRelu", "Resize", "Selu", "Sigmoid"),
     *("Sinh", "Softplus", "Softsign", "Tan", "ThresholdedRelu"),
 }
 
-# PyTorch's exporter and the filters of warnings belong to all threads.
+# All threads share PyTorch's exporter and the warning filters.
 _exporting = threading.RLock()
 
 
 def register_onnx_converters() -> None:
-    """Teach skl2onnx to convert `AutoencoderTransformer`, also within pipelines.
+    """Register a converter for `AutoencoderTransformer` with skl2onnx.
 
-    After it ``skl2onnx.to_onnx(pipeline, X[:1])`` works where skl2onnx can convert the other steps.
-    The network computes in float64 where `transform` does, but for the few operations that
-    onnxruntime has in float32 alone: convolutions, and the activations but "relu" and "tanh". A
-    missing value (NaN) is one as in `transform`.
+    ``skl2onnx.to_onnx(pipeline, X[:1])`` then works for every pipeline whose other steps skl2onnx
+    can convert. The network computes in float64 if `transform` does. The exceptions are operations
+    that onnxruntime supports only in float32: convolutions, and all activations except "relu" and
+    "tanh". Missing values (NaN) are handled as in `transform`.
 
     Raises
     ------
@@ -81,7 +81,7 @@ def register_onnx_converters() -> None:
 
     See Also
     --------
-    to_onnx : Writes a file, and parts of a transformer.
+    to_onnx : Write a transformer, one of its parts, or a pipeline to a file.
 
     Examples
     --------
@@ -117,55 +117,57 @@ def to_onnx(
 ) -> None:
     """Write a fitted transformer, one of its parts, or a whole pipeline to an ONNX file.
 
-    The model of an encoder has the input "X" and the output "codes", that of a decoder the input
-    "codes" and the output "reconstruction". The model of the whole autoencoder has the input "X"
-    and both outputs, "codes" and "reconstruction". That of a pipeline has what `skl2onnx.to_onnx`
-    gives it: of a classifier "label" and "probabilities", a matrix. A model takes any number of
-    rows. The opset is 18, with 3 of "ai.onnx.ml", the version of the format (IR) 8. The metadata
-    hold the versions of the libraries and, in JSON, the names of the columns.
+    The model of an encoder has the input "X" and the output "codes". The model of a decoder has the
+    input "codes" and the output "reconstruction". The model of the whole autoencoder has the input
+    "X" and the outputs "codes" and "reconstruction". The model of a pipeline has the outputs that
+    `skl2onnx.to_onnx` gives it, for a classifier "label" and a matrix "probabilities". A model
+    takes any number of rows. The opset is 18, the opset of "ai.onnx.ml" is 3, and the version of
+    the format (IR) is 8. The metadata contain the versions of the libraries and, as JSON, the names
+    of the columns.
 
-    The file is written last, and whole: not if the estimator cannot be converted, or if
-    onnxruntime, where it is installed, cannot open the model.
+    No file is written if the estimator cannot be converted, or if onnxruntime is installed and
+    cannot open the model.
 
     Parameters
     ----------
     estimator : AutoencoderTransformer, Pipeline or any estimator that skl2onnx converts
-        Fitted. Of a search its best estimator is converted, of `sklearn.frozen.FrozenEstimator`
-        the estimator in it. Samplers of imbalanced-learn's pipelines are left out, as in
-        `predict`.
+        Fitted estimator. For a search, its best estimator is converted. For a
+        `sklearn.frozen.FrozenEstimator`, the estimator inside it is converted. Samplers in
+        pipelines of imbalanced-learn are left out, as in `predict`.
     path : str or path-like
-        The file to write. An existing one is replaced.
+        File to write. An existing file is replaced.
     part : {"encoder", "decoder", "autoencoder"}, default="encoder"
-        The part of a transformer, as in `AutoencoderTransformer.to_module`. "encoder" computes
+        Part of a transformer, as in `AutoencoderTransformer.to_module`. "encoder" computes
         what `transform` returns, "decoder" what `inverse_transform` returns, and "autoencoder" what
         `transform` and `reconstruct` return. A pipeline is always converted as a whole.
 
         .. deprecated:: 0.1
            "reconstruct", the autoencoder without the output "codes". Use "autoencoder".
     X : array-like or DataFrame of shape (n_samples, n_features), default=None
-        Some rows, one is enough, of the kind that the model will be given: it takes the types of
-        their columns. The model of a pipeline has an input for each column of a frame of pandas
-        or polars, with the column's name. None is a matrix of float32; columns that are chosen by
-        name need a frame.
+        Rows of the kind that the model will be given; one row is enough. The inputs of the model
+        get the types of their columns. If X is a DataFrame of pandas or polars, the model of a
+        pipeline has an input for each column, with the column's name. None means a float32 matrix.
+        A pipeline that selects columns by name needs a DataFrame.
 
     Raises
     ------
     ImportError
-        If what it needs is not installed: ``pip install 'aefeatures[onnx]'``.
+        If a required package is not installed: ``pip install 'aefeatures[onnx]'``.
     sklearn.exceptions.NotFittedError
         If the estimator is not fitted.
     ValueError
-        If `part` is none of the three, or is asked for of a pipeline; if X has other columns, or
-        columns whose names cannot be those of inputs: empty ones, and "label" and "probabilities"
-        of a classifier; if skl2onnx cannot convert the estimator, or onnxruntime cannot open the
-        model.
+        If `part` is not one of the three parts, or is given for a pipeline. If the columns of X
+        differ from those of `fit`, or their names cannot be names of inputs: an empty name, or
+        "label" or "probabilities" for a classifier. If skl2onnx cannot convert the estimator, or
+        onnxruntime cannot open the model.
     OSError
         If the file cannot be written.
 
     Notes
     -----
-    ONNX has no missing text. Where an encoder has seen missing text in `fit`, each of "", "nan",
-    "NaN", "None" and "<NA>" stands for it in the model, except if that is a category of its own.
+    ONNX has no missing text. If an encoder has seen missing text in `fit`, each of the texts "",
+    "nan", "NaN", "None" and "<NA>" stands for it in the model, unless the text is itself a
+    category.
 
     References
     ----------
@@ -188,14 +190,16 @@ def to_onnx(
     (1797, 3)
     """
     onnx = _import("onnx")
-    if part not in _NAMES and part not in _DEPRECATED_NAMES:
-        raise ValueError(f"part must be one of {', '.join(map(repr, _NAMES))}, got {part!r}.")
+    if part not in _NAMES_OF_PARTS and part not in _NAMES_OF_DEPRECATED_PARTS:
+        raise ValueError(
+            f"part must be one of {', '.join(map(repr, _NAMES_OF_PARTS))}, got {part!r}."
+        )
     estimator = unwrap(estimator)
     check_is_fitted(estimator)
     if isinstance(estimator, AutoencoderTransformer):
-        if part in _DEPRECATED_NAMES:
+        if part in _NAMES_OF_DEPRECATED_PARTS:
             warn(
-                f"part={part!r} is deprecated, and will be an error in a later version. Use "
+                f"part={part!r} is deprecated and will raise an error in a later version. Use "
                 "part='autoencoder', whose model has the outputs 'codes' and 'reconstruction'.",
                 FutureWarning,
             )
@@ -203,8 +207,8 @@ def to_onnx(
         model = _export(estimator, part, np.dtype(dtype))
     elif part != "encoder":
         raise ValueError(
-            f"part={part!r} is one of an AutoencoderTransformer: give that instead of a "
-            f"{type(estimator).__name__}."
+            f"part={part!r} needs an AutoencoderTransformer, got a {type(estimator).__name__}. "
+            "Pass the transformer, or part='encoder' for the whole estimator."
         )
     else:
         model = _convert_whole(estimator, X)
@@ -233,19 +237,19 @@ def _import(name: str) -> Any:
 
 
 def _check_opens(content: bytes) -> None:
-    """Open a model with onnxruntime, where that is installed, before a file is written."""
+    """Raise an error if onnxruntime is installed and cannot open the model."""
     try:
         onnxruntime = importlib.import_module("onnxruntime")
     except ImportError:
         return
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # nothing is printed
+    options.log_severity_level = 4  # fatal errors only, so that nothing is printed
     options.intra_op_num_threads = 1
     try:
         onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # of classes that onnxruntime does not make public
+    except Exception as error:  # the classes of onnxruntime's errors are not public
         raise ValueError(
-            f"No file was written, as onnxruntime cannot open the model: {error}"
+            f"No file was written, because onnxruntime cannot open the model: {error}"
         ) from error
 
 
@@ -253,9 +257,9 @@ def _convert_whole(estimator: Any, X: Any) -> Any:
     """Return a pipeline, or another estimator that skl2onnx converts, as an ONNX model."""
     skl2onnx = _import("skl2onnx")
     register_onnx_converters()
-    pipeline = _plain(estimator)
-    names, types = _inputs(pipeline, X)
-    last = _with_wide_labels(pipeline.steps[-1][1])
+    pipeline = _prediction_pipeline(estimator)
+    names, types = _input_names_and_types(pipeline, X)
+    last = _with_int64_classes(pipeline.steps[-1][1])
     pipeline.steps[-1] = ("last", last)
     with _exporting, warnings.catch_warnings():
         # skl2onnx 1.20 reads attributes of SVC that scikit-learn 1.9 deprecates.
@@ -276,26 +280,27 @@ def _convert_whole(estimator: Any, X: Any) -> Any:
                     (OneHotEncoder, OrdinalEncoder, TargetEncoder), _convert_categories
                 ),
             )
-        except Exception as error:  # of any class
+        except Exception as error:  # skl2onnx raises many classes
             raise ValueError(
-                f"No file was written, as skl2onnx cannot convert this {type(estimator).__name__} "
-                f"of {', '.join(type(step).__name__ for _, step in pipeline.steps)}: "
+                "No file was written, because skl2onnx cannot convert this "
+                f"{type(estimator).__name__} of "
+                f"{', '.join(type(step).__name__ for _, step in pipeline.steps)}: "
                 f"{str(error)[:500]}"
             ) from error
     _rename_inputs(model.graph, [str(name) for name in names])
     return model
 
 
-def _inputs(pipeline: Pipeline, X: Any) -> tuple[list[Any], list[Any]]:
-    """Names and types, as skl2onnx has them, of a pipeline's inputs."""
+def _input_names_and_types(pipeline: Pipeline, X: Any) -> tuple[list[Any], list[Any]]:
+    """Return the names of a pipeline's inputs, and their types as skl2onnx has them."""
     n_columns = getattr(pipeline, "n_features_in_", None)
     if hasattr(X, "columns") and hasattr(X, "dtypes"):
         names = _names_of_inputs(pipeline, list(X.columns))
-        columns = {name: _values(X[name])[:, None] for name in names}
+        columns = {name: _column_values(X[name])[:, None] for name in names}
     else:
         if X is None:
             if n_columns is None:
-                raise ValueError("The number of columns is not known: give some rows as X.")
+                raise ValueError("The number of columns is not known. Pass some rows as X.")
             X = np.zeros((1, n_columns), np.float32)
         X = X[:1].toarray() if sparse.issparse(X) else np.asarray(X[:1])
         if X.ndim != 2 or n_columns not in (None, X.shape[1]):
@@ -310,8 +315,8 @@ def _inputs(pipeline: Pipeline, X: Any) -> tuple[list[Any], list[Any]]:
             kind = _tensor_type(values)
         except NotImplementedError as error:
             raise ValueError(
-                f"The values of {name!r} are {values.dtype}, which ONNX does not have. Make them "
-                "numbers or text in X, before fit."
+                f"The values of {name!r} are {values.dtype}, which ONNX does not support. Convert "
+                "them to numbers or text before fit, and in X."
             ) from error
         kind.shape = [None, *values.shape[1:]]
         types.append(kind)
@@ -319,21 +324,21 @@ def _inputs(pipeline: Pipeline, X: Any) -> tuple[list[Any], list[Any]]:
 
 
 def _names_of_inputs(pipeline: Pipeline, given: list[Any]) -> list[Any]:
-    """The columns that the pipeline knows, or else those of the frame, in order."""
+    """Return the columns of the fit in order, or those of X if the fit had no names."""
     n_columns = getattr(pipeline, "n_features_in_", len(given))
     names = list(getattr(pipeline, "feature_names_in_", given))
     missing = [name for name in names if name not in given]
     if missing or len(names) != n_columns:
         raise ValueError(
-            f"X must have the {n_columns} columns that fit was given, got {len(given)}"
+            f"X must have the {n_columns} columns of fit, got {len(given)}"
             + (f" without {missing}." if missing else ".")
         )
     texts = [str(name) for name in names]
     if "" in texts or len(set(texts)) < len(texts):
         unusable = sorted({name for name in texts if not name or texts.count(name) > 1})
         raise ValueError(
-            "Inputs of an ONNX model must have names that are not empty and differ. Rename these "
-            f"columns before fit: {unusable}."
+            "The inputs of an ONNX model must have different names that are not empty. Rename "
+            f"these columns before fit: {unusable}."
         )
     return names
 
@@ -343,14 +348,14 @@ def _tensor_type(values: np.ndarray) -> Any:
 
 
 def _rename_inputs(graph: Any, names: list[str]) -> None:
-    """Give inputs the names of their columns, which skl2onnx has made identifiers of."""
+    """Give inputs the names of their columns again, which skl2onnx turned into identifiers."""
     outputs = [output.name for output in graph.output]
-    # skl2onnx numbers an output whose name it finds taken.
+    # skl2onnx appends a number to the name of an output if another value has that name.
     unusable = {name for output in outputs for name in (output, output.rstrip("0123456789"))}
     if unusable & set(names):
         raise ValueError(
-            f"Columns and outputs of an ONNX model must differ in their names, which are "
-            f"{outputs}. Rename these columns before fit: {sorted(unusable & set(names))}."
+            f"No column may have the name of an output of the ONNX model, which are {outputs}. "
+            f"Rename these columns before fit: {sorted(unusable & set(names))}."
         )
     renamed = {value.name: name for value, name in zip(graph.input, names, strict=True)}
     for value in _values_inside(graph) - set(renamed) - set(outputs):
@@ -380,14 +385,14 @@ def _rename(graph: Any, renamed: dict[str, str]) -> None:
             _rename(attribute.g, renamed)
 
 
-def _plain(estimator: Any) -> Pipeline:
-    """Return a pipeline of the steps that X passes, without what skl2onnx does not know."""
+def _prediction_pipeline(estimator: Any) -> Pipeline:
+    """Return a pipeline of the steps that X passes in a prediction, unwrapped for skl2onnx."""
     steps = flat_steps(estimator) or [FunctionTransformer()]
     return Pipeline([(f"step {i}", step) for i, step in enumerate(steps)])
 
 
-def _with_wide_labels(step: Any) -> Any:
-    """Return a classifier with classes in int64, as ONNX has labels."""
+def _with_int64_classes(step: Any) -> Any:
+    """Return a classifier whose integer classes are int64, the type of labels in ONNX."""
     classes: Any = getattr(step, "classes_", None)
     several = classes if isinstance(classes, list) else [classes]
     kinds = {getattr(each, "dtype", np.dtype(object)).kind for each in several}
@@ -400,7 +405,7 @@ def _with_wide_labels(step: Any) -> Any:
 
 
 def _has_option(step: Any, option: str) -> bool:
-    """Whether skl2onnx has an option for a step."""
+    """Return whether skl2onnx has an option for a step."""
     aliases = _import("skl2onnx._supported_operators").sklearn_operator_name_map
     if type(step) not in aliases:
         return False
@@ -408,7 +413,7 @@ def _has_option(step: Any, option: str) -> bool:
     return option in (converter.get_allowed_options() or ())
 
 
-# What follows stands in for parts of skl2onnx, which takes the first type where several meet.
+# Replacements for parsers of skl2onnx, which use the type of the first input for all inputs.
 
 
 def _parse_pipeline(scope: Any, model: Any, inputs: Any, custom_parsers: Any = None) -> Any:
@@ -423,14 +428,14 @@ def _parse_columns(scope: Any, model: Any, inputs: Any, custom_parsers: Any = No
     parse = _import("skl2onnx._parse")
     results = []
     for name, transformer, columns in model.transformers_:
-        places = columns_of(model, name)
-        if transformer == "drop" or not len(places):
+        positions = columns_of(model, name)
+        if transformer == "drop" or not len(positions):
             continue
-        transformer, given = _plain(transformer), inputs
+        transformer, given = _prediction_pipeline(transformer), inputs
         if not isinstance(transformer.steps[0][1], parse.do_not_merge_columns):
-            places = places if len(inputs) > 1 else [0]
+            positions = positions if len(inputs) > 1 else [0]
             weighted = name in (model.transformer_weights or ())
-            given = _cast_alike(scope, inputs, places, weighted)
+            given = _cast_alike(scope, inputs, positions, weighted)
         part = copy.copy(model)
         part.transformers_ = [(name, transformer, columns)]
         results += parse._parse_sklearn_column_transformer(
@@ -443,7 +448,7 @@ def _parse_union(scope: Any, model: Any, inputs: Any, custom_parsers: Any = None
     parse = _import("skl2onnx._parse")
     union = copy.copy(model)
     union.transformer_list = [
-        (name, _plain(make_pipeline(each)))
+        (name, _prediction_pipeline(make_pipeline(each)))
         for name, each in model.transformer_list
         if each != "drop"
     ]
@@ -459,7 +464,7 @@ def _parse_union(scope: Any, model: Any, inputs: Any, custom_parsers: Any = None
 
 
 def _join(scope: Any, variables: list[Any]) -> list[Any]:
-    """Concatenate variables, numbers in the type that holds them all."""
+    """Concatenate variables. Numbers get the type that can hold all of them."""
     if len(variables) < 2:
         return variables
     variables = _cast_alike(scope, variables)
@@ -471,14 +476,14 @@ def _join(scope: Any, variables: list[Any]) -> list[Any]:
 
 
 def _cast_alike(
-    scope: Any, variables: list[Any], places: Any = None, weighted: bool = False
+    scope: Any, variables: list[Any], positions: Any = None, weighted: bool = False
 ) -> list[Any]:
-    """Cast the variables at `places`, if all are numbers, to the type that holds them all.
+    """Cast the variables at `positions` to the type that can hold all of them, if all are numbers.
 
-    Where they are `weighted` it is a floating one, as skl2onnx rounds the weights of integers.
+    `weighted` variables become floating, because skl2onnx rounds the weights of integers.
     """
-    places = range(len(variables)) if places is None else places
-    dtypes = {i: _dtype_of(variables[i]) for i in places}
+    positions = range(len(variables)) if positions is None else positions
+    dtypes = {i: _dtype_of(variables[i]) for i in positions}
     if not dtypes or not all(dtype.kind in "biuf" for dtype in dtypes.values()):
         return list(variables)
     common = np.result_type(*dtypes.values(), *[np.float32] * weighted)
@@ -490,25 +495,25 @@ def _cast_alike(
         operator.inputs = [variables[i]]
         kind = _tensor_type(np.empty((1, 1), common))
         kind.shape = variables[i].type.shape
-        # A ColumnTransformer looks for the same name.
+        # The parser of ColumnTransformer finds the variable by this name.
         cast[i] = scope.declare_local_variable(variables[i].raw_name, kind)
         operator.outputs.append(cast[i])
     return cast
 
 
-# Text that stands for a missing value. ONNX has none: onnxruntime makes "None", "nan" and "<NA>"
-# of what is missing in Python, other languages send the empty text or have "NaN".
+# Texts that stand for a missing text, which ONNX does not have. onnxruntime turns missing values of
+# Python into "None", "nan" and "<NA>". Other languages send the empty text or "NaN".
 _MISSING_TEXTS = ("", "nan", "NaN", "None", "<NA>")
 
 
 def _convert_categories(scope: Any, operator: Any, container: Any) -> None:
-    """Convert an encoder so that each of `_MISSING_TEXTS` is missing, where `fit` has seen that."""
+    """Convert an encoder; `_MISSING_TEXTS` are missing values if `fit` has seen missing text."""
     onnx = _import("onnx")
     encoder, start = operator.raw_operator, len(container.nodes)
     if any(each.dtype.kind == "f" and np.isnan(each).any() for each in encoder.categories_):
         raise ValueError(
-            f"Missing numbers are a category of {encoder!r}, which onnxruntime does not find. "
-            "Fill in what is missing before fit."
+            f"{encoder!r} has a category for missing numbers, which onnxruntime cannot look up. "
+            "Fill in missing values before fit."
         )
     _import("skl2onnx.common._registration").get_converter(operator.type)(
         scope, operator, container
@@ -519,8 +524,8 @@ def _convert_categories(scope: Any, operator: Any, container: Any) -> None:
     if isinstance(encoder, OrdinalEncoder) and np.isnan(encoder.encoded_missing_value):
         missing = [[each != each for each in categories] for categories in known]
         if any(map(any, missing)):
-            for node, nowhere in zip(encoders, missing, strict=True):
-                _encode_as_nan(node, nowhere)
+            for node, is_missing in zip(encoders, missing, strict=True):
+                _encode_as_nan(node, is_missing)
     for node, categories in zip(encoders, known, strict=True):
         attributes = {each.name: each for each in node.attribute}
         texts = attributes.get("cats_strings", attributes.get("keys_strings"))
@@ -530,21 +535,22 @@ def _convert_categories(scope: Any, operator: Any, container: Any) -> None:
         if len(absent) > 1 or absent[0] in [each for each in categories if each is not None]:
             raise ValueError(
                 f"{absent[0]!r} stands for more than one category of {encoder!r}, "
-                "as ONNX has no missing text. Fill in what is missing before fit."
+                "because ONNX has no missing text. Fill in missing values before fit."
             )
-        places: dict[str, int] = {}
+        index_of: dict[str, int] = {}
         for i, text in enumerate(texts.strings):
-            places.setdefault(text.decode(), i)  # skl2onnx may repeat NaN among the infrequent
-        more = [text for text in _MISSING_TEXTS if text not in places]
-        places.update(dict.fromkeys(more, places[absent[0]]))
+            # skl2onnx may repeat NaN among the infrequent categories.
+            index_of.setdefault(text.decode(), i)
+        added = [text for text in _MISSING_TEXTS if text not in index_of]
+        index_of.update(dict.fromkeys(added, index_of[absent[0]]))
         if node.op_type == "LabelEncoder":
-            texts.strings.extend(text.encode() for text in more)
+            texts.strings.extend(text.encode() for text in added)
             for numbers in (attributes.get("values_int64s"), attributes.get("values_floats")):
                 if numbers is not None:
                     values = numbers.ints or numbers.floats
-                    values.extend([values[places[absent[0]]]] * len(more))
+                    values.extend([values[index_of[absent[0]]]] * len(added))
             continue
-        # Several texts for one category: as numbers first.
+        # A one-hot encoder takes one text for a category: replace the texts by numbers first.
         number = scope.get_unique_variable_name("category")
         container.add_node(
             "LabelEncoder",
@@ -553,8 +559,8 @@ def _convert_categories(scope: Any, operator: Any, container: Any) -> None:
             op_domain="ai.onnx.ml",
             op_version=2,
             name=scope.get_unique_operator_name("LabelEncoder"),
-            keys_strings=list(places),
-            values_int64s=list(places.values()),
+            keys_strings=list(index_of),
+            values_int64s=list(index_of.values()),
             default_int64=-1,
         )
         node.input[0] = number
@@ -564,7 +570,7 @@ def _convert_categories(scope: Any, operator: Any, container: Any) -> None:
 
 
 def _encode_as_nan(node: Any, missing: list[bool]) -> None:
-    """Make the numbers of an ordinal encoder's node floating ones, NaN where it is `missing`."""
+    """Make the numbers of an ordinal encoder's node floating, and NaN for `missing` categories."""
     onnx = _import("onnx")
     attributes = {each.name: onnx.helper.get_attribute_value(each) for each in node.attribute}
     numbers = attributes.pop("values_int64s", None) or attributes.pop("values_floats")
@@ -577,8 +583,8 @@ def _encode_as_nan(node: Any, missing: list[bool]) -> None:
     node.attribute.extend(onnx.helper.make_attribute(*each) for each in attributes.items())
 
 
-def _values(column: Any) -> np.ndarray:
-    """The values of a column of a frame; pandas 2 has nullable numbers as objects otherwise."""
+def _column_values(column: Any) -> np.ndarray:
+    """Return the values of a column; numbers stay numbers, even nullable ones of pandas 2."""
     values: np.ndarray = np.asarray(column)
     dtype = getattr(column.dtype, "numpy_dtype", values.dtype)
     if values.dtype == object and dtype.kind in "biuf":
@@ -588,14 +594,14 @@ def _values(column: Any) -> np.ndarray:
 
 
 def _dtype_of(variable: Any) -> np.dtype:
-    """The dtype of a variable of skl2onnx's, object of text."""
+    """Return the dtype of a variable of skl2onnx, object for text."""
     elem_type = variable.type.to_onnx_type().tensor_type.elem_type
     dtype: np.dtype = _import("onnx.helper").tensor_dtype_to_np_dtype(elem_type)
     return dtype
 
 
 def _set_output_type(operator: Any) -> None:
-    # skl2onnx expects float64 of steps whose first input is float64, float32 of all others.
+    # skl2onnx expects float64 from a step whose first input is float64, otherwise float32.
     kind = _import("skl2onnx.common.data_types").guess_tensor_type(operator.inputs[0].type)
     kind.shape = [
         operator.inputs[0].get_first_dimension(),
@@ -605,17 +611,17 @@ def _set_output_type(operator: Any) -> None:
 
 
 def _convert(scope: Any, operator: Any, container: Any) -> None:
-    """Add the encoder's graph to that of a pipeline."""
+    """Add the graph of the encoder to the graph of a pipeline."""
     onnx = _import("onnx")
     if container.target_opset < _OPSET:
         raise ValueError(
-            f"AutoencoderTransformer needs target_opset of at least {_OPSET}, got "
+            f"AutoencoderTransformer needs a target_opset of at least {_OPSET}, got "
             f"{container.target_opset}."
         )
-    # A matrix, or columns one by one.
+    # The inputs are one matrix or many columns.
     dtypes = [_dtype_of(variable) for variable in operator.inputs]
     dtype = np.result_type(*dtypes)
-    # "/" is in none of the names that skl2onnx gives.
+    # No name that skl2onnx makes contains "/".
     prefix = scope.get_unique_operator_name("autoencoder") + "/"
     graph = _export(operator.raw_operator, "encoder", dtype, prefix).graph
 
@@ -641,46 +647,46 @@ def _convert(scope: Any, operator: Any, container: Any) -> None:
 def _export(
     transformer: AutoencoderTransformer, part: str, dtype: np.dtype, prefix: str = ""
 ) -> Any:
-    """Return a part of a transformer, for rows or codes of `dtype`, as an ONNX model.
+    """Return the ONNX model of a part of a transformer, for rows or codes of `dtype`.
 
-    All names in it begin with `prefix`.
+    All names in the model begin with `prefix`.
     """
     onnx = _import("onnx")
     module = transformer.to_module(cast("Any", "autoencoder" if part == "reconstruct" else part))
     dtype_of_results = dtype_of_network = work_dtype(dtype, torch.device("cpu"))
     model_of_rows = fitted_model(transformer)
-    if not model_of_rows.is_as_built:  # its network may not be converted
+    if not model_of_rows.is_as_built:  # a network of the user's own keeps its precision
         dtype_of_network = PRECISIONS[transformer.precision]
     for name, child in module.named_children():
-        if name != "scaling":  # which computes in the precision that it needs
+        if name != "scaling":  # it chooses its precision itself
             child.to(dtype_of_network)
     if part == "reconstruct":
-        module = _Second(module)
+        module = _SecondOutput(module)
     if dtype_of_network != dtype_of_results:
         module = _Cast(module, dtype_of_results)
     n_columns = transformer.n_features_in_
     if part == "decoder":
         n_columns = model_of_rows.n_components
     rows = (torch.from_numpy(np.zeros((2, n_columns), dtype)),)
-    source, results = {**_NAMES, **_DEPRECATED_NAMES}[part]
+    source, results = {**_NAMES_OF_PARTS, **_NAMES_OF_DEPRECATED_PARTS}[part]
     settings: dict[str, Any] = {
         "input_names": [source],
         "output_names": results,
         "opset_version": _OPSET,
     }
-    apart = unaffected(model_of_rows.seed, model_of_rows.network)
-    with _exporting, warnings.catch_warnings(), apart:
+    isolated = unaffected(model_of_rows.seed, model_of_rows.network)
+    with _exporting, warnings.catch_warnings(), isolated:
         warnings.simplefilter("ignore")
         if "dynamic_shapes" in signature(torch.onnx.export).parameters:
             settings["dynamic_shapes"] = ({0: torch.export.Dim("n")},)
             program: Any = torch.onnx.export(module, rows, dynamo=True, verbose=False, **settings)
             model = program.model_proto
-        else:  # its predecessor, which needs no onnxscript
+        else:  # the exporter of older PyTorch, which needs no onnxscript
             file: Any = BytesIO()
             settings["dynamic_axes"] = {name: {0: "n"} for name in (source, *results)}
             torch.onnx.export(module, rows, file, **settings)
             model = onnx.load_from_string(file.getvalue())
-    _leave_out_notes(model)
+    _remove_notes(model)
     if prefix:
         model = onnx.compose.add_prefix(model, prefix)
     wide = dtype_of_network == torch.float64
@@ -692,8 +698,8 @@ def _export(
     return model
 
 
-class _Second(nn.Module):
-    """The second of what a module returns."""
+class _SecondOutput(nn.Module):
+    """Module that returns the second output of another module."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
@@ -704,7 +710,7 @@ class _Second(nn.Module):
 
 
 class _Cast(nn.Module):
-    """What a module returns, in another precision."""
+    """Module that returns the outputs of another module in another precision."""
 
     def __init__(self, module: nn.Module, dtype: torch.dtype) -> None:
         super().__init__()
@@ -713,23 +719,26 @@ class _Cast(nn.Module):
 
     def forward(self, X: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, ...]:
         results = self.module(X)
-        if isinstance(results, tuple):  # of an autoencoder
+        if isinstance(results, tuple):  # from an autoencoder
             return tuple(result.to(self.dtype) for result in results)
         return results.to(self.dtype)
 
 
-def _leave_out_notes(model: Any) -> None:
-    """Remove what the exporter notes of the modules, with paths of this machine's files."""
+def _remove_notes(model: Any) -> None:
+    """Remove the exporter's notes about the modules, which contain paths of files."""
     graph = model.graph
-    for noted in (model, graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
-        noted.ClearField("doc_string")
-        if hasattr(noted, "metadata_props"):
-            noted.ClearField("metadata_props")
+    for part in (model, graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
+        part.ClearField("doc_string")
+        if hasattr(part, "metadata_props"):
+            part.ClearField("metadata_props")
     graph.ClearField("value_info")
 
 
 def _fill_only_where_missing(graph: Any, elem_type: int) -> None:
-    """Branch around the filling of missing values, a third of the time of a default encoder."""
+    """Skip the filling of missing values if there are none.
+
+    Filling takes a third of the time of a default encoder.
+    """
     helper = _import("onnx.helper")
     test = next((node for node in graph.node if node.op_type == "IsNaN"), None)
     if test is None:  # a decoder
@@ -745,7 +754,7 @@ def _fill_only_where_missing(graph: Any, elem_type: int) -> None:
         return helper.make_graph(nodes, name, [], [output])
 
     total, missing = f"{filled}_sum", f"{filled}_any"
-    instead = [
+    replacement = [
         helper.make_node("ReduceSum", [rows], [total], f"node_{total}", keepdims=0),
         helper.make_node("IsNaN", [total], [missing], f"node_{missing}"),
         helper.make_node(
@@ -758,13 +767,13 @@ def _fill_only_where_missing(graph: Any, elem_type: int) -> None:
         ),
     ]
     nodes = [node for node in graph.node if node not in (test, fill)]
-    place = next(i for i, node in enumerate(nodes) if filled in node.input)
+    index = next(i for i, node in enumerate(nodes) if filled in node.input)
     del graph.node[:]
-    graph.node.extend([*nodes[:place], *instead, *nodes[place:]])
+    graph.node.extend([*nodes[:index], *replacement, *nodes[index:]])
 
 
 def _compute_in_float32(graph: Any) -> None:
-    """Cast to float32, and back, around what onnxruntime cannot do in float64."""
+    """Cast to float32 and back around the operations that onnxruntime lacks in float64."""
     onnx = _import("onnx")
     single, double = onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE
 
@@ -774,9 +783,9 @@ def _compute_in_float32(graph: Any) -> None:
     nodes = []
     for node in graph.node:
         before, after = [], []
-        if node.op_type in _IN_FLOAT32_ONLY:
+        if node.op_type in _ONLY_IN_FLOAT32:
             wide_inputs, wide_outputs = list(node.input), list(node.output)
-            if node.op_type == "Resize":  # its factors and sizes have types of their own
+            if node.op_type == "Resize":  # the types of its factors and sizes are fixed
                 del wide_inputs[1:]
             narrow_inputs = [f"{name}_float32_{node.name}" for name in wide_inputs]
             node.input[: len(wide_inputs)] = narrow_inputs

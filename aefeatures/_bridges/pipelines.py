@@ -1,4 +1,4 @@
-"""The way of X through a pipeline, and the transformer in it."""
+"""Search for the transformer in a pipeline, and for the steps before and after it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from aefeatures._sklearn import BaseSearchCV
 
 
 def find_transformer(estimator: Any, X: Any = None) -> tuple[AutoencoderTransformer, Any]:
-    """Return the fitted transformer in `estimator`, and X as the steps before it return it."""
+    """Return the fitted transformer in `estimator`, and X transformed by the steps before it."""
     transformer, before = find_steps(estimator)
     if X is not None:
         for step in before:
@@ -22,14 +22,14 @@ def find_transformer(estimator: Any, X: Any = None) -> tuple[AutoencoderTransfor
 
 
 def find_steps(estimator: Any) -> tuple[AutoencoderTransformer, list[Any]]:
-    """Return the fitted transformer in `estimator`, and the steps in front of it."""
+    """Return the fitted transformer in `estimator`, and the steps before it."""
     before, transformer, _ = split_steps(estimator)
     check_is_fitted(transformer)
     return transformer, before
 
 
 def split_steps(estimator: Any) -> tuple[list[Any], AutoencoderTransformer, list[Any]]:
-    """Return the steps in front of the first transformer in `estimator`, it, and those behind."""
+    """Return the first transformer in `estimator`, between the steps before and after it."""
     steps = flat_steps(estimator)
     for i, step in enumerate(steps):
         if isinstance(step, AutoencoderTransformer):
@@ -41,9 +41,9 @@ def split_steps(estimator: Any) -> tuple[list[Any], AutoencoderTransformer, list
 
 
 def flat_steps(estimator: Any) -> list[Any]:
-    """Return the steps that X passes in a prediction, those of nested pipelines in order.
+    """Return the steps that X passes in a prediction, including those of nested pipelines.
 
-    "passthrough" and samplers, which act in `fit` alone, are left out.
+    "passthrough" and samplers, which act only in `fit`, are left out.
     """
     estimator = unwrap(estimator)
     if not isinstance(estimator, Pipeline):
@@ -59,25 +59,25 @@ def flat_steps(estimator: Any) -> list[Any]:
 
 
 def names_out(steps: list[Any]) -> Any:
-    """Return the names of the columns that the last step gives, None if a step has none."""
+    """Return the column names of the last step's output, or None if a step has no names."""
     names = None
     for step in steps:
         try:
             names = step.get_feature_names_out(names)
-        except (AttributeError, ValueError):  # not all transformers know
+        except (AttributeError, ValueError):  # some transformers know no names
             return None
     return names
 
 
 def unwrap(estimator: Any) -> Any:
-    """Return what a frozen estimator holds, and the best estimator of a search."""
+    """Return the estimator inside a frozen one, or the best estimator of a search."""
     if isinstance(estimator, FrozenEstimator):
         return unwrap(estimator.estimator)
     if isinstance(estimator, BaseSearchCV):
         check_is_fitted(estimator)
         if not hasattr(estimator, "best_estimator_"):
             raise ValueError(
-                f"This {type(estimator).__name__} kept no best estimator, got refit=False. Search "
+                f"This {type(estimator).__name__} has no best estimator, got refit=False. Search "
                 "with refit=True."
             )
         return unwrap(estimator.best_estimator_)

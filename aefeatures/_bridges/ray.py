@@ -1,4 +1,4 @@
-"""Fits and codes of datasets of Ray, on the workers of a cluster. Imports Ray when called."""
+"""Fits and codes of Ray datasets on the workers of a cluster. Ray is imported when needed."""
 
 from __future__ import annotations
 
@@ -46,22 +46,22 @@ from aefeatures._warnings import warn
 if TYPE_CHECKING:
     from ray.data import Dataset
 
-# Numbers of a chunk of rows in a worker: 64 MB in float32. Rows are shuffled within it.
-# Ray hands it over in parts, so that what it copies on the way is small.
+# Numbers in a worker's chunk of rows, 64 MB in float32. Rows are shuffled within a chunk.
+# Ray delivers a chunk in parts, so that its copies of the rows stay small.
 _CHUNK_ELEMENTS = 16_000_000
 _PARTS_OF_CHUNK = 8
 
-# Rows of all data by which a fit is judged, and of a block of it that are kept for that.
+# Number of rows that show whether a fit learned anything, and how many of them a block may add.
 _SAMPLE_ROWS = 512
 _SAMPLE_ROWS_OF_BLOCK = 16
 
 _SECONDS_BETWEEN_CHECKPOINTS = 1.0
 _FILE = "fit.safetensors"
 
-# Files whose columns one task reads the names of.
+# Number of files whose column types one task reads.
 _FILES_PER_TASK = 200
 
-# Ray's operators of a dataset that is only read.
+# Operators of Ray in a dataset that only reads files.
 _READING = {"ListFiles", "ReadFiles"}
 
 
@@ -215,33 +215,35 @@ def transform_on_ray(
     output_columns: Sequence[str] | str | None = None,
     keep_columns: Sequence[str] | str | None = None,
 ) -> Dataset:
-    """Return a dataset of Ray with the codes of its rows as further columns.
+    """Return a Ray dataset with the codes of its rows as additional columns.
 
-    It is computed when it is read or written, a batch at a time, by actors that load the model
-    once. Ray starts a lost one again, and gives its batch to another.
+    The dataset is computed when it is read or written, one batch at a time, by actors that load the
+    model once. If an actor is lost, Ray starts it again and gives its batch to another actor.
 
     Parameters
     ----------
     estimator : AutoencoderTransformer
-        Fitted, on Ray or not.
+        Fitted estimator, with or without Ray.
     dataset : ray.data.Dataset
+        Rows to encode.
     batch_size : int, default=4096
-        Rows that an actor encodes at once.
+        Number of rows that an actor encodes at once.
     num_workers : int, default=2
         Number of actors.
     use_gpu : bool, default=False
         Whether each actor has a GPU.
     feature_columns : str or sequence of str, default=None
-        What was learned from. None is the names that the estimator was fitted with or, where it has
-        none, the only column.
+        Columns to encode. None means the columns that the estimator was fitted on. If the estimator
+        has no names, the dataset must have only one column.
     output_columns : str or sequence of str, default=None
-        Names of the codes' columns; None is those of `get_feature_names_out`.
+        Names of the columns of the codes. None means the names of `get_feature_names_out`.
     keep_columns : str or sequence of str, default=None
-        Which columns stay; None means all.
+        Columns of the dataset to keep. None means all columns.
 
     Returns
     -------
     dataset : ray.data.Dataset
+        The columns that are kept, then the codes.
 
     Raises
     ------
@@ -263,23 +265,23 @@ def transform_on_ray(
     names = _resolve_columns(dataset, feature_columns)
     if feature_columns is None and len(names) > 1:
         raise ValueError(
-            "estimator was fitted without names of columns, and the dataset has "
-            f"{_shortened(names)}: name those to encode in feature_columns."
+            "estimator was fitted without column names, and the dataset has several columns: "
+            f"{_shortened(names)}. Name the columns to encode in feature_columns."
         )
     schema = dataset.columns() or []
     kept = _as_list(schema if keep_columns is None else keep_columns)
     outputs = _as_list(
         estimator.get_feature_names_out() if output_columns is None else output_columns
     )
-    _check_there("keep_columns", kept, schema)
+    _check_available("keep_columns", kept, schema)
     n_components = fitted_model(estimator).n_components
     if len(outputs) != n_components:
         raise ValueError(f"output_columns must name {n_components} columns, got {outputs!r}.")
-    twice = sorted(name for name, count in Counter(outputs + kept).items() if count > 1)
-    if twice:
+    duplicates = sorted(name for name, count in Counter(outputs + kept).items() if count > 1)
+    if duplicates:
         raise ValueError(
-            f"Columns {twice} would be there twice. Name others in output_columns, or leave them "
-            "out of keep_columns."
+            f"Columns {duplicates} would occur twice. Choose other names in output_columns, "
+            "or leave them out of keep_columns."
         )
     resources = _resources(num_workers, use_gpu)
     return dataset.map_batches(
@@ -294,13 +296,13 @@ def transform_on_ray(
 
 
 class _Encoder:
-    """An actor that adds codes to tables."""
+    """Actor that adds codes to tables."""
 
     def __init__(
         self, pickled: bytes, names: list[str], kept: list[str], outputs: list[str]
     ) -> None:
         self._estimator = pickle.loads(pickled).set_output(transform="default")
-        # The names were checked when this was asked for, and columns may be arrays.
+        # `transform_on_ray` checked the names. A column may be an array of many features.
         vars(self._estimator).pop("feature_names_in_", None)
         self._names, self._kept, self._outputs = names, kept, outputs
 
@@ -315,41 +317,39 @@ class _Encoder:
         return table
 
 
-# What is known of a dataset before the training
+# Statistics of a dataset before the training
 
 
 def _survey_block(batch: dict[str, np.ndarray], names: list[str]) -> dict[str, list[bytes]]:
-    """The survey of a block, or an error that says what is wrong with it, as a row of a dataset."""
+    """Return the survey of a block as a row of a dataset, or an error if the block is unusable."""
     found: Any = None
     try:
         for part in iterate_slices(len(batch[names[0]]), len(names)):
             rows = _to_matrix({name: batch[name][part] for name in names}, names)
             survey = Survey.of(with_values(rows), n_sampled=_SAMPLE_ROWS_OF_BLOCK)
-            found = survey if found is None else _joined(found, survey)
-    except ValueError as error:  # raised by the driver, without the cluster's traces
+            found = survey if found is None else _merged(found, survey)
+    except ValueError as error:  # the driver raises it, without tracebacks of the cluster
         found = error
     return {"found": [pickle.dumps(found)]}
 
 
 def _survey(dataset: Dataset, names: list[str]) -> Survey | None:
-    """Read the dataset once; returns None if it has no rows."""
+    """Read the dataset once and return its statistics, or None if it has no rows."""
     survey: Survey | None = None
     parts = dataset.select_columns(names).map_batches(
         _survey_block, fn_args=[names], batch_size=None, batch_format="numpy"
     )
     with _errors_of_reading():
         for row in parts.iter_rows():
-            found = pickle.loads(row["found"])
-            if isinstance(found, Exception):
-                raise found
-            if survey is None:
-                survey = found
-            elif found is not None:
-                survey = _joined(survey, found)
+            of_block = pickle.loads(row["found"])
+            if isinstance(of_block, Exception):
+                raise of_block
+            if of_block is not None:
+                survey = of_block if survey is None else _merged(survey, of_block)
     return survey
 
 
-def _joined(survey: Survey, other: Survey) -> Survey:
+def _merged(survey: Survey, other: Survey) -> Survey:
     survey.join(other)
     if len(survey.sample) >= 2 * _SAMPLE_ROWS:
         survey.sample = survey.sample[evenly_spaced(len(survey.sample), _SAMPLE_ROWS)]
@@ -357,7 +357,7 @@ def _joined(survey: Survey, other: Survey) -> Survey:
 
 
 def _to_matrix(batch: dict[str, np.ndarray], names: list[str]) -> np.ndarray:
-    """The columns of a batch side by side, an array per row flattened."""
+    """Return the columns of a batch as one matrix. Arrays in a column are flattened."""
     parts = [_to_numbers(batch[name], name) for name in names]
     if len(parts) == 1:
         return parts[0]
@@ -365,7 +365,7 @@ def _to_matrix(batch: dict[str, np.ndarray], names: list[str]) -> np.ndarray:
 
 
 def _to_numbers(column: np.ndarray, name: str) -> np.ndarray:
-    """A column as a matrix of numbers, where None, also for an array, is NaN."""
+    """Return a column as a matrix of numbers. None, even instead of an array, becomes NaN."""
     if column.dtype.kind == "O" and len(column):
         values = column.tolist()
         shapes = sorted({np.shape(value) for value in values if value is not None})
@@ -374,8 +374,8 @@ def _to_numbers(column: np.ndarray, name: str) -> np.ndarray:
                 f"Column {name!r} must hold numbers, or arrays of one shape, got shapes "
                 f"{shapes[0]} and {shapes[1]}."
             )
-        nothing = np.full(shapes[0] if shapes else (), np.nan, np.float32)
-        arrays = [nothing if value is None else np.asarray(value) for value in values]
+        missing = np.full(shapes[0] if shapes else (), np.nan, np.float32)
+        arrays = [missing if value is None else np.asarray(value) for value in values]
         if all(array.dtype.kind in "biuf" for array in arrays):
             column = np.stack(arrays)
     if column.dtype.kind not in "biuf":
@@ -392,7 +392,7 @@ def _to_numbers(column: np.ndarray, name: str) -> np.ndarray:
 
 @contextmanager
 def _errors_of_reading() -> Iterator[None]:
-    """Say of what Ray raises as it reads that the dataset cannot be read."""
+    """Turn errors of Ray while it reads a dataset into a ValueError."""
     from pyarrow import ArrowException
     from ray.exceptions import RayError
 
@@ -407,20 +407,20 @@ def _errors_of_reading() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class _Task:
-    """What each worker trains.
+    """Task of each worker.
 
     Attributes
     ----------
     given : AutoencoderTransformer
-        With the parameters, as Python's numbers.
+        Estimator that holds the parameters, with numbers of Python.
     model : Model
-        With first weights.
+        Model with its initial weights.
     names : list of str
         Columns of the dataset.
     n_rows : int
-        About how many rows a worker gets in an epoch.
+        Approximate number of rows that a worker gets in an epoch.
     dtype : numpy.dtype
-        Holds the values of all columns.
+        Common dtype of the columns.
     missing : bool
         Whether any value is missing.
     max_epochs : int
@@ -438,7 +438,7 @@ class _Task:
 
     @property
     def batch_size(self) -> int:
-        """Rows of a worker in a step."""
+        """Number of rows of a worker in a step."""
         return min(self.given.batch_size, max(1, self.n_rows))
 
 
@@ -515,9 +515,9 @@ def _chunks(task: _Task) -> Iterator[np.ndarray]:
 
 
 def _device_of_worker(device: str | torch.device, use_gpu: bool) -> torch.device:
-    """Where this worker trains.
+    """Return the device on which this worker trains.
 
-    It sees all GPUs of its machine, and Ray has made its own the current one, which "cuda" means.
+    A worker sees all GPUs of its machine. "cuda" means the current GPU, which Ray has assigned.
     """
     if str(device) == "auto":
         device = "cuda" if use_gpu else "cpu"
@@ -525,7 +525,7 @@ def _device_of_worker(device: str | torch.device, use_gpu: bool) -> torch.device
 
 
 class _Reports(Watcher):
-    """Gives Ray the state of the training after epochs, and goes on from there."""
+    """Watcher that saves checkpoints with Ray, and resumes from the last checkpoint."""
 
     def __init__(self, ranks: Ranks, seed: int) -> None:
         self._ranks, self._seed = ranks, seed
@@ -543,7 +543,7 @@ class _Reports(Watcher):
             state.load(*read_file(Path(folder, _FILE)))
 
     def begin_epoch(self) -> None:
-        """Seed the epoch: it is the same when it is begun again, where the file has rank 0's."""
+        """Seed the epoch, because a checkpoint contains only the random state of rank 0."""
         assert self._state is not None
         seed = [self._seed, self._ranks.rank, len(self._state.result.loss_curve)]
         rng = np.random.default_rng(seed)
@@ -579,7 +579,7 @@ def _import_ray() -> Any:
         import ray.train
     except ImportError as error:
         raise ImportError(
-            "Ray, or a part of it, is not installed: pip install 'aefeatures[ray]'"
+            "Ray, or a part of it, is not installed: pip install 'aefeatures[ray]'."
         ) from error
     return ray
 
@@ -595,25 +595,25 @@ def _check_estimator(estimator: Any) -> None:
     _check_kind(estimator)
     if hasattr(estimator, "encoder_"):
         raise ValueError(
-            "estimator is fitted already, and fit_on_ray would train a new one: give it "
+            "estimator is fitted already, but fit_on_ray trains a new one. Pass "
             "sklearn.base.clone(estimator)."
         )
     check_parameters(estimator)
     for name, unused in (("early_stopping", False), ("checkpoint", None)):
         if getattr(estimator, name) != unused:
-            raise ValueError(f"{name} cannot be used by fit_on_ray. Set it to {unused}.")
+            raise ValueError(f"fit_on_ray does not support {name}. Set it to {unused}.")
     if has_callbacks(estimator):
-        raise ValueError("fit_on_ray calls no callbacks. Remove them with set_callbacks().")
+        raise ValueError("fit_on_ray does not support callbacks. Remove them with set_callbacks().")
     if getattr(estimator.network, "n_principal_components", None) is not None:
         raise ValueError(
-            "n_principal_components needs rows in memory; fit_on_ray streams them. Set it to None, "
-            "or fit within distributed()."
+            "n_principal_components needs rows in memory, but fit_on_ray streams them. Set it to "
+            "None, or fit within distributed()."
         )
     for regularizer in resolve_regularizers(estimator.regularizer):
         if regularizer.requires_y or isinstance(regularizer, (NearPCA, NeighborPreserving)):
             raise ValueError(
-                f"{type(regularizer).__name__} needs labels or other rows, which a "
-                "stream of rows does not have. Fit it within distributed(), on rows in memory."
+                f"{type(regularizer).__name__} needs labels or other rows, but fit_on_ray streams "
+                "rows without labels. Fit within distributed() on rows in memory."
             )
 
 
@@ -624,45 +624,45 @@ def _check_count(name: str, value: Any) -> int:
 
 
 def _resolve_columns(dataset: Dataset, columns: Any) -> list[str]:
-    """The names of the columns to read, which are in every file."""
+    """Return the names of the columns to read, which every file must have."""
     import ray.data
 
     if not isinstance(dataset, ray.data.Dataset):
         raise TypeError(f"dataset must be a ray.data.Dataset, got {type(dataset).__name__}.")
-    asked = None if columns is None else [str(name) for name in _as_list(columns)]
+    requested = None if columns is None else [str(name) for name in _as_list(columns)]
     with _errors_of_reading():
         try:
-            there = dataset.columns() or []
+            available = dataset.columns() or []
         except Exception:
-            _check_files(dataset, asked)  # which may be able to say what is wrong
+            _check_files(dataset, requested)  # may raise a clearer error
             raise
-        names = there if asked is None else asked
-        _check_there("feature_columns", names, there)
+        names = available if requested is None else requested
+        _check_available("feature_columns", names, available)
         _check_files(dataset, names)
     if not names:
-        raise ValueError("Found no columns in the dataset.")
+        raise ValueError("The dataset has no columns.")
     return names
 
 
 def _as_list(names: Sequence[str] | str) -> list[str]:
-    """The names; a string is one."""
+    """Return a list of names. A string is one name."""
     return [names] if isinstance(names, str) else list(names)
 
 
-def _check_there(parameter: str, names: list[str], there: list[str]) -> None:
-    missing = [name for name in names if name not in there]
+def _check_available(parameter: str, names: list[str], available: list[str]) -> None:
+    missing = [name for name in names if name not in available]
     if missing:
         raise ValueError(
-            f"{parameter}: the dataset has no columns {missing}. It has {_shortened(there)}."
+            f"{parameter}: the dataset has no columns {missing}. It has {_shortened(available)}."
         )
 
 
 def _check_files(dataset: Dataset, names: Sequence[str] | None) -> None:
-    """Refuse Parquet files that lack a column, or numbers in it, which others read with them have.
+    """Raise an error if a Parquet file lacks a column of numbers that other files have.
 
-    Ray fills such a column with nulls, which would be missing values. A column that no file has, or
-    none as numbers, is made from others after reading; where anything is done after it, so may be
-    numbers.
+    Ray fills such a column with nulls, which would be missing values. A column that has numbers in
+    no file is not checked, because it may be computed from others after reading. If the dataset
+    does more than reading, a column may be converted to numbers, and only its presence is checked.
     """
     import ray
 
@@ -679,26 +679,27 @@ def _check_files(dataset: Dataset, names: Sequence[str] | None) -> None:
         files = dict(itertools.chain(*ray.get(tasks_of_set)))
         for name in dict.fromkeys(itertools.chain(*files.values())) if names is None else names:
             types = {path: each.get(name) for path, each in files.items()}
-            if not any(found is not None and found[1] for found in types.values()):
+            if not any(kind is not None and kind[1] for kind in types.values()):
                 continue
-            for path, found in types.items():
-                if found is None:
-                    raise ValueError(f"The file {path} has no column {name!r}, which others have.")
-                if only_read and not found[1]:
+            for path, kind in types.items():
+                if kind is None:
+                    raise ValueError(f"The file {path} has no column {name!r}, but others do.")
+                if only_read and not kind[1]:
                     raise ValueError(
-                        f"Column {name!r} must hold numbers, or arrays of them, but is {found[0]} "
-                        f"in the file {path}."
+                        f"Column {name!r} must hold numbers or arrays of numbers, but has type "
+                        f"{kind[0]} in the file {path}."
                     )
 
 
 def _parquet_files(dataset: Dataset) -> tuple[list[tuple[Any, list[str]]], bool]:
-    """The Parquet files of each set that a dataset reads, and whether it does nothing else.
+    """Return the Parquet files that a dataset reads, and whether it does nothing else.
 
-    Ray has no public way to them: where there is none, files are not checked.
+    Each item is a file system and the paths of files that are read together. Ray has no public API
+    for them. If a version of Ray lacks the private one, no files are found.
     """
     from pyarrow import fs
 
-    found = []
+    sets = []
     plan = getattr(dataset, "_logical_plan", None)
     operators = [] if plan is None else [plan.dag]
     for operator in operators:
@@ -712,14 +713,14 @@ def _parquet_files(dataset: Dataset) -> tuple[list[tuple[Any, list[str]]], bool]
             if info.type == fs.FileType.Directory:
                 inside = filesystem.get_file_info(fs.FileSelector(info.path, recursive=True))
             paths += [each.path for each in inside if each.path.endswith(".parquet")]
-        found.append((filesystem, sorted(paths)))
-    return found, {type(operator).__name__ for operator in operators} <= _READING
+        sets.append((filesystem, sorted(paths)))
+    return sets, {type(operator).__name__ for operator in operators} <= _READING
 
 
 def _types_of_files(
     filesystem: Any, paths: list[str]
 ) -> list[tuple[str, dict[str, tuple[str, bool]]]]:
-    """Of each file, the types of its columns, and whether they may hold numbers."""
+    """Return the types of the columns of each file, and whether they may hold numbers."""
     from pyarrow import parquet, types
 
     no_numbers = (types.is_string, types.is_large_string, types.is_temporal, types.is_decimal)
@@ -737,7 +738,7 @@ def _types_of_files(
 
 
 def _check_names(estimator: AutoencoderTransformer, names: list[str], n_features: int) -> None:
-    """Let the estimator take number and names of its columns."""
+    """Set the number and the names of the columns on the estimator."""
     import pandas as pd
 
     empty = np.empty((0, n_features), np.float32)
@@ -747,12 +748,12 @@ def _check_names(estimator: AutoencoderTransformer, names: list[str], n_features
 
 
 def _absolute(path: str) -> str:
-    """A local path as one that is the same in workers; addresses stay as they are."""
+    """Return a local path as an absolute path, which is the same in workers, or an address."""
     return str(path) if "://" in str(path) else str(Path(path).absolute())
 
 
 def _resources(num_workers: int, use_gpu: bool) -> dict[str, float]:
-    """What a worker gets, such that a CPU is left for reading the dataset."""
+    """Return the resources of a worker, so that a CPU is left for reading the dataset."""
     import ray
 
     n_cpus = ray.cluster_resources().get("CPU", 1)

@@ -1,4 +1,4 @@
-"""Images of torchvision's datasets as rows."""
+"""Rows from image datasets of torchvision."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from joblib import effective_n_jobs
 
-# Where datasets keep their labels, or pairs of a file and its label.
-_LABELS = ("targets", "labels", "_labels", "y")
-_PAIRS = ("samples", "_samples")
-# Where they keep the paths of their files, alone or each with its label.
-_FILES = (*_PAIRS, "imgs", "_image_files", "_images", "images")
+# Attributes in which datasets keep their labels, or pairs of a file and its label.
+_LABEL_ATTRIBUTES = ("targets", "labels", "_labels", "y")
+_PAIR_ATTRIBUTES = ("samples", "_samples")
+# Attributes in which datasets keep the paths of their files, with or without labels.
+_FILE_ATTRIBUTES = (*_PAIR_ATTRIBUTES, "imgs", "_image_files", "_images", "images")
 
 
 @overload
@@ -34,41 +34,43 @@ def load_images(
 def load_images(
     dataset: Any, *, lazy: bool = False, n_jobs: int | None = None
 ) -> tuple[Any, np.ndarray]:
-    """Turn a torchvision dataset of images into a matrix and its labels.
+    """Turn a torchvision dataset of images into a matrix and labels.
 
     Parameters
     ----------
     dataset : torchvision.datasets.VisionDataset
-        Or any sequence of (image, label), the image as PIL gives it or as a tensor of
-        shape (channels, height, width). All images must have the same size, for which a dataset
-        of torchvision takes a `transform`. Paths are not taken: a folder of images becomes a
-        dataset by `torchvision.datasets.ImageFolder`.
+        Dataset, or any sequence of pairs (image, label). An image is a PIL image or a tensor of
+        shape (channels, height, width). All images must have the same size; the `transform` of a
+        torchvision dataset can resize them. Paths are not supported: use
+        `torchvision.datasets.ImageFolder` for a folder of images.
     lazy : bool, default=False
-        Whether to leave the images where they are, for more of them than memory holds: `fit`,
-        `transform` and the like then decode a few batches at a time, anew in each epoch. Its
-        `transform` should then not draw at random. y is known at once where the dataset keeps its
-        labels as most of torchvision's do, and compared with the label of each image that is
-        decoded; otherwise all images are decoded for it.
+        Whether to decode images only when their rows are read, for datasets larger than memory.
+        Methods such as `fit` and `transform` then decode a few batches at a time, again in each
+        epoch. The `transform` of the dataset should then not be random. If the dataset keeps its
+        labels, as most datasets of torchvision do, y is made from them, and compared with the label
+        of each image that is decoded. Otherwise all images are decoded once for y.
     n_jobs : int or None, default=None
-        Threads that decode images. None is 1, and -1 as many as there are processors. More than
-        one is for datasets whose images may be read side by side, as from files.
+        Number of threads that decode images. None means 1, and -1 means all processors. Use more
+        than one thread only if the dataset may be read by several threads at once, for example if
+        it reads files.
 
     Returns
     -------
     X : ndarray of shape (n_samples, n_features), dtype uint8
-        One image per row, flattened channel first. A transform that gives floats in [0, 1],
-        as `ToTensor` does, is turned back into uint8. With `lazy`, where the dataset does not hold
-        its images in memory, an object of this shape and dtype whose rows and slices are arrays.
+        One image per row, flattened with the channels first. Floats in [0, 1], which `ToTensor`
+        gives, become uint8 again. With `lazy`, unless the dataset holds its images in memory, X is
+        an object of this shape and dtype whose rows and slices are arrays.
     y : ndarray of shape (n_samples,)
+        Labels of the images.
 
     Raises
     ------
     ValueError
-        If the dataset is empty, or its images differ in size or are not in [0, 1]; with `lazy`,
-        of images but the first, when they are read. With `lazy` also if the label of an image that
-        is read is not the one that the dataset keeps for it.
+        If the dataset is empty, or if images differ in size or are floats outside of [0, 1]. With
+        `lazy`, images except the first are checked when they are read, and an image must have the
+        label that the dataset keeps for it.
     TypeError
-        If it is a path, or its items are not pairs of an image and a label.
+        If the dataset is a path, or its items are not pairs of an image and a label.
 
     Examples
     --------
@@ -79,7 +81,7 @@ def load_images(
     >>> X.shape, y
     ((2, 784), array([3, 8]))
 
-    Files are read when their rows are asked for:
+    With `lazy`, an image is decoded when its row is read:
 
     >>> X, y = load_images(dataset, lazy=True)
     >>> X
@@ -89,14 +91,14 @@ def load_images(
     """
     if isinstance(dataset, (str, bytes, os.PathLike)):
         raise TypeError(
-            f"load_images takes a dataset, got the path {os.fspath(dataset)!r}. A folder with a "
-            "subfolder for each class becomes one by torchvision.datasets.ImageFolder("
+            f"load_images takes a dataset, got the path {os.fspath(dataset)!r}. Load a folder with "
+            "a subfolder for each class by torchvision.datasets.ImageFolder("
             f"{os.fspath(dataset)!r}, transform=torchvision.transforms.Resize((32, 32)))."
         )
     if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
         raise TypeError(
             "load_images takes a dataset that has a length and gives its items by position, got "
-            f"a {type(dataset).__name__}. Of a DataLoader pass its attribute dataset."
+            f"a {type(dataset).__name__}. Instead of a DataLoader, pass its attribute dataset."
         )
     if len(dataset) == 0:
         raise ValueError("The dataset has no images.")
@@ -116,22 +118,22 @@ def load_images(
 
 
 class ImageRows:
-    """The images of a dataset as rows of uint8, each decoded when it is read.
+    """Rows of uint8 that hold the images of a dataset, each decoded when it is read.
 
     Parameters
     ----------
     dataset : sequence of (image, label)
     n_jobs : int or None, default=None
-        Threads that decode.
+        Number of threads that decode images.
 
     Attributes
     ----------
     shape, dtype, chunks
-        As of a dataset of h5py, for which `fit` takes it.
+        The same attributes as of an h5py dataset, so that `fit` reads the rows in the same way.
     image_shape : tuple of int
-        That of the images as arrays, (channels, height, width) or (height, width).
+        Shape of an image, (channels, height, width) or (height, width).
     labels : ndarray or None
-        What the label of each image that is decoded has to be.
+        Expected labels. An image with another label is an error when it is decoded.
     """
 
     dtype = np.dtype(np.uint8)
@@ -153,29 +155,33 @@ class ImageRows:
         return f"ImageRows(shape={self.shape}, image_shape={self.image_shape})"
 
     def __getitem__(self, index: Any) -> np.ndarray:
-        """Decode one row, those of a slice, at positions, or where a mask is True."""
+        """Return the rows at an integer, a slice, an array of integers or a mask."""
         if isinstance(index, tuple):
-            # scikit-learn takes rows by X[rows, ...], columns by X[:, columns].
+            # scikit-learn reads rows as X[rows, ...] and columns as X[:, columns].
             return self[index[0]] if index[1] is Ellipsis else self[:][index]
-        every = range(len(self))
+        all_positions = range(len(self))
         if isinstance(index, slice):
-            return self.read(every[index])[0]
+            return self.read(all_positions[index])[0]
         positions = np.asarray(index)
         if positions.dtype == bool and positions.shape == (len(self),):
             positions = np.flatnonzero(positions)
         if positions.size == 0:
-            positions = positions.astype(np.intp)  # of [], as NumPy has it
+            positions = positions.astype(
+                np.intp
+            )  # np.asarray([]) is float, but [] is a valid index
         if positions.dtype.kind not in "iu" or positions.ndim > 1:
             raise IndexError(
                 f"Rows are chosen by a slice, integers or a mask of {len(self)} rows, got "
                 f"{index!r}."
             )
-        rows, _ = self.read([every[i] for i in np.atleast_1d(positions).tolist()])
+        rows, _ = self.read([all_positions[i] for i in np.atleast_1d(positions).tolist()])
         return rows if positions.ndim else rows[0]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         if copy is False:
-            raise ValueError("Images cannot become an array without being decoded into one.")
+            raise ValueError(
+                "An array of the images is always a copy. Use copy=None, got copy=False."
+            )
         return self[:].astype(dtype or self.dtype, copy=False)
 
     def read(self, positions: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
@@ -200,15 +206,15 @@ class ImageRows:
         array = _channels_first(image)
         if array.shape != self.image_shape:
             raise ValueError(
-                f"All images must have the same size: {_called(self.dataset, i)} has shape "
-                f"{array.shape}, {_called(self.dataset, 0)} has {self.image_shape}. Give the "
+                f"All images must have the same size: {_image_name(self.dataset, i)} has shape "
+                f"{array.shape}, {_image_name(self.dataset, 0)} has {self.image_shape}. Give the "
                 "dataset a transform that resizes, as torchvision.transforms.Resize((32, 32))."
             )
         if self.labels is not None and not _equal(label, self.labels[i]):
             raise ValueError(
-                f"{_called(self.dataset, i)} has the label {label!r}, but "
-                f"{self.labels[i].tolist()!r} among the labels that the dataset keeps, of which y "
-                "is made. Use lazy=False, which reads the label of every image."
+                f"{_image_name(self.dataset, i)} has the label {label!r}, but "
+                f"{self.labels[i].tolist()!r} among the labels that the dataset keeps, which y is "
+                "made from. Use lazy=False, which reads the label of every image."
             )
         return _to_uint8(array, self.dataset, i).ravel(), label
 
@@ -223,18 +229,18 @@ def _item(dataset: Any, i: int) -> tuple[Any, Any]:
     if not (isinstance(item, (tuple, list)) and len(item) == 2):
         parts = f" of {len(item)}" if isinstance(item, (tuple, list)) else ""
         raise TypeError(
-            f"An item of the dataset should be a pair (image, label), got a "
+            "Each item of the dataset must be a pair (image, label), got a "
             f"{type(item).__name__}{parts}."
         )
     return item[0], item[1]
 
 
 def _stored_images(dataset: Any) -> np.ndarray | None:
-    """What `.data` holds, channel first, where that is just what indexing gives."""
+    """Return the attribute `data`, channels first, if indexing gives the same images."""
     data = getattr(dataset, "data", None)
     if not isinstance(data, (np.ndarray, torch.Tensor)) or len(data) != len(dataset):
         return None
-    if not _is_read_by("torchvision", dataset):  # code of its user's may give some otherwise
+    if not _is_read_by("torchvision", dataset):  # a user's own code may change images
         return None
     transform = getattr(dataset, "transform", None)
     if transform is not None:
@@ -245,20 +251,20 @@ def _stored_images(dataset: Any) -> np.ndarray | None:
     images = np.asarray(data)
     if images.dtype != np.uint8:
         return None
-    ends = [
+    samples = [
         (i, _to_uint8(_channels_first(_item(dataset, i)[0]), dataset, i))
         for i in {0, len(dataset) - 1}
     ]
     layouts = [images, images.transpose(0, 3, 1, 2)] if images.ndim == 4 else [images]
     for layout in layouts:
-        # `ToTensor` gives grey images a channel.
-        if all(np.array_equal(layout[i].ravel(), image.ravel()) for i, image in ends):
+        # `ToTensor` gives gray images a channel.
+        if all(np.array_equal(layout[i].ravel(), image.ravel()) for i, image in samples):
             return layout
     return None
 
 
 def _stored_labels(dataset: Any) -> np.ndarray | None:
-    """The labels that the dataset keeps, where those are what indexing gives."""
+    """Return the labels that the dataset keeps, if indexing gives the same labels."""
     from torch.utils.data import ConcatDataset, Subset
 
     if _is_read_by("torch", dataset) and isinstance(dataset, Subset):
@@ -269,38 +275,38 @@ def _stored_labels(dataset: Any) -> np.ndarray | None:
         known = [part for part in parts if part is not None]
         return np.concatenate(known) if len(known) == len(parts) else None
     n = len(dataset)
-    looked_at = {i: np.asarray(_item(dataset, i)[1]) for i in (0, n // 2, n - 1)}
+    sampled = {i: np.asarray(_item(dataset, i)[1]) for i in (0, n // 2, n - 1)}
     transform = getattr(dataset, "target_transform", None)
     found: np.ndarray | None = None
-    for name in (*_LABELS, *_PAIRS):
+    for name in (*_LABEL_ATTRIBUTES, *_PAIR_ATTRIBUTES):
         kept: Any = getattr(dataset, name, None)
         if not hasattr(kept, "__len__") or len(kept) != n:
             continue
-        if name in _PAIRS:
+        if name in _PAIR_ATTRIBUTES:
             if not (isinstance(kept[0], (tuple, list)) and len(kept[0]) == 2):
                 continue
             kept = [pair[1] for pair in kept]
         else:
             kept = np.asarray(kept).tolist()
         labels = np.asarray(kept if transform is None else [transform(label) for label in kept])
-        if not all(np.array_equal(labels[i], label) for i, label in looked_at.items()):
+        if not all(np.array_equal(labels[i], label) for i, label in sampled.items()):
             continue
         if found is not None and not np.array_equal(found, labels):
-            return None  # one of the two was changed
+            return None  # two attributes disagree, so one was changed
         found = labels
     return found
 
 
 def _is_read_by(package: str, dataset: Any) -> bool:
-    """Whether it is the package's own code that gives the items of a dataset."""
+    """Return whether the `__getitem__` of the dataset is code of the package."""
     for kind in type(dataset).__mro__:
         if "__getitem__" in vars(kind):
             return kind.__module__.partition(".")[0] == package
     return False
 
 
-def _called(dataset: Any, i: int) -> str:
-    """How an error names an image: by its file, too, where the dataset keeps it."""
+def _image_name(dataset: Any, i: int) -> str:
+    """Return the name of an image in an error, with its file if the dataset keeps that."""
     from torch.utils.data import ConcatDataset, Subset
 
     held: Any = dataset
@@ -312,7 +318,7 @@ def _called(dataset: Any, i: int) -> str:
             part = bisect_right(held.cumulative_sizes, k)
             k -= held.cumulative_sizes[part - 1] if part else 0
             held = held.datasets[part]
-    for name in _FILES:
+    for name in _FILE_ATTRIBUTES:
         files = getattr(held, name, None)
         entry = files[k] if isinstance(files, (list, tuple)) and len(files) == len(held) else None
         path = entry[0] if isinstance(entry, (list, tuple)) and entry else entry
@@ -324,7 +330,7 @@ def _called(dataset: Any, i: int) -> str:
 def _channels_first(image: Any) -> np.ndarray:
     if isinstance(image, torch.Tensor):
         return image.detach().cpu().numpy()
-    if getattr(image, "mode", None) == "P":  # its numbers are positions in a palette
+    if getattr(image, "mode", None) == "P":  # its values are positions in a palette
         image = image.convert("RGB")
     array = np.asarray(image)
     return array.transpose(2, 0, 1) if array.ndim == 3 else array
@@ -338,7 +344,7 @@ def _to_uint8(image: np.ndarray, dataset: Any, i: int) -> np.ndarray:
     if image.dtype.kind == "f" and image.min() >= 0 and image.max() <= 1:
         return np.rint(image * 255).astype(np.uint8)
     raise ValueError(
-        f"Images must be uint8 or floats in [0, 1], but {_called(dataset, i)} is {image.dtype} in "
-        f"[{image.min():g}, {image.max():g}]. Give the dataset a transform that divides by the "
-        "largest value there can be, and leave normalization to the transformer's scaling."
+        f"Images must be uint8 or floats in [0, 1], but {_image_name(dataset, i)} is {image.dtype} "
+        f"in [{image.min():g}, {image.max():g}]. Give the dataset a transform that divides by the "
+        "largest possible value, and leave normalization to the scaling of the transformer."
     )

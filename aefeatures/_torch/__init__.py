@@ -1,1 +1,1 @@
-"""State of PyTorch that a process shares: random numbers, devices, ranks."""
+"""State of PyTorch in a process: random numbers, devices, ranks."""

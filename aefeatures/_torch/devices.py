@@ -1,4 +1,4 @@
-"""Devices and precisions, and processes that were forked."""
+"""Devices, precisions and forked processes."""
 
 from __future__ import annotations
 
@@ -7,21 +7,20 @@ import os
 
 import torch
 
-# The dtype of the weights. "bfloat16" is mixed: only the products of matrices are in it.
+# Dtype of the weights. "bfloat16" is mixed precision: only matrix products are in bfloat16.
 PRECISIONS = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.float32}
 
-# The process that `settle_after_fork` was last called in; not yet, in a child of `multiprocessing`
-# that is the first to import this, whose parent may have computed with PyTorch.
+# Process that last called `settle_after_fork`. It is None at first if a forked child of
+# `multiprocessing` imports this module, because its parent may have computed with PyTorch.
 _process = (
     None if type(multiprocessing.current_process()).__name__ == "ForkProcess" else os.getpid()
 )
 
 
 def settle_after_fork() -> None:
-    """Let a process that was forked compute with one CPU thread. To be called before it computes.
+    """Make a forked process compute with one CPU thread. Call this before PyTorch computes.
 
-    The workers of the thread that forked are not in the child, but OpenMP there believes that
-    they are, and would wait for them for ever.
+    OpenMP in the child would wait forever for worker threads that exist only in the parent.
     """
     global _process
     if os.getpid() != _process:
@@ -30,7 +29,7 @@ def settle_after_fork() -> None:
 
 
 def available_devices() -> list[str]:
-    """Names of the devices that PyTorch can use here, the fastest kind first."""
+    """Return the names of the devices that PyTorch can use here, the fastest kind first."""
     names = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
     if torch.backends.mps.is_available():
         names.append("mps")
@@ -38,11 +37,11 @@ def available_devices() -> list[str]:
 
 
 def _own_device(devices: list[str]) -> str:
-    """The device that "auto" takes in this process.
+    """Return the device for "auto" in this process.
 
-    Processes beside each other would else all compute on the first GPU: those of one training,
-    which know their number on this machine by LOCAL_RANK, and those of a search by joblib's loky,
-    which are numbered from 1, take them in turn.
+    Processes of one distributed training or of one search take different GPUs. The former know
+    their number on this machine from LOCAL_RANK. The latter are named by joblib's loky, which
+    counts from 1.
     """
     gpus = [name for name in devices if name.startswith("cuda")]
     kind, _, number = multiprocessing.current_process().name.partition("-")
@@ -53,17 +52,18 @@ def _own_device(devices: list[str]) -> str:
 
 
 def resolve_device(device: str | torch.device) -> torch.device:
-    """Turn "auto", a name or a `torch.device` into a device that is there.
+    """Turn "auto", a name or a `torch.device` into an available device.
 
-    Where there are several GPUs, "auto" is the first, and in the processes of a search or of one
-    training one each.
+    With several GPUs, "auto" is the first one. The processes of a search or of a distributed
+    training get one GPU each.
 
     Raises
     ------
     ValueError
-        If the device is not known to PyTorch or not there; lists those that are.
+        If PyTorch does not know the device, or it is not available. The message lists the available
+        devices.
     RuntimeError
-        If it is CUDA, and this process was forked from one that had used it.
+        If the device is a GPU of CUDA, and this process was forked from one that had used CUDA.
     """
     settle_after_fork()
     devices = available_devices()
@@ -77,31 +77,31 @@ def resolve_device(device: str | torch.device) -> torch.device:
     else:
         if resolved.type == "cuda" and resolved.index is None and devices[0] == "cuda:0":
             _usable(resolved)
-            # A name without a number means the device the caller has made current.
+            # "cuda" without a number means the current device of the caller.
             resolved = torch.device("cuda", torch.cuda.current_device())
         name = resolved.type if resolved.type in ("cpu", "mps") else str(resolved)
         if name in devices:
             return _usable(resolved)
-        problem = "it is not there"
+        problem = "it is not available"
     raise ValueError(
-        f"device={str(device)!r} cannot be used: {problem}. Devices here: {', '.join(devices)}; "
-        "device='auto' takes the first."
+        f"device={str(device)!r} cannot be used: {problem}. Use device='auto' or one of "
+        f"{', '.join(devices)}."
     )
 
 
 def _usable(device: torch.device) -> torch.device:
-    """Return the device, unless this process cannot start it."""
+    """Return the device, or raise an error if this process cannot use it."""
     if device.type == "cuda" and torch.cuda._is_in_bad_fork():
         raise RuntimeError(
-            "This process was forked from one that had used CUDA, and so cannot use it. Start "
-            "processes with multiprocessing's 'spawn' or 'forkserver', or joblib's 'loky', or set "
-            "device='cpu'."
+            "This process cannot use CUDA, because it was forked from a process that had used it. "
+            "Start processes with multiprocessing's 'spawn' or 'forkserver', or with joblib's "
+            "'loky', or set device='cpu'."
         )
     return device
 
 
 def resolve_saved_device(device: str | torch.device) -> torch.device:
-    """Do the same for a model from elsewhere: where its device is not there, "auto" is."""
+    """Return the device of a saved model, or the device for "auto" if it is not available."""
     try:
         return resolve_device(device)
     except ValueError:

@@ -1,7 +1,7 @@
-"""PyTorch's state that all code in a process shares: its random generators, autocast.
+"""State of PyTorch that all code in a process shares: global random generators and autocast.
 
-Code of the caller's own (modules, losses, regularizers) draws from the first without being asked;
-operations obey the second, whoever calls them.
+The caller's own modules, losses and regularizers may draw from the global generators. All
+operations follow autocast.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ import torch
 
 T = TypeVar("T")
 
-_NOTHING = nullcontext()
+_NO_CHANGE = nullcontext()
 
-# PyTorch's global random state belongs to all threads: one at a time may borrow it, and the
-# threads that it waits for. `_thread.borrows` tells whether the current one does.
+# All threads share PyTorch's global random state. One thread at a time may borrow it, together with
+# the threads that it waits for. `_thread.borrows` is True in these threads.
 _borrowing = threading.Lock()
 _thread = threading.local()
 
@@ -36,7 +36,7 @@ def _renew_lock() -> None:
     _borrowing = threading.Lock()
 
 
-if hasattr(os, "register_at_fork"):  # another thread may have held it
+if hasattr(os, "register_at_fork"):  # another thread may have held the lock
     os.register_at_fork(after_in_child=_renew_lock)
 
 
@@ -54,10 +54,10 @@ def _one_at_a_time() -> Iterator[None]:
 
 
 def on_behalf_of_caller(function: Callable[..., T]) -> Callable[..., T]:
-    """Return `function` for a new thread, which borrows what the current one has borrowed.
+    """Return `function` for a new thread that may use the random state the current one borrows.
 
-    The current thread has to wait for it: as where a network is built from one that is trained
-    for it.
+    The current thread must wait for the new one. For example, building a network may train another
+    network in a new thread.
     """
     borrows = getattr(_thread, "borrows", False)
 
@@ -72,23 +72,23 @@ def on_behalf_of_caller(function: Callable[..., T]) -> Callable[..., T]:
 
 
 def is_ours(part: Any) -> bool:
-    """Whether `part` is a name or an object of this library: such code draws nothing unseeded."""
+    """Return whether `part` is a name or an object of this library, which draw only with a seed."""
     return isinstance(part, str) or type(part).__module__.startswith("aefeatures.")
 
 
 class RandomState:
-    """A state of its own for PyTorch's global generators, which goes on from use to use.
+    """Private state for PyTorch's global generators, which continues from use to use.
 
     Parameters
     ----------
     seed : int
     generators : sequence of torch.Generator
-        The global generators that are borrowed. Without any, `borrowed` does nothing.
+        Global generators to borrow. If there are none, `borrowed` does nothing.
 
     Attributes
     ----------
     states : list of tensor
-        One for each generator.
+        State of each generator.
     """
 
     def __init__(self, seed: int, generators: Sequence[torch.Generator]) -> None:
@@ -104,9 +104,9 @@ class RandomState:
 
     @contextmanager
     def borrowed(self) -> Iterator[None]:
-        """Let code that draws from the global generators draw from this state; then put them back.
+        """Put this state into the global generators, and restore theirs at the end.
 
-        Other threads that want to borrow the generators wait.
+        Other threads that borrow the generators wait.
         """
         if not self._generators:
             yield
@@ -125,47 +125,47 @@ class RandomState:
             generator.set_state(state)
 
 
-def seed_beside(rng: np.random.Generator, *also: int) -> int:
-    """Return a seed that follows from the state of `rng` and other numbers; `rng` stays there.
+def seed_beside(rng: np.random.Generator, *numbers: int) -> int:
+    """Return a seed that depends on the state of `rng` and on other numbers.
 
-    So what is seeded by it changes nothing of what `rng` gives to others.
+    The state of `rng` does not change.
     """
-    beside: Any = rng.bit_generator
-    number = int(np.random.Generator(beside.jumped()).integers(2**63))
-    return int(np.random.default_rng([number, *also]).integers(2**63))
+    bit_generator: Any = rng.bit_generator
+    from_rng = int(np.random.Generator(bit_generator.jumped()).integers(2**63))
+    return int(np.random.default_rng([from_rng, *numbers]).integers(2**63))
 
 
 def random_state_for(parts: Sequence[Any], seed: int, device: torch.device) -> RandomState:
-    """Return what `parts` draw from while they compute on `device`; nothing if all are ours."""
+    """Return the random state for `parts` on `device`. It does nothing if all parts are ours."""
     return RandomState(seed, () if all(map(is_ours, parts)) else _global_generators(device))
 
 
 def global_seed(seed: int, *parts: Any) -> AbstractContextManager[Any]:
-    """Let code that draws from PyTorch's global random state draw from `seed`; then put it back.
+    """Seed PyTorch's global random state, and restore it at the end.
 
-    `torch.manual_seed` in `torch.random.fork_rng` would also seed devices that are yet to be
-    used. Fits side by side wait for each other. Nothing is done for `parts` that all are ours.
+    `torch.manual_seed` in `torch.random.fork_rng` would also seed devices that were never used.
+    Fits in different threads wait for each other. Nothing happens if all `parts` are ours.
     """
     if parts and all(map(is_ours, parts)):
-        return _NOTHING
+        return _NO_CHANGE
     return RandomState(seed, _global_generators()).borrowed()
 
 
 def _global_generators(device: torch.device | None = None) -> list[torch.Generator]:
-    """The CPU's, and that of `device` or those of all devices that have been used."""
+    """Return the generators of the CPU, and of `device` or all devices that have been used."""
     generators = [torch.default_generator]
     if device is None or device.type == "cuda":
         if device is not None:
             torch.cuda.init()
         if torch.cuda.is_initialized():
-            every = torch.cuda.default_generators
-            generators += every if device is None else [every[_number_of(device)]]
+            of_gpus = torch.cuda.default_generators
+            generators += of_gpus if device is None else [of_gpus[_cuda_index(device)]]
     if torch.backends.mps.is_available() and (device is None or device.type == "mps"):
         generators.append(torch.mps._get_default_mps_generator())
     return generators
 
 
-def _number_of(device: torch.device) -> int:
+def _cuda_index(device: torch.device) -> int:
     return torch.cuda.current_device() if device.index is None else device.index
 
 
@@ -182,14 +182,14 @@ _AUTOCAST_KINDS = _kinds_with_autocast()
 
 
 def _may_autocast() -> bool:
-    """Whether autocast may be on, at a tenth of what asking for a kind of device takes."""
-    asked = getattr(torch._C, "_is_any_autocast_enabled", None)
-    return asked is None or "mps" in _AUTOCAST_KINDS or bool(asked())
+    """Return whether autocast may be on, ten times as fast as `torch.is_autocast_enabled`."""
+    is_any_enabled = getattr(torch._C, "_is_any_autocast_enabled", None)
+    return is_any_enabled is None or "mps" in _AUTOCAST_KINDS or bool(is_any_enabled())
 
 
 @contextmanager
 def without_autocast() -> Iterator[None]:
-    """Compute as outside any `torch.autocast` of the caller's."""
+    """Compute without any `torch.autocast` of the caller."""
     with ExitStack() as stack:
         for kind in _AUTOCAST_KINDS:
             if torch.is_autocast_enabled(kind):
@@ -200,10 +200,10 @@ def without_autocast() -> Iterator[None]:
 def unaffected(seed: int, *parts: Any) -> AbstractContextManager[Any]:
     """Compute without autocast, and let `parts` draw from `seed`.
 
-    Where neither matters this takes a microsecond; encoding a row takes some hundreds.
+    If neither matters this takes a microsecond. Encoding a row takes several hundred.
     """
     if not _may_autocast() and all(map(is_ours, parts)):
-        return _NOTHING
+        return _NO_CHANGE
     return _unaffected(seed, parts)
 
 

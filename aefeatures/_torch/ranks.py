@@ -1,4 +1,4 @@
-"""Processes that train one model together, by PyTorch's process groups."""
+"""Processes that train one model together in a process group of PyTorch."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from torch import distributed as dist
 
 T = TypeVar("T")
 
-_TAG = 0xAEF  # apart from what the caller sends
-# Interrupts of several ranks within it are one, as of a terminal that sends it to all. Another
-# that comes later, while the first has not ended the training, ends this process alone.
+_TAG = 0xAEF  # tag of messages, which differs from tags of the caller
+# Interrupts of several ranks within this time count as one, because a terminal sends an interrupt
+# to all of them. A later one ends only this process if the first has not ended the training.
 _SAME_INTERRUPT_SECONDS = 2.0
 
 
 class Ranks:
-    """The processes that take part in a fit: this one alone.
+    """Processes that take part in a fit. This class is for a single process.
 
-    All of them call the same methods in the same order.
+    All processes call the same methods in the same order.
 
     Attributes
     ----------
     rank, size : int
     told : bool
-        Whether all know of an error or an interrupt that one of them met.
+        Whether all ranks know about an error or an interrupt on one of them.
     interrupted : bool
-        Whether an interrupt came of which the others do not know.
+        Whether this rank was interrupted and the other ranks do not know it yet.
     """
 
     rank = 0
@@ -43,24 +43,24 @@ class Ranks:
     interrupted = False
 
     def gather(self, value: T) -> list[T]:
-        """Return the values of all ranks, in their order."""
+        """Return the values of all ranks, in the order of the ranks."""
         return [value]
 
     def sum_(self, tensor: torch.Tensor) -> None:
-        """Replace a tensor by the sum of those of all ranks."""
+        """Replace a tensor by its sum over all ranks."""
 
     def share_(self, tensor: torch.Tensor) -> None:
-        """Replace a tensor by that of rank 0."""
+        """Replace a tensor by the tensor of rank 0."""
 
     def mean(self, mean: float, n: int) -> float:
-        """Return the mean of all numbers, of which this rank has `n` of that mean."""
+        """Return the mean over all ranks. This rank has `n` numbers with the given mean."""
         return mean
 
     def fail(self, error: BaseException) -> None:
-        """Tell the others of an error, in place of the `gather` that they are in or come to."""
+        """Report an error to the other ranks, in their current or next `gather`."""
 
     def together(self) -> AbstractContextManager[None]:
-        """Within it an error of one rank is raised on all."""
+        """Return a context in which an error of one rank is raised on all ranks."""
         return nullcontext()
 
 
@@ -69,14 +69,14 @@ ALONE = Ranks()
 
 @dataclass
 class _Failure:
-    """What a rank gathers in place of a value."""
+    """Error of a rank, which is gathered instead of a value."""
 
     message: str
     interrupt: bool
 
 
 class _Group(Ranks):
-    """The ranks of a process group."""
+    """Ranks of a process group."""
 
     def __init__(self, group: Any) -> None:
         self._group = group
@@ -90,22 +90,21 @@ class _Group(Ranks):
         self._interrupted_at = self._told_at = -math.inf
 
     def gather(self, value: T) -> list[T]:
-        found: list[Any] = [None] * self.size
-        dist.all_gather_object(found, (value, self.interrupted), group=self._group)
-        values = [each for each, _ in found]
+        gathered: list[Any] = [None] * self.size
+        dist.all_gather_object(gathered, (value, self.interrupted), group=self._group)
+        values = [each for each, _ in gathered]
         failures = {i: each for i, each in enumerate(values) if isinstance(each, _Failure)}
-        interrupted = any(flag for _, flag in found)
-        if interrupted or failures:
-            self.told, self.interrupted = True, False
-            self._told_at = time.monotonic()
+        interrupted = any(flag for _, flag in gathered)
+        if not (interrupted or failures):
+            return values
+        self.told, self.interrupted = True, False
+        self._told_at = time.monotonic()
         for rank, failure in failures.items():
             if not failure.interrupt:
                 raise RuntimeError(
-                    f"Rank {rank} of {self.size} failed, and so do all: {failure.message}"
+                    f"Rank {rank} of {self.size} failed, so all ranks stop: {failure.message}"
                 )
-        if interrupted or failures:
-            raise KeyboardInterrupt
-        return values
+        raise KeyboardInterrupt
 
     def sum_(self, tensor: torch.Tensor) -> None:
         if self._other is None or tensor.device.type != "cpu":
@@ -133,7 +132,7 @@ class _Group(Ranks):
         try:
             self.gather(_Failure(f"{type(error).__name__}: {error}", interrupt))
         except (RuntimeError, KeyboardInterrupt) as raised:
-            # Who was interrupted does as the others do: another may have met an error.
+            # An interrupted rank stops as the others do, and another rank may have had an error.
             if interrupt and isinstance(raised, RuntimeError):
                 raise
 
@@ -141,7 +140,7 @@ class _Group(Ranks):
     def together(self) -> Iterator[None]:
         self.told = self.interrupted = False
         self._told_at = -math.inf
-        with self._interrupts_noted():
+        with self._recording_interrupts():
             try:
                 yield
                 self.gather(None)
@@ -151,11 +150,11 @@ class _Group(Ranks):
                 raise
 
     @contextmanager
-    def _interrupts_noted(self) -> Iterator[None]:
-        """Within it an interrupt is noted, for all to raise it at the same place.
+    def _recording_interrupts(self) -> Iterator[None]:
+        """Record interrupts instead of raising them, so that all ranks stop at the same place.
 
-        One that was raised wherever it came would tear this rank from what all do, as from the
-        middle of a `gather`.
+        An interrupt in the middle of a `gather`, for example, would separate this rank from the
+        others.
         """
         before = signal.getsignal(signal.SIGINT)
         if (
@@ -165,7 +164,7 @@ class _Group(Ranks):
             yield
             return
 
-        def note(number: int, frame: Any) -> None:
+        def record(number: int, frame: Any) -> None:
             now = time.monotonic()
             if now - self._told_at < _SAME_INTERRUPT_SECONDS:
                 return
@@ -174,7 +173,7 @@ class _Group(Ranks):
             if not self.interrupted:
                 self.interrupted, self._interrupted_at = True, now
 
-        signal.signal(signal.SIGINT, note)
+        signal.signal(signal.SIGINT, record)
         try:
             yield
         finally:
@@ -185,7 +184,7 @@ _ranks: ContextVar[Ranks] = ContextVar("aefeatures_ranks", default=ALONE)
 
 
 def current_ranks() -> Ranks:
-    """Return the ranks that a fit that begins here is of."""
+    """Return the ranks that take part in a fit that begins here."""
     return _ranks.get()
 
 
@@ -193,15 +192,15 @@ def current_ranks() -> Ranks:
 def distributed(group: Any = None) -> Iterator[None]:
     """Let `fit` and `partial_fit` train one model on the rows of all processes of a group.
 
-    Within it every process calls them on rows of its own, a shard, with an estimator of the same
-    parameters, and ends with the same model: statistics and losses are those of all rows, and the
-    gradient of a step is the mean over the batches of all processes. Outside of it process groups
-    are ignored. The group is made and destroyed by the caller.
+    Every process calls them on its own rows, a shard, with an estimator of the same parameters, and
+    gets the same model. Statistics and losses are those of all rows, and the gradient of a step is
+    the mean over the batches of all processes. Outside of this context process groups are ignored.
+    The caller creates and destroys the group.
 
     Parameters
     ----------
     group : torch.distributed.ProcessGroup, default=None
-        None is the default group, of all processes.
+        None means the default group of all processes.
 
     Raises
     ------
@@ -210,22 +209,25 @@ def distributed(group: Any = None) -> Iterator[None]:
 
     Notes
     -----
-    `AutoencoderTransformer` is what trains together. `batch_size` counts the rows of one process:
-    two of them at 32 take the steps that one takes at 64. A process may have fewer rows than
-    others, also none (X of shape (0, n_features)): each row counts once in an epoch. Where shards
-    differ in size, the smaller have smaller batches, so that all of them last the epoch.
+    Only `AutoencoderTransformer` trains together. `batch_size` is the number of rows of one
+    process: two processes with a batch size of 32 take the same steps as one with 64. A process may
+    have fewer rows than others, even none (X of shape (0, n_features)). Each row counts once in an
+    epoch. If shards differ in size, smaller shards have smaller batches, so that all shards have
+    the same number of batches.
 
-    An error in one process is raised in all: there as it is, elsewhere as a `RuntimeError` that
-    names the rank. So is an interrupt, which keeps the best weights if an epoch is over; another
-    one, two seconds after one that had no effect, ends its process alone. That a process is lost is
-    noticed as the group's backend notices it, at the latest after the timeout of the group.
+    An error in one process is raised in all processes. The other processes raise a `RuntimeError`
+    that names the rank. An interrupt also stops all processes, and the best weights are kept if an
+    epoch has ended. If an interrupt has no effect, another one after two seconds ends only its own
+    process. The backend of the group detects that a process is lost, at the latest after the
+    timeout of the group.
 
-    `early_stopping` sets a part of each shard aside. What looks at a batch as a whole sees the
-    batch of its process: batch normalization, whose running statistics are averaged after each
-    epoch, and the penalties of `Sparse` and `NeighborPreserving`, which finds neighbours within the
-    shard. Shards should therefore be drawn at random. `checkpoint` cannot be used. Threads that are
-    started within it train alone. On a CPU each process trains with one thread: start one for each
-    core. With several GPUs, `device="auto"` is that of LOCAL_RANK, which torchrun and others set.
+    `early_stopping` uses a part of each shard for validation. Some parts of a model depend on the
+    whole batch, and see only the batch of their process: batch normalization, whose running
+    statistics are averaged after each epoch, and the penalties of `Sparse` and
+    `NeighborPreserving`. The latter finds neighbors only within the shard. Shards should therefore
+    be drawn at random. `checkpoint` is not supported. Threads that are started in this context
+    train alone. On a CPU each process trains with one thread, so start one process for each core.
+    With several GPUs, `device="auto"` is the GPU of LOCAL_RANK, which torchrun and others set.
 
     Examples
     --------
@@ -247,11 +249,14 @@ def distributed(group: Any = None) -> Iterator[None]:
     """
     if not (dist.is_available() and dist.is_initialized()):
         raise RuntimeError(
-            "distributed() needs a process group, and there is none. Call "
-            "torch.distributed.init_process_group first, in every process."
+            "distributed() needs a process group, but there is none. Call "
+            "torch.distributed.init_process_group in every process first."
         )
     if dist.get_rank(group) < 0:
-        raise RuntimeError("This process is not in the process group that distributed() got.")
+        raise RuntimeError(
+            "distributed() got a process group without this process. Call it only in processes of "
+            "the group."
+        )
     token = _ranks.set(_Group(group) if dist.get_world_size(group) > 1 else ALONE)
     try:
         yield
