@@ -1596,9 +1596,9 @@ def test_a_loss_that_missing_values_cannot_be_left_out_of_is_refused_in_fit(digi
     X = digits[0][:100].copy()
     transformer = quick(loss=loss).fit(X)
     X[3, 20] = np.nan
-    with pytest.raises(ValueError, match="X misses values, which cannot be left out"):
+    with pytest.raises(ValueError, match="X has missing values, which cannot be left out"):
         clone(transformer).fit(X)
-    with pytest.raises(ValueError, match="X misses values, which cannot be left out"):
+    with pytest.raises(ValueError, match="X has missing values, which cannot be left out"):
         transformer.score_samples(X)
 
 

@@ -407,7 +407,7 @@ def test_first_weights_of_any_network_come_from_random_state(digits, network):
         (linear_pair(64, 3), "got a tuple of 2. Pass network=make, with: def make"),
         (list(linear_pair(64, 3)), "got a list of 2. Pass"),
         (nn.Linear, "got the class Linear. Pass network=make"),
-        (DenseNetwork, r"must be an object, got the class DenseNetwork. Pass DenseNetwork\(\)"),
+        (DenseNetwork, r"must be an instance, got the class DenseNetwork. Pass DenseNetwork\(\)"),
         (ConvNetwork, r"Pass ConvNetwork\(\)"),
     ],
 )

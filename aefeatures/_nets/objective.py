@@ -1,4 +1,4 @@
-"""The objective of a training: the reconstruction loss and what regularizers add."""
+"""Objective of a training: the reconstruction loss and the terms of regularizers."""
 
 from __future__ import annotations
 
@@ -11,17 +11,14 @@ import torch
 from torch import autocast, nn
 
 from aefeatures._nets.losses import RowLoss
-from aefeatures._nets.regularizer import (
-    Batch,
-    Regularizer,
-)
+from aefeatures._nets.regularizer import Batch, Regularizer
 from aefeatures._nets.regularizers import REGULARIZERS
 from aefeatures._rows.batches import Batches
 from aefeatures._torch.random_state import RandomState
 
 
 class Objective:
-    """The reconstruction loss of a batch and what regularizers add to it.
+    """Reconstruction loss of a batch and the terms that regularizers add to it.
 
     Parameters
     ----------
@@ -30,14 +27,14 @@ class Objective:
     loss : callable
         Loss per row.
     regularizers : list of Regularizer
-        As `prepare` returned them.
+        Regularizers that `prepare` returned.
     batches : Batches
     rng : np.random.Generator
     mixed : bool
         Whether the network's products of matrices are computed in bfloat16.
     draws : RandomState, optional
-        Random state that modules, losses and regularizers of the caller's own draw from. It is
-        borrowed where a gradient is computed.
+        Random state that user-defined modules, losses and regularizers draw from while a gradient
+        is computed.
     """
 
     def __init__(
@@ -69,17 +66,17 @@ class Objective:
     def __call__(self, rows: torch.Tensor, index: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the sum of the rows' reconstruction losses, and the mean with penalties.
 
-        Where a part of the rows is decoded, the sum is what all would come to by it.
+        If only a part of the rows is decoded, the sum is scaled up to all rows.
         """
         encoder, decoder = self.autoencoder
-        # A regularizer of the caller's own may work in place.
+        # User-defined regularizers may change tensors in place, so they get copies.
         batch = self._corrupted(self._lent(rows), index)
         partners = [self._partners(regularizer, batch) for regularizer in self.regularizers]
-        brought = [partner.inputs for partner in partners if partner is not None]
-        inputs = torch.cat([batch.inputs, *brought]) if brought else batch.inputs
+        partner_inputs = [partner.inputs for partner in partners if partner is not None]
+        inputs = torch.cat([batch.inputs, *partner_inputs]) if partner_inputs else batch.inputs
         with self._products(rows):
             codes = encoder(inputs).to(rows.dtype)
-        batch.codes, *partner_codes = codes.split([len(rows), *map(len, brought)])
+        batch.codes, *partner_codes = codes.split([len(rows), *map(len, partner_inputs)])
         passed = batch.codes
         for regularizer in self.regularizers:
             passed = regularizer.perturb(self._lent(passed), batch)
@@ -103,7 +100,7 @@ class Objective:
         return partners
 
     def corrupted(self, rows: torch.Tensor, index: np.ndarray) -> torch.Tensor:
-        """Return what is encoded in place of the rows."""
+        """Return the rows as they are encoded, after every `corrupt`."""
         return self._corrupted(self._lent(rows), index).inputs
 
     def _products(self, rows: torch.Tensor) -> AbstractContextManager[object]:
