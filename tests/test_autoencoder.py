@@ -230,7 +230,7 @@ def test_classes_preset_takes_every_y(y, task):
 @pytest.mark.parametrize(
     ("y", "message"),
     [
-        (np.full(178, -1), r"No row of y is labelled\. The first fit needs a label at least"),
+        (np.full(178, -1), r"No row of y is labelled\. The first fit needs at least one label"),
         (np.c_[CLASSES_OF_WINE, CLASSES_OF_WINE], "y should be a 1d array, got an array of shape"),
         (np.where(CLASSES_OF_WINE == 0, -1, 1), "y has -1 and one other value"),
         (None, "requires y to be passed, but the target y is None"),

@@ -166,7 +166,7 @@ class Regularizer(BaseEstimator):
         return self
 
     def _groups(self, y: np.ndarray, ranks: Ranks) -> np.ndarray | None:
-        """Return a group for each row or -1; `early_stopping` keeps a row of each group in training."""
+        """Return a group for each row or -1; `early_stopping` keeps a row of each in training."""
         return None
 
     def corrupt(self, inputs: torch.Tensor, batch: Batch) -> torch.Tensor:
@@ -271,7 +271,7 @@ def transformed(
     if not isinstance(images, torch.Tensor) or images.shape != shape:
         got = tuple(images.shape) if isinstance(images, torch.Tensor) else type(images)
         raise ValueError(
-            f"{name} must keep the shape of images: got {got} for {tuple(shape)}. Add a transform "
+            f"{name} must keep the shape of images: {tuple(shape)} became {got}. Add a transform "
             "that restores the size."
         )
     if not images.is_floating_point():
