@@ -112,7 +112,7 @@ class Batches(ABC):
         """Return the rows at any positions, scaled, on the device."""
 
     def sample(self, n: int) -> torch.Tensor:
-        """Return at most `n` evenly spaced rows, so that sorted data is covered in all its parts."""
+        """Return at most `n` evenly spaced rows, so that all parts of sorted data are covered."""
         return self.take(evenly_spaced(self.n_rows, n))
 
     @abstractmethod

@@ -11,7 +11,7 @@ from pathlib import Path
 
 @cache
 def physical_memory(root: str = "/") -> int:
-    """Return the bytes of memory of the machine, or of its container if these are fewer.
+    """Return the bytes of memory of the machine, or of its container if that has less.
 
     `root` is the folder of "proc" and "sys".
     """
