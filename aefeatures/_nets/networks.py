@@ -206,7 +206,7 @@ class DenseLayers:
 
     @property
     def rectified(self) -> list[bool]:
-        """Whether a rectifier follows each layer: all except the code's and the last one."""
+        """Whether a rectifier follows each layer; none follows the code and the last layer."""
         return [i not in (self.code, len(self.linear) - 1) for i in range(len(self.linear))]
 
     def parameters(self) -> list[nn.Parameter]:
@@ -600,7 +600,7 @@ class BuildSpec:
     principal_axes: Callable[..., tuple[torch.Tensor, torch.Tensor, torch.Tensor]] | None = None
 
 
-# Types that `plain` returns without a look.
+# Types that `plain` does not inspect.
 _PLAIN_TYPES = (type(None), bool, int, float, str)
 
 

@@ -53,8 +53,8 @@ class Objective:
         self.loss = loss
         self.regularizers = regularizers
         self.mixed = mixed
-        self._all_known = {type(each) for each in regularizers} <= {*REGULARIZERS.values()}
-        parts = [each._decoded_part for each in regularizers] if self._all_known else []
+        self._all_built_in = {type(each) for each in regularizers} <= {*REGULARIZERS.values()}
+        parts = [each._decoded_part for each in regularizers] if self._all_built_in else []
         self._decoded_part = min([1.0, *parts])
         self.batches = batches
         self._take = batches.take
@@ -70,19 +70,19 @@ class Objective:
         """
         encoder, decoder = self.autoencoder
         # User-defined regularizers may change tensors in place, so they get copies.
-        batch = self._corrupted(self._lent(rows), index)
+        batch = self._corrupted(self._for_regularizer(rows), index)
         partners = [self._partners(regularizer, batch) for regularizer in self.regularizers]
         partner_inputs = [partner.inputs for partner in partners if partner is not None]
         inputs = torch.cat([batch.inputs, *partner_inputs]) if partner_inputs else batch.inputs
-        with self._products(rows):
+        with self._autocast(rows):
             codes = encoder(inputs).to(rows.dtype)
         batch.codes, *partner_codes = codes.split([len(rows), *map(len, partner_inputs)])
         passed = batch.codes
         for regularizer in self.regularizers:
-            passed = regularizer.perturb(self._lent(passed), batch)
+            passed = regularizer.perturb(self._for_regularizer(passed), batch)
         # Batches are in random order: their first rows are a random sample.
         n_decoded = math.ceil(self._decoded_part * len(rows))
-        with self._products(rows):
+        with self._autocast(rows):
             batch.reconstruction = decoder(passed[:n_decoded]).to(rows.dtype)
         summed = self.loss(batch.reconstruction, rows[:n_decoded]).sum()
         total = summed / n_decoded
@@ -101,9 +101,9 @@ class Objective:
 
     def corrupted(self, rows: torch.Tensor, index: np.ndarray) -> torch.Tensor:
         """Return the rows as they are encoded, after every `corrupt`."""
-        return self._corrupted(self._lent(rows), index).inputs
+        return self._corrupted(self._for_regularizer(rows), index).inputs
 
-    def _products(self, rows: torch.Tensor) -> AbstractContextManager[object]:
+    def _autocast(self, rows: torch.Tensor) -> AbstractContextManager[object]:
         mixed = self.mixed
         return autocast(rows.device.type, dtype=torch.bfloat16) if mixed else nullcontext()
 
@@ -113,8 +113,8 @@ class Objective:
             rows, index, encoder, decoder, self.generator, self._rng, self._take, inputs=rows
         )
         for regularizer in self.regularizers:
-            batch.inputs = regularizer.corrupt(self._lent(batch.inputs), batch)
+            batch.inputs = regularizer.corrupt(self._for_regularizer(batch.inputs), batch)
         return batch
 
-    def _lent(self, tensor: torch.Tensor) -> torch.Tensor:
-        return tensor if self._all_known else tensor.clone()
+    def _for_regularizer(self, tensor: torch.Tensor) -> torch.Tensor:
+        return tensor if self._all_built_in else tensor.clone()

@@ -164,7 +164,7 @@ class NearPCA(Regularizer):
     (178, 3)
     """
 
-    max_epochs = 100  # with more, the network only learns small tables by heart
+    max_epochs = 100  # more epochs would overfit small tables
 
     def __init__(self, weight: float = 0.3) -> None:
         self.weight = weight

@@ -24,8 +24,8 @@ class Supervised(Regularizer):
     Parameters
     ----------
     weight : float, default=1.0
-        Weight in units of the columns' mean variance, as in `NeighborPreserving`. With a large
-        weight and few labels, the network learns the labels by heart.
+        Weight in units of the columns' mean variance, as in `NeighborPreserving`. A large
+        weight overfits if there are few labels.
     unlabeled : object, default="auto"
         Label that marks a row of y as unlabelled, in addition to missing labels. "auto" uses the
         rule in the notes. None means that every row is labelled, and a missing label is an error.
@@ -79,7 +79,7 @@ class Supervised(Regularizer):
     """
 
     requires_y = True
-    max_epochs = 60  # with more, the network learns the labels of a few rows by heart
+    max_epochs = 60  # more epochs would overfit few labels
 
     def __init__(
         self,
@@ -99,7 +99,7 @@ class Supervised(Regularizer):
         check_number(self, "mixup")
         head: Any = data.head
         y = np.asarray(data.y if data.y_all is None else data.y_all)
-        labels = self._judge(y, head, data.ranks)
+        labels = self._split_labels(y, head, data.ranks)
         if head is None and not any(data.ranks.gather(bool(labels.labelled.any()))):
             raise ValueError(
                 "No row of y is labelled. The first fit needs at least one label; the notes of "
@@ -154,7 +154,7 @@ class Supervised(Regularizer):
             return (predicted[:, 0] - targets.to(predicted)).square()
         return F.cross_entropy(predicted, targets, reduction="none")
 
-    def _judge(self, y: np.ndarray, head: Any, ranks: Ranks) -> Labels:
+    def _split_labels(self, y: np.ndarray, head: Any, ranks: Ranks) -> Labels:
         """Return the labels in y, with the task and the classes of `head` unless it is None."""
         if self.task not in TASKS:
             raise ValueError(f"task must be one of {', '.join(TASKS)}, got {self.task!r}.")
@@ -178,7 +178,7 @@ class Supervised(Regularizer):
 
     def _groups(self, y: np.ndarray, ranks: Ranks) -> np.ndarray:
         """Return the class of each labelled row as its group; numbers are a single group."""
-        labels = self._judge(y, None, ranks)
+        labels = self._split_labels(y, None, ranks)
         groups = np.full(len(y), -1)
         groups[labels.labelled] = (
             np.unique(labels.known, return_inverse=True)[1]

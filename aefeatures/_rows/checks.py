@@ -77,7 +77,7 @@ def check_matrix(estimator: Any, X: Any, *, reset: bool, min_rows: int = 1) -> A
     _refuse_unknown_size(X)
     try:
         X = _as_numbers(X)
-        with _no_warnings_of_sums():
+        with _overflow_ignored():
             rows: Any = validate_data(
                 estimator,
                 X,
@@ -239,7 +239,7 @@ def _refuse_columns(X: Any, refused: list[bool]) -> None:
         )
 
 
-def _no_warnings_of_sums() -> np.errstate:
+def _overflow_ignored() -> np.errstate:
     """Ignore warnings if a sum overflows, after which scikit-learn checks each number."""
     return np.errstate(over="ignore", invalid="ignore")
 
@@ -277,7 +277,7 @@ def _check_dataset(estimator: Any, X: Any, *, reset: bool, min_rows: int) -> Sou
 
 
 def _check_chunk(estimator: Any, chunk: np.ndarray) -> None:
-    with _no_warnings_of_sums():
+    with _overflow_ignored():
         check_array(
             chunk,
             dtype="numeric",
@@ -295,7 +295,7 @@ def check_codes(X: Any, n_components: int, estimator: Any) -> np.ndarray:
     dtypes: list[Any] = [np.float64, np.float32]
     if getattr(getattr(X, "dtype", None), "itemsize", 0) == 4 and X.dtype.kind == "f":
         dtypes.reverse()  # float32 in another byte order becomes float32
-    with _no_warnings_of_sums():
+    with _overflow_ignored():
         codes: np.ndarray = check_array(X, dtype=dtypes, estimator=estimator)
     if codes.shape[1] != n_components:
         raise ValueError(

@@ -198,7 +198,7 @@ class ImageSource(Source):
 
 
 class FileSource(Source):
-    """Rows of a dataset in a file, as of h5py or zarr, or of a memory map larger than memory."""
+    """Rows of a dataset in a file, such as h5py's or zarr's, or of a very large memory map."""
 
     by_blocks = True
 
@@ -241,7 +241,7 @@ class ViewSource(Source):
 
 
 def is_dataset(X: Any) -> bool:
-    """Whether X is a matrix in a file, as of h5py or zarr, with chunks and slices of rows."""
+    """Whether X is a matrix in a file, such as h5py's or zarr's, with chunks and slices."""
     return (
         all(hasattr(X, name) for name in ("shape", "dtype", "chunks", "__getitem__"))
         and len(X.shape) == 2
