@@ -230,7 +230,7 @@ def test_classes_preset_takes_every_y(y, task):
 @pytest.mark.parametrize(
     ("y", "message"),
     [
-        (np.full(178, -1), r"No row of y is labelled\. The first fit needs a label at least"),
+        (np.full(178, -1), r"No row of y is labelled\. The first fit needs at least one label"),
         (np.c_[CLASSES_OF_WINE, CLASSES_OF_WINE], "y should be a 1d array, got an array of shape"),
         (np.where(CLASSES_OF_WINE == 0, -1, 1), "y has -1 and one other value"),
         (None, "requires y to be passed, but the target y is None"),
@@ -1596,9 +1596,9 @@ def test_a_loss_that_missing_values_cannot_be_left_out_of_is_refused_in_fit(digi
     X = digits[0][:100].copy()
     transformer = quick(loss=loss).fit(X)
     X[3, 20] = np.nan
-    with pytest.raises(ValueError, match="X misses values, which cannot be left out"):
+    with pytest.raises(ValueError, match="X has missing values, which cannot be left out"):
         clone(transformer).fit(X)
-    with pytest.raises(ValueError, match="X misses values, which cannot be left out"):
+    with pytest.raises(ValueError, match="X has missing values, which cannot be left out"):
         transformer.score_samples(X)
 
 

@@ -92,7 +92,7 @@ def test_losses_of_ones_own_may_work_in_place(missing):
 @pytest.mark.parametrize("loss", [torch.nn.MSELoss, torch.nn.L1Loss])
 def test_a_class_as_loss_is_refused(loss):
     with pytest.raises(
-        TypeError, match=rf"got the class {loss.__name__}\. Of a loss of PyTorch, pass"
+        TypeError, match=rf"got the class {loss.__name__}\. For a loss of PyTorch, pass"
     ):
         resolve_loss(loss)
 

@@ -359,12 +359,12 @@ def test_a_users_modules_are_not_changed(digits):
         (
             lambda n, k: linear_pair(n, k + 1),
             ValueError,
-            r"encoder of network must turn rows of 64 columns into rows of 3: .* \(2, 4\)",
+            r"encoder of network must turn rows of 64 columns into rows of 3, but .* \(2, 4\)",
         ),
         (
             lambda n, k: (nn.Linear(n, k), nn.Linear(k, 9)),
             ValueError,
-            r"decoder of network must turn rows of 3 columns into rows of 64: .* \(2, 9\)",
+            r"decoder of network must turn rows of 3 columns into rows of 64, but .* \(2, 9\)",
         ),
     ],
 )
@@ -407,7 +407,7 @@ def test_first_weights_of_any_network_come_from_random_state(digits, network):
         (linear_pair(64, 3), "got a tuple of 2. Pass network=make, with: def make"),
         (list(linear_pair(64, 3)), "got a list of 2. Pass"),
         (nn.Linear, "got the class Linear. Pass network=make"),
-        (DenseNetwork, r"must be an object, got the class DenseNetwork. Pass DenseNetwork\(\)"),
+        (DenseNetwork, r"must be an instance, got the class DenseNetwork. Pass DenseNetwork\(\)"),
         (ConvNetwork, r"Pass ConvNetwork\(\)"),
     ],
 )

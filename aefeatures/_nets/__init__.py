@@ -1,1 +1,1 @@
-"""Networks, losses and regularizers, and the model that they make."""
+"""Networks, losses, regularizers and the model that is built from them."""

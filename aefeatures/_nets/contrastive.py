@@ -25,11 +25,11 @@ from aefeatures._nets.regularizer import (
 )
 from aefeatures._warnings import takes_old_arguments
 
-# The most that an image is turned by, in radians, sheared, stretched in width and height, and
-# shifted to the sides and down, in halves of its size.
+# Largest rotation of an image in radians, its largest shear and stretches in width and height, and
+# its largest shifts to the sides and down, in halves of its size.
 _AFFINE = [0.0873, 0.05, 0.05, 0.05, 0.07, 0.07]
 
-# The part of a batch that is decoded beside neighbours, of so many columns and rows.
+# Part of a batch that is decoded, if X has at least the numbers of columns and rows below.
 _DECODED_PART = 0.5
 _MANY_COLUMNS = 128
 _MANY_ROWS = 8_192
@@ -42,35 +42,36 @@ class NeighborPreserving(TakesTransform):
     codes are pulled together, and pushed from the codes of all other rows and neighbours k
     in the batch: ``-log(s_ij / (s_ij + sum over k of s_ik))``, with the similarity
     ``s = 1 / (1 + squared distance of the codes)`` of t-SNE, averaged over rows and neighbours,
-    times `weight` [1]_, [2]_. Makes the codes good for KNN and SVM, and a picture of
-    them show the groups in the data.
+    times `weight` [1]_, [2]_. This makes the codes good for KNN and SVM, and a plot of
+    them shows the groups in the data.
 
     Parameters
     ----------
     n_neighbors : int, default=5
     weight : float, default=0.5
-        In units of the columns' mean variance in the network's range, which is the squared error
-        of predicting their means: the same number suits pixels and standardized columns.
+        Weight in units of the columns' mean variance in the network's range, which is the squared
+        error of predicting their means: the same number suits pixels and standardized columns.
     transform : "affine", callable or None, default=None
-        For images: what each neighbour is changed by before it is encoded, so that images that
-        differ by such a change get codes that are neighbours. "affine" draws for each image a
-        rotation of up to 5 degrees, a shift of up to 3.5% of its size (a pixel of 28), a stretch
-        of up to 5% in height and in width, and a shear of up to 5%. A callable is like that of
-        `Denoising`. The reconstruction is that of the unchanged rows.
+        Random change of each neighbour before it is encoded, for images: images that differ by such
+        a change get codes that are neighbours. "affine" draws for each image a rotation of up to 5
+        degrees, a shift of up to 3.5% of its size (a pixel of 28), a stretch of up to 5% in height
+        and in width, and a shear of up to 5%. A callable is like that of `Denoising`. The
+        reconstruction is compared with the unchanged rows.
     image_shape : tuple of int or None, default=None
-        With `transform`, how a row is laid out: as in `ConvNetwork`.
+        Layout of a row, as in `ConvNetwork`. Only used with `transform`.
 
     Notes
     -----
-    The neighbours are those by Euclidean distance between rows in the network's range, of more
-    than 50 columns between their first 50 principal components. They are found exactly up
-    to 100,000 rows (and on a GPU), by pynndescent beyond. The graph lives for one training.
+    Neighbours are found by the Euclidean distance between rows in the network's range, or between
+    their first 50 principal components if there are more than 50 columns. The search is exact up
+    to 100,000 rows (and on a GPU), and uses pynndescent for more. The graph is kept for one
+    training.
 
-    Beside it, and of at least 128 columns and 8,192 rows, the encoder of the default network reads
-    the rows' first 64 principal components: quicker, and better for new rows. `DenseNetwork` has a
-    parameter for it. Of such data half of a batch's rows are decoded in each step, those that it
-    begins with, where no regularizer of the caller's own takes part: the decoder is the dearer
-    half of the network.
+    If X has at least 128 columns and 8,192 rows, the encoder of the default network reads the rows'
+    first 64 principal components. This is faster, and better for new rows. `DenseNetwork` has a
+    parameter for it. For such data only the first half of a batch's rows is decoded in each step,
+    unless a user-defined regularizer takes part, because the decoder is the more expensive half of
+    the network.
 
     References
     ----------
@@ -90,7 +91,7 @@ class NeighborPreserving(TakesTransform):
     """
 
     min_epochs = 20
-    max_epochs = 200  # a few rows, pulled together time and again, only get learned by heart
+    max_epochs = 200  # more epochs would overfit few rows
     n_principal_components = 64
 
     @takes_old_arguments(positional=("image_shape",))
@@ -138,7 +139,7 @@ class NeighborPreserving(TakesTransform):
         if self.transform is None:
             return inputs
         assert self.image_shape is not None
-        draws: AbstractContextManager[object] = nullcontext()  # from the batch's generator
+        draws: AbstractContextManager[object] = nullcontext()  # draws from the batch's generator
         transform: Callable[[torch.Tensor], torch.Tensor] = _Affine(batch.generator)
         if callable(self.transform):
             draws, transform = seeded(batch), self.transform
@@ -152,9 +153,10 @@ class NeighborPreserving(TakesTransform):
 
 
 class _Affine:
-    """Turn, shift, stretch and shear images a little, each by what is drawn for it.
+    """Rotate, shift, stretch and shear images a little, each by its own random amounts.
 
-    Beyond an image's edge its outermost pixels go on: what is empty there differs by scaling.
+    Areas beyond an image's edge repeat its outermost pixels, because the value of empty pixels
+    depends on the scaling.
     """
 
     def __init__(self, generator: torch.Generator) -> None:
@@ -171,10 +173,10 @@ class _Affine:
 
 
 class ContrastiveLoss(torch.autograd.Function):
-    """The loss of `NeighborPreserving`, its gradient written out.
+    """Loss of `NeighborPreserving` with a hand-written gradient.
 
-    It works in place on one matrix of the similarities of all pairs; autograd's dozen of such
-    matrices took longer than the products of the network.
+    It works in place on one matrix of the similarities of all pairs. The dozen such matrices that
+    autograd makes took longer than the network's products of matrices.
     """
 
     @staticmethod
@@ -186,7 +188,7 @@ class ContrastiveLoss(torch.autograd.Function):
         similarity += squares[:, None]
         similarity.clamp_(min=1).reciprocal_()
         distance = 1 + (codes - partners).square().sum(dim=1).repeat(2)
-        # All but the row itself and its partner push.
+        # All rows push, except the row itself and its partner.
         pushes = (similarity.sum(dim=1) - similarity.diagonal() - 1 / distance).clamp(min=0)
         ctx.save_for_backward(ends, similarity, distance, pushes)
         return torch.log1p(distance * pushes).mean()
@@ -198,8 +200,8 @@ class ContrastiveLoss(torch.autograd.Function):
         ends, similarity, distance, pushes = ctx.saved_tensors
         n = len(ends) // 2
         scale = gradient / (len(ends) * (1 + distance * pushes))
-        # Of a pair's similarity s = 1 / (1 + d), with d the squared distance, ds/dd = -s**2; it
-        # pushes at both ends.
+        # A pair's similarity is s = 1 / (1 + d), with d the squared distance, so ds/dd = -s**2. It
+        # pushes both ends of the pair.
         own = torch.arange(n, device=ends.device)
         forces = similarity.square_().fill_diagonal_(0)
         forces[own, own + n] = 0

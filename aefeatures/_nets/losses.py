@@ -1,4 +1,4 @@
-"""Reconstruction losses: one number per row, then the mean over the rows."""
+"""Reconstruction losses, which return one number per row."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ RowLoss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 _Probes = list[tuple[torch.Tensor, torch.Tensor]]
 
 _ADVICE = (
-    "Of a loss of PyTorch, pass the mean over columns: "
+    "For a loss of PyTorch, pass its mean over columns: "
     "lambda r, t: F.mse_loss(r, t, reduction='none').mean(dim=1)"
 )
 
@@ -31,7 +31,7 @@ def _mean_over_columns(
 def _cross_entropy(
     reconstruction: torch.Tensor, target: torch.Tensor, reduction: str
 ) -> torch.Tensor:
-    """Cross-entropy; new rows may lie outside [0, 1], and then by how far counts as well."""
+    """Cross-entropy, plus the distance of the target from [0, 1], which new rows may exceed."""
     inside = target.clamp(0, 1)
     entropy = F.binary_cross_entropy(reconstruction, inside, reduction=reduction)
     return entropy + (target - inside).abs()
@@ -46,17 +46,17 @@ LOSSES: dict[str, RowLoss] = {
 
 
 def leave_out_missing(loss: RowLoss) -> RowLoss:
-    """Return `loss` for targets that miss values (NaN): that of a row's known entries alone."""
-    return _leave_out_of_ours(loss) if loss in LOSSES.values() else _leave_out_of_own(loss)
+    """Return `loss` for targets with missing values (NaN): the loss of a row's known entries."""
+    return _masked_built_in(loss) if loss in LOSSES.values() else _masked_custom(loss)
 
 
-def _leave_out_of_ours(loss: RowLoss) -> RowLoss:
+def _masked_built_in(loss: RowLoss) -> RowLoss:
     def row_loss(reconstruction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         missing = target.isnan()
-        # Where nothing is known, the reconstruction is its own target: no gradient...
+        # The reconstruction is its own target at missing entries, so that they have no gradient.
         own = reconstruction.detach()
         rows = loss(reconstruction, torch.where(missing, own, target))
-        # ... and what loss such entries have (cross-entropy has some) is taken out.
+        # Cross-entropy is not 0 at its own target, so the loss of these entries is subtracted.
         if loss is LOSSES["bce"]:
             entropy = F.binary_cross_entropy(own, own, reduction="none")
             rows = rows - torch.where(missing, entropy, 0).mean(dim=1)
@@ -66,46 +66,45 @@ def _leave_out_of_ours(loss: RowLoss) -> RowLoss:
     return row_loss
 
 
-# Losses of the caller's own. Nothing is known of them, not even that a reconstruction which is
-# its own target has neither loss nor gradient. How values are left out is found out once.
+# User-defined losses. Nothing is known of them: a reconstruction that is its own target may have a
+# loss and a gradient. A way to leave out values is searched for once, by calls of the loss.
 
-# A reconstruction and a target that any loss takes: inside (0, 1), and positive.
+# Value of a reconstruction and a target that every loss accepts: inside (0, 1), and positive.
 _LEGAL = 0.5
 _PROBED_ROWS = 16
 _TOLERANCE = 1e-4
 
+# Loss of the known entries, given a reconstruction, a target and where the target is missing.
 _KnownLoss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
-def _leave_out_of_own(loss: RowLoss) -> RowLoss:
-    found: list[_KnownLoss] = []
+def _masked_custom(loss: RowLoss) -> RowLoss:
+    known_loss: list[_KnownLoss] = []
 
     def row_loss(reconstruction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         missing = target.isnan()
         if not bool(missing.any()):
             return loss(reconstruction, target)
-        if not found:
+        if not known_loss:
             with torch.inference_mode(False), torch.enable_grad(), global_seed(0):
-                found.append(_way_to_leave_out(loss, reconstruction, target))
-        return found[0](reconstruction, target, missing)
+                known_loss.append(_loss_of_known(loss, reconstruction, target))
+        return known_loss[0](reconstruction, target, missing)
 
     return row_loss
 
 
-def _way_to_leave_out(
-    loss: RowLoss, reconstruction: torch.Tensor, target: torch.Tensor
-) -> _KnownLoss:
-    """Return what gives the loss of the known entries, by what `loss` makes of probes.
+def _loss_of_known(loss: RowLoss, reconstruction: torch.Tensor, target: torch.Tensor) -> _KnownLoss:
+    """Return a function for the loss of the known entries, found by calling `loss` with probes.
 
     Raises
     ------
     ValueError
-        If there is no way.
+        If missing values cannot be left out of `loss`.
     """
     n_columns = target.shape[1]
     generator = torch.Generator().manual_seed(0)
     drawn = torch.rand(2, _PROBED_ROWS, n_columns, generator=generator).to(target) * 0.9 + 0.05
-    # Rows of the data reach beyond (0, 1), where the loss may be another function.
+    # Rows of the data may lie outside (0, 1), where the loss may be another function.
     first = target[:_PROBED_ROWS]
     given = reconstruction.detach()[:_PROBED_ROWS].clone(), first.nan_to_num(_LEGAL).clone()
     finite = loss(*given).isfinite()
@@ -113,20 +112,20 @@ def _way_to_leave_out(
     if finite.any():
         probes.append((given[0][finite], given[1][finite]))
     for leave_out in (_by_loss_itself, _by_entries, _by_weights):
-        with suppress(Exception):  # what a loss raises for fewer columns or for NaN
+        with suppress(Exception):  # a loss may raise anything for fewer columns or for NaN
             if (way := leave_out(loss, probes)) is not None:
                 return way
     raise ValueError(
-        "X misses values, which cannot be left out of this loss: it is neither a sum nor a mean "
-        "over columns of one function of an entry and its target. Write it as such, or let it "
-        "leave out the entries whose target is NaN by itself, as in: known = ~target.isnan(); "
+        "X has missing values, which cannot be left out of this loss: it is neither a sum nor a "
+        "mean over columns of one function of an entry and its target. Write it as one, or let it "
+        "leave out entries whose target is NaN, as in: known = ~target.isnan(); "
         "target = torch.where(known, target, 0.0); return ((reconstruction - target).square() * "
         "known).sum(dim=1) / known.sum(dim=1)"
     )
 
 
 def _by_loss_itself(loss: RowLoss, probes: _Probes) -> _KnownLoss | None:
-    """For a loss that takes NaN as a target and is independent of the reconstruction there."""
+    """Handle a loss that accepts NaN as a target and ignores the reconstruction there."""
     mask = _some_entries(probes[0][1])
     mask &= ~mask.all(dim=1, keepdim=True)
     reconstruction = probes[0][0].clone().requires_grad_()
@@ -151,7 +150,7 @@ def _by_loss_itself(loss: RowLoss, probes: _Probes) -> _KnownLoss | None:
 
 
 def _by_entries(loss: RowLoss, probes: _Probes) -> _KnownLoss | None:
-    """For a sum or a mean over columns of one function: the loss of rows of one column is it."""
+    """Handle a sum or a mean over columns of one function, the loss of rows of one column."""
     kinds = {"sum", "mean"}
     for reconstruction, target in probes:
         rows, entries = loss(reconstruction, target), _of_entries(loss, reconstruction, target)
@@ -174,12 +173,12 @@ def _by_entries(loss: RowLoss, probes: _Probes) -> _KnownLoss | None:
 
 
 def _by_weights(loss: RowLoss, probes: _Probes) -> _KnownLoss | None:
-    """For a mean over columns with a weight for each, or of functions that are 0 at the target.
+    """Handle a mean over columns with weights, or of functions that are 0 at the target.
 
-    What the missing entries add is computed from legal values, and taken out.
+    The part of the missing entries is computed with legal values and subtracted.
     """
     for reconstruction, target in probes:
-        # The loss of two rows is that of the same rows with entries exchanged.
+        # Two rows have the same total loss after they have exchanged entries.
         other = _some_entries(target)
         pair = [torch.cat([x, x.flip(0)]) for x in (reconstruction, target)]
         exchanged = [torch.where(other, x, x.flip(0)) for x in (reconstruction, target)]
@@ -210,7 +209,7 @@ def _by_weights(loss: RowLoss, probes: _Probes) -> _KnownLoss | None:
 
 
 def _some_entries(rows: torch.Tensor) -> torch.Tensor:
-    """Which entries are exchanged or hidden: about half of them."""
+    """Return a random mask of about half of the entries."""
     drawn = torch.rand(rows.shape, generator=torch.Generator().manual_seed(1))
     return (drawn < 0.5).to(rows.device)
 
@@ -218,7 +217,7 @@ def _some_entries(rows: torch.Tensor) -> torch.Tensor:
 def _weights_at(
     loss: RowLoss, legal: torch.Tensor, reconstruction: float, target: float
 ) -> torch.Tensor:
-    """How much of the loss is each column's, where all have the same entry and target."""
+    """Return each column's part of the loss, if all have the same entry and target."""
     row = torch.full_like(legal, reconstruction).requires_grad_()
     (gradient,) = torch.autograd.grad(loss(row, torch.full_like(legal, target)).sum(), row)
     return gradient / gradient.sum()
@@ -231,27 +230,27 @@ def _of_entries(loss: RowLoss, reconstruction: torch.Tensor, target: torch.Tenso
 def _replaced(
     reconstruction: torch.Tensor, target: torch.Tensor, missing: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Both with legal constants where the target is missing: no gradient goes there."""
+    """Return both with legal constants for missing targets, which then have no gradient."""
     return torch.where(missing, _LEGAL, reconstruction), torch.where(missing, _LEGAL, target)
 
 
 def _are_close(x: torch.Tensor, y: torch.Tensor, size: torch.Tensor) -> bool:
-    """Whether x equals y, both of numbers of this size, but for rounding."""
+    """Whether x equals y except for rounding, if their numbers have this size."""
     return bool(((x - y).abs() <= _TOLERANCE * size).all())
 
 
 def resolve_loss(loss: str | RowLoss) -> RowLoss:
-    """Return the per-row loss that `loss` names or is; a callable's result is checked."""
+    """Return the loss per row that `loss` names or is; the result of a callable is checked."""
     if isinstance(loss, str):
         return LOSSES[loss]
     if isinstance(loss, type):
         raise TypeError(
-            "loss must be one of 'mse', 'bce', 'mae', 'huber', or a function of reconstruction and "
-            f"target, got the class {loss.__name__}. {_ADVICE}"
+            "loss must be one of 'mse', 'bce', 'mae', 'huber', or a function of a reconstruction "
+            f"and a target, got the class {loss.__name__}. {_ADVICE}"
         )
 
     def checked(reconstruction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        rows = loss(reconstruction.clone(), target.clone())  # it may work in place
+        rows = loss(reconstruction.clone(), target.clone())  # it may change them in place
         if not isinstance(rows, torch.Tensor) or rows.shape != target.shape[:1]:
             got = tuple(rows.shape) if isinstance(rows, torch.Tensor) else type(rows).__name__
             raise ValueError(

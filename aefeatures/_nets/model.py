@@ -1,4 +1,4 @@
-"""A fitted autoencoder as one value: what encodes, decodes, reconstructs and scores rows."""
+"""Fitted autoencoder as one object that encodes, decodes, reconstructs and scores rows."""
 
 from __future__ import annotations
 
@@ -29,8 +29,7 @@ from aefeatures._torch.random_state import unaffected
 
 _MODULES = ("encoder", "decoder", "scaling", "fill")
 
-# Names of the fields in a pickle, where they stand among the attributes of the estimator, as in
-# pickles of version 0.1.
+# Names of the fields among the attributes of a pickled estimator, as in pickles of version 0.1.
 _NAMES_IN_STATE = {
     "encoder": "encoder_",
     "decoder": "decoder_",
@@ -46,14 +45,14 @@ _NAMES_IN_STATE = {
 
 @dataclass(frozen=True)
 class Model:
-    """Encoder and decoder with everything that takes X's units to codes and back.
+    """Encoder and decoder with all that maps X in its own units to codes and back.
 
-    Modules are on the CPU. Methods compute with copies on the device that they are given.
+    The modules are on the CPU. Methods compute with copies on the device that they are given.
 
     Attributes
     ----------
     encoder, decoder : nn.Module
-        In the network's range.
+        Modules that work in the network's range.
     scaling : Scaling
     fill : FillMissing
     loss : str or callable
@@ -61,9 +60,9 @@ class Model:
     network : Network or callable
         Builder of encoder and decoder.
     cost : Cost
-        Of a row.
+        Cost of encoding and decoding one row.
     seed : int
-        Seed of the fit, from which code of the caller's own draws as well.
+        Seed of the fit, and of the random numbers of user-defined code.
     built_from : dict
         Parameters on which a further training depends.
     """
@@ -80,12 +79,12 @@ class Model:
 
     @property
     def n_components(self) -> int:
-        """Numbers of a code."""
+        """Number of components of a code."""
         return int(self.built_from["n_components"])
 
     @property
     def is_as_built(self) -> bool:
-        """Whether the modules are as a network of this library has built them."""
+        """Whether a network of this library built the modules and they are unchanged."""
         return is_as_built(self.network, self.encoder, self.decoder)
 
     @property
@@ -138,7 +137,7 @@ class Model:
         return self._map_reconstructed(rows, device, errors, True)
 
     def to_module(self, part: str) -> nn.Module:
-        """Return a copy of a part as a module that takes and gives X's own units."""
+        """Return a copy of a part as a module that takes and returns X in its own units."""
         encoder, decoder, scaling, fill = copied(self.modules)
         copies = not self.is_as_built
         if part == "encoder":
@@ -154,7 +153,7 @@ class Model:
 
     @classmethod
     def take_from(cls, state: dict[str, Any]) -> Model:
-        """Return the model in what a pickle holds, and take its fields out there."""
+        """Return the model from the state of a pickle, and remove its fields from the state."""
         model = cls(**{field: state.pop(name) for field, name in _NAMES_IN_STATE.items()})
         encoder, decoder, scaling, fill = from_arrays(model.modules)
         return replace(model, encoder=encoder, decoder=decoder, scaling=scaling, fill=fill)
@@ -186,7 +185,7 @@ class Model:
     def _map(
         self, function: Callable[[np.ndarray], Any], rows: Source, n_columns: int | None
     ) -> np.ndarray:
-        # Code of the caller's own draws the same numbers in each call.
+        # User-defined code draws the same random numbers in each call.
         with unaffected(self.seed, self.network, self.loss):
             return map_chunks(function, rows, n_columns, width=self.cost.width)
 
@@ -209,7 +208,7 @@ class Model:
         return filled
 
     def _in_units_of_rows(self, rows: torch.Tensor) -> Any:
-        """Rows in the network's range in X's units, and where they are missing."""
+        """Return rows in X's units, and where they are missing if any column was never known."""
         inverse = self.scaling.inverse(rows)
         if not self.scaling.has_unknown:
             return inverse

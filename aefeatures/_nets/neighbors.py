@@ -1,4 +1,4 @@
-"""The graph of nearest neighbours of the training rows, and their principal axes."""
+"""Graph of nearest neighbours of the training rows, and their principal axes."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from aefeatures._rows.batches import Batches
 from aefeatures._rows.sources import SOME_ROWS, many_rows
 from aefeatures._torch.ranks import ALONE, Ranks
 
-# Neighbours are searched among this many principal components: all distances of raw pixels
-# take many times as long and say no more.
+# Number of principal components between which distances are computed: distances between raw pixels
+# take many times as long and are no better.
 _N_COMPONENTS = 50
 _N_PASSES = 4
 
-# Up to so many, a product of matrices takes no time worth counting.
+# Multiplications with additions up to which a product of matrices takes negligible time.
 _MULTIPLY_ADDS = 10**10
 
-# An entry of an axis below this is none.
+# Entries of an axis below this are due to rounding.
 _ROUNDING = 1e-7
 
 # Columns up to which all of their covariances are computed, in one pass over the rows: the passes
-# of the iteration take as many products, and each has to convert and centre the rows anew.
+# of the iteration take as many products, and each has to convert and centre the rows again.
 _COVARIANCE_COLUMNS = 1_024
 
 # Rows up to which the search compares every row with every other.
@@ -34,13 +34,13 @@ _EXACT_ROWS = 100_000
 # Squares of larger numbers, summed over columns, may overflow in float32.
 _LARGEST = 1e15
 
-# Distances that are held at once: 16 MB in float32. On a CPU, more would not stay in the cache.
+# Distances in memory at once: 16 MB in float32. On a CPU, more would not stay in the cache.
 _DISTANCES = 4_000_000
 
-# Columns up to which scikit-learn searches a tree, which is faster than all distances.
+# Columns up to which scikit-learn's search in a tree is faster than computing all distances.
 _TREE_COLUMNS = 15
 
-# Columns of the matrix of distances that are reduced to their smallest at once.
+# Number of columns of the matrix of distances in a block that is reduced to its minimum.
 _BLOCK = 128
 
 
@@ -52,13 +52,14 @@ def neighbor_graph(
     Parameters
     ----------
     batches : Batches
-        The rows; missing values count as their column's mean.
+        Batches of the rows.
     means : tensor of shape (n_features,)
-        What stands for missing values.
+        Column means, which replace missing values.
     n_neighbors : int
-        Fewer where there are fewer rows. A single row is its own neighbour.
+        Number of neighbours; fewer if there are fewer other rows. A single row is its own
+        neighbour.
     rng : np.random.Generator
-        What approximate searches are seeded from.
+        Generator that approximate searches are seeded from.
 
     Returns
     -------
@@ -67,7 +68,7 @@ def neighbor_graph(
     Raises
     ------
     ValueError
-        If rows lie so far apart that float32 does not hold their distances.
+        If rows lie so far apart that their distances overflow in float32.
     ImportError
         If there are more than 100,000 rows and pynndescent is not installed.
     """
@@ -79,7 +80,7 @@ def neighbor_graph(
     if not largest < _LARGEST:
         raise ValueError(
             f"Neighbours cannot be found among rows with values as large as {largest:.3g} in the "
-            "network's range: X is too far from what its scaling was learned from."
+            "network's range: X is too far from the rows that its scaling was learned from."
         )
     on_cpu = points.device.type == "cpu"
     if on_cpu and len(points) > _EXACT_ROWS:
@@ -95,7 +96,7 @@ def neighbor_graph(
 def _principal_components(
     batches: Batches, means: torch.Tensor, rng: np.random.Generator
 ) -> torch.Tensor:
-    """The rows' leading principal components, of shape (n_rows, at most 50)."""
+    """Return the rows' leading principal components, of shape (n_rows, at most 50)."""
     if batches.n_features <= _N_COMPONENTS:
         return torch.cat(list(_chunks(batches, means)))
     axes, _ = principal_axes(batches, means, _N_COMPONENTS, rng)
@@ -111,13 +112,14 @@ def principal_axes(
     *,
     sample: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The leading principal axes of the rows of all ranks, and the deviations along them.
+    """Return the leading principal axes of the rows of all ranks, and the deviations along them.
 
-    Of shape (n_features, n_axes) and (n_axes,). From the covariances of the columns, or of many
-    columns by subspace iteration (Halko, Martinsson and Tropp 2011), in passes over chunks of rows,
-    so that no scaled copy of X is needed. Both are zero beyond the number of rows. Axes point to
-    where the rows lie farther out. `rng` has to be in the same state on all ranks. With `sample`,
-    at most some thousands of rows are looked at, evenly spaced.
+    Their shapes are (n_features, n_axes) and (n_axes,). They are computed from the covariances of
+    the columns, or by subspace iteration if there are many columns (Halko, Martinsson and Tropp
+    2011), in passes over chunks of rows, so that no scaled copy of X is needed. Both are zero
+    beyond the number of rows. Axes point in the direction of the longer tail. `rng` has to be in
+    the same state on all ranks. With `sample`, at most some thousands of evenly spaced rows are
+    used.
     """
     most = many_rows(batches.n_features) if sample else batches.n_rows
     few = batches.n_rows > most
@@ -127,7 +129,7 @@ def principal_axes(
 
     n_rows = sum(ranks.gather(min(batches.n_rows, most)))
     if batches.n_features <= min(_COVARIANCE_COLUMNS, n_rows):
-        # In float64, where that costs nothing, axes come out the same in any order of summation.
+        # In float64, if it costs little, the order of summation does not change the axes.
         small = n_rows * batches.n_features**2 <= _MULTIPLY_ADDS and means.device.type != "mps"
         dtype = torch.float64 if small else means.dtype
         product = means.new_zeros(batches.n_features, batches.n_features, dtype=dtype)
@@ -146,12 +148,12 @@ def principal_axes(
             ranks.sum_(product)
             if i < _N_PASSES - 1:  # MPS has no such decomposition
                 basis = torch.linalg.qr(product.cpu()).Q.to(basis)
-    # Within the space that is found, by falling variance.
+    # Axes within the space that was found, by decreasing variance.
     values, vectors = torch.linalg.eigh((basis.t() @ product).cpu())
     axes = (basis @ vectors.flip(1).to(basis))[:, : min(n_axes, n_rows)].to(means)
-    axes = axes.masked_fill(axes.abs() < _ROUNDING, 0)  # of constant columns
+    axes = axes.masked_fill(axes.abs() < _ROUNDING, 0)  # from constant columns
     deviations = (values.flip(0).clamp(min=0) / max(n_rows, 1)).sqrt()[: axes.shape[1]].to(axes)
-    # Signs are arbitrary: longer tails are positive, where a rectifier lets them pass.
+    # Signs are arbitrary. Longer tails are made positive, so that a rectifier keeps them.
     tails = torch.zeros_like(deviations)
     if batches.n_rows:
         tails += (_centred(batches.sample(SOME_ROWS), means) @ axes).pow(3).sum(dim=0)
@@ -173,9 +175,9 @@ def _centred(rows: torch.Tensor, means: torch.Tensor) -> torch.Tensor:
 def _by_all_distances(points: torch.Tensor, n_neighbors: int) -> np.ndarray:
     """Compare every row with every other, some rows at a time.
 
-    The k smallest distances of a row lie in the k blocks whose smallest distances are
-    smallest: one pass for these leaves a few hundred candidates to sort. Takes half the time of
-    scikit-learn's search (60,000 rows, 50 columns).
+    The k smallest distances of a row lie in the k blocks with the smallest minima. One pass for the
+    minima leaves a few hundred candidates to sort. This takes half the time of scikit-learn's
+    search (60,000 rows, 50 columns).
     """
     n_rows = len(points)
     padding = -n_rows % _BLOCK
@@ -186,7 +188,7 @@ def _by_all_distances(points: torch.Tensor, n_neighbors: int) -> np.ndarray:
     parts = []
     for start in range(0, n_rows, size):
         rows = points[start : start + size]
-        distances = torch.addmm(squares, rows, others, alpha=-2)  # but for the row's own square
+        distances = torch.addmm(squares, rows, others, alpha=-2)  # without the row's own square
         own = torch.arange(len(rows), device=points.device)
         distances[own, start + own] = torch.inf
         blocks = distances.view(len(rows), n_blocks, _BLOCK)
@@ -212,7 +214,7 @@ def _approximate(points: np.ndarray, n_neighbors: int, rng: np.random.Generator)
 
 
 def _without_self(graph: np.ndarray) -> np.ndarray:
-    """Take each row out of its own neighbours, or the last one where it is not among them."""
+    """Remove each row from its own neighbours, or the last neighbour if it is not among them."""
     own = graph == np.arange(len(graph))[:, None]
     own[~own.any(axis=1), -1] = True
     return graph[~own].reshape(len(graph), -1)

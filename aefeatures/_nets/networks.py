@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from numbers import Integral
+from operator import attrgetter, itemgetter
 from typing import Any, TypeVar
 
 import numpy as np
@@ -37,9 +38,9 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 class BatchNorm(nn.BatchNorm1d):
     """Batch normalization that also trains on a batch of one value per column.
 
-    One row has no variance: it is normalized by the running statistics and leaves them as
-    they are. It is the tail of an epoch where ``n_rows % batch_size == 1``. Takes rows, of shape
-    (n, columns), and images, of shape (n, channels, height, width).
+    A single row has no variance, so it is normalized by the running statistics and does not change
+    them. It is the last batch of an epoch if ``n_rows % batch_size == 1``. The input is rows, of
+    shape (n, columns), or images, of shape (n, channels, height, width).
     """
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
@@ -55,20 +56,20 @@ class BatchNorm(nn.BatchNorm1d):
 
 DEFAULT_WIDTHS = (128, 64, 12)
 
-# Activations that pass on numbers above zero as they are.
+# Activations that leave numbers above zero unchanged.
 _LINEAR_ABOVE_ZERO = ("relu", "leaky_relu", "elu")
 
-# By how many deviations principal components are lifted above zero, for such an activation.
+# Standard deviations by which principal components are shifted above zero for these activations.
 _LIFT = 3.0
 
-# A component with less of the first one's deviation is none.
+# Components do not vary if their deviation is at most this fraction of the first one's.
 _LEAST_DEVIATION = 1e-3
 
 NORMALIZATIONS: dict[str, type[nn.Module]] = {"layer": nn.LayerNorm, "batch": BatchNorm}
 
 
 class Network(BaseEstimator):
-    """What builds an encoder and a decoder. Its parameters can be searched over."""
+    """Base class of builders of an encoder and a decoder, with parameters that a search can set."""
 
     def build(self, n_features: int, n_components: int, *, spec: BuildSpec) -> Pair:
         """Return encoder and decoder, ``(n, n_features) -> (n, n_components)`` and back."""
@@ -78,27 +79,27 @@ class Network(BaseEstimator):
 class DenseNetwork(Network):
     """Linear layers with an activation between them; the decoder mirrors the encoder.
 
-    What `AutoencoderTransformer` builds by itself from its parameters of the same names.
+    By default, `AutoencoderTransformer` builds it from its own parameters of the same names.
 
     Parameters
     ----------
     hidden_layer_sizes : int or array-like of int, default=(128, 64, 12)
-        Widths of the encoder's hidden layers. `()` makes encoder and decoder linear. Of the
-        default, a transformer leaves out widths below its `n_components`.
+        Widths of the encoder's hidden layers. `()` makes encoder and decoder linear. A transformer
+        leaves widths below its `n_components` out of the default.
     activation : {"relu", "leaky_relu", "elu", "gelu", "silu", "tanh", "sigmoid"}, default="relu"
-        What follows each hidden layer.
+        Activation after each hidden layer.
     normalization : {"layer", "batch"} or None, default=None
-        What stands between each hidden layer and its activation.
+        Normalization between each hidden layer and its activation.
     n_principal_components : int or None, default=None
-        How many of the rows' principal components, learned before the training, the encoder reads
-        in place of the columns; None, or as many as there are columns, is the columns. The decoder
-        gives all columns.
+        Number of principal components of the rows that the encoder reads instead of the columns.
+        They are learned before the training. With None, or with as many as there are columns, the
+        encoder reads the columns. The decoder always returns all columns.
     init : {"random", "pca"}, default="random"
-        How the weights start. "random": orthogonal [1]_. "pca": as far as the layers are wide
-        enough, some of their units carry the principal components to the code and back, so that
-        codes and reconstructions start as those of PCA; the other units are random, and start
-        without effect. For activations that are linear above 0, without `normalization`, and a
-        range that is not [0, 1].
+        Initial weights. "random": orthogonal [1]_. "pca": some units carry the principal components
+        to the code and back, as many as the layers are wide enough for, so that codes and
+        reconstructions start as those of PCA; the other units are random and have no effect at
+        first. "pca" needs an activation that is linear above 0, no `normalization`, and a range
+        that is not [0, 1].
 
     References
     ----------
@@ -166,20 +167,20 @@ class DenseNetwork(Network):
         return encoder, decoder
 
     def layers_as_built(self, encoder: nn.Module, decoder: nn.Module) -> DenseLayers | None:
-        """Return the layers of what `build` returned, for the gradient written out for them.
+        """Return the layers that `build` returned, for the hand-written gradient.
 
-        None if `build` makes layers of other kinds, or if layers were exchanged since.
+        None if `build` makes layers of other kinds, or if layers have been replaced since.
         """
         modules = [*encoder.children(), *decoder.children()]
         hidden = [nn.Linear, nn.ReLU] * len(layer_widths("", self.hidden_layer_sizes))
-        kinds = 2 * [*hidden, nn.Linear]
-        found = [type(module) for module in modules]
-        if self.activation != "relu" or found not in (kinds, [*kinds, nn.Sigmoid]):
+        expected = 2 * [*hidden, nn.Linear]
+        kinds = [type(module) for module in modules]
+        if self.activation != "relu" or kinds not in (expected, [*expected, nn.Sigmoid]):
             return None
         layers = DenseLayers(
             [module for module in modules if isinstance(module, nn.Linear)],
             code=len(hidden) // 2,
-            sigmoid=found[-1] is nn.Sigmoid,
+            sigmoid=kinds[-1] is nn.Sigmoid,
         )
         weights = {id(parameter) for parameter in layers.parameters()}
         return layers if len(weights) == 2 * len(layers.linear) else None
@@ -192,9 +193,9 @@ class DenseLayers:
     Attributes
     ----------
     linear : list of nn.Linear
-        Those of the encoder, then those of the decoder.
+        Layers of the encoder, then of the decoder.
     code : int
-        Position of the layer that ends in the code.
+        Position in `linear` of the layer whose output is the code.
     sigmoid : bool
         Whether a sigmoid follows the last layer.
     """
@@ -205,17 +206,17 @@ class DenseLayers:
 
     @property
     def rectified(self) -> list[bool]:
-        """Whether a rectifier follows each layer: none follows the code or the last one."""
+        """Whether a rectifier follows each layer; none follows the code and the last layer."""
         return [i not in (self.code, len(self.linear) - 1) for i in range(len(self.linear))]
 
     def parameters(self) -> list[nn.Parameter]:
-        """Return weights and biases; a layer may have lost its bias."""
+        """Return weights and biases, except biases that have been removed."""
         own = (parameter for layer in self.linear for parameter in (layer.weight, layer.bias))
         return [parameter for parameter in own if type(parameter) is nn.Parameter]
 
 
 class Projection(nn.Module):
-    """From rows to their leading principal components: a linear layer that is not trained."""
+    """Linear layer from rows to their leading principal components, which is not trained."""
 
     weight: torch.Tensor
     bias: torch.Tensor
@@ -236,18 +237,18 @@ class Projection(nn.Module):
         return F.linear(X, self.weight, self.bias)
 
     def extra_repr(self) -> str:
-        """What `repr` shows of the sizes."""
+        """Return the sizes, for `repr`."""
         n_axes, n_features = self.weight.shape
         return f"in_features={n_features}, out_features={n_axes}"
 
 
 class FillMissing(nn.Module):
-    """Puts a value per column where a row is missing one (NaN).
+    """Layer that replaces missing values (NaN) by one value per column.
 
     Parameters
     ----------
     values : tensor of shape (n_features,)
-        In the network's range. They are trained where the training data misses any.
+        Values in the network's range. They are trained if the training data has missing values.
     """
 
     def __init__(self, values: torch.Tensor) -> None:
@@ -262,23 +263,22 @@ class FillMissing(nn.Module):
 class ConvNetwork(Network):
     """Convolutions for rows that are flattened images; the decoder mirrors the encoder.
 
-    Each hidden layer is a convolution of stride 2, so that it halves height and width,
-    rounded up, and an activation; a linear layer ends in the code.
+    Each hidden layer is a convolution of stride 2, which halves height and width (rounded up), and
+    an activation. A linear layer returns the code.
 
     Parameters
     ----------
     image_shape : tuple of int or None, default=None
-        (channels, height, width), or (height, width) of grey images: how a row is laid out,
-        channel by channel. None takes the columns as one square grey image or as three square
-        channels.
+        Layout of a row, channel by channel: (channels, height, width), or (height, width) for grey
+        images. None reads the columns as one square grey image or as three square channels.
     channels : int or array-like of int, default=(32, 64)
         Channels of the hidden layers.
     kernel_size : int, default=3
-        Odd: height and width of the convolutions' windows.
+        Height and width of the convolutions' windows, an odd number.
     activation : {"relu", "leaky_relu", "elu", "gelu", "silu", "tanh", "sigmoid"}, default="gelu"
-        What follows each hidden layer.
+        Activation after each hidden layer.
     normalization : {"layer", "batch"} or None, default=None
-        What stands between each hidden layer and its activation.
+        Normalization between each hidden layer and its activation.
 
     Examples
     --------
@@ -321,7 +321,7 @@ class ConvNetwork(Network):
         up: list[nn.Module] = []
         for i, (n_in, n_out) in enumerate(itertools.pairwise(channels)):
             down += [self._convolution(n_in, n_out, spec), *self._after(n_out, spec)]
-            # Two ways to double a size, by which odd ones come back as they were.
+            # A doubled size is even with output padding, and odd without it.
             extra = tuple(1 - size % 2 for size in sizes[i])
             after = [] if i == 0 else self._after(n_in, spec)
             up = [self._convolution(n_out, n_in, spec, extra, last=i == 0), *after, *up]
@@ -350,7 +350,7 @@ class ConvNetwork(Network):
         *,
         last: bool = False,
     ) -> nn.Module:
-        """Halve the size or, where `extra` says how, double it."""
+        """Return a layer that halves the size, or doubles it with the output padding `extra`."""
         sizes: dict[str, Any] = {
             "kernel_size": self.kernel_size,
             "stride": 2,
@@ -361,7 +361,7 @@ class ConvNetwork(Network):
         if extra is not None:
             kind = nn.ConvTranspose2d
             sizes["output_padding"] = extra
-            fan_in /= 4  # of the doubled size, each entry is reached by a quarter of the window
+            fan_in /= 4  # a quarter of the window reaches each entry of the doubled image
         layer = uninitialized(kind, n_in, n_out, **sizes, device=spec.device, dtype=spec.dtype)
         if spec.device == "meta":
             return layer
@@ -385,8 +385,8 @@ def resolve_image_shape(image_shape: Sequence[int] | None, n_features: int) -> t
     Raises
     ------
     ValueError
-        If the shape does not have as many entries as a row, or is not given and the row
-        is neither one square nor three.
+        If the shape does not have as many entries as a row, or if it is not given and the row is
+        neither one square nor three.
     """
     if image_shape is None:
         for channels in (1, 3):
@@ -414,7 +414,7 @@ def resolve_image_shape(image_shape: Sequence[int] | None, n_features: int) -> t
 
 
 def build_network(network: Any, n_features: int, n_components: int, *, spec: BuildSpec) -> Pair:
-    """Return the encoder and the decoder that a `Network` or a callable gives.
+    """Return the encoder and the decoder that a `Network` or a callable builds.
 
     Raises
     ------
@@ -428,7 +428,7 @@ def build_network(network: Any, n_features: int, n_components: int, *, spec: Bui
     if is_ours(network):
         own: Pair = network.build(n_features, n_components, spec=spec)
         return own
-    with global_seed(spec.generator.initial_seed()):  # what the caller's modules draw from
+    with global_seed(spec.generator.initial_seed()):  # user-defined modules draw from it
         if isinstance(network, Network):
             return network.build(n_features, n_components, spec=spec)
         built = network(n_features, n_components)
@@ -446,7 +446,7 @@ def build_network(network: Any, n_features: int, n_components: int, *, spec: Bui
 
 
 def _check_callable(network: Any) -> None:
-    """Refuse modules and classes: they can be called, but give no encoder and decoder."""
+    """Refuse modules and classes: they are callable, but return no encoder and decoder."""
     if isinstance(network, type):
         kind = f"the class {network.__name__}"
     elif isinstance(network, nn.Module):
@@ -456,7 +456,7 @@ def _check_callable(network: Any) -> None:
     else:
         return
     if isinstance(network, type) and issubclass(network, Network):
-        raise TypeError(f"network must be an object, got {kind}. Pass {network.__name__}().")
+        raise TypeError(f"network must be an instance, got {kind}. Pass {network.__name__}().")
     if not isinstance(network, type) or issubclass(network, nn.Module):
         raise TypeError(
             f"network must be a function that makes an encoder and a decoder, got {kind}. Pass "
@@ -464,7 +464,7 @@ def _check_callable(network: Any) -> None:
         )
 
 
-# What this library's modules consist of. None of it changes what it is given in place.
+# Layers of which this library builds modules. None of them changes its input in place.
 OWN_LAYERS = {
     *ACTIVATIONS.values(),
     BatchNorm,
@@ -483,38 +483,40 @@ OWN_LAYERS = {
 
 
 def is_as_built(network: Any, *modules: nn.Module) -> bool:
-    """Whether `modules` are what a network of this library, `network`, has built.
+    """Whether `modules` were built by `network`, a network of this library, and not changed since.
 
-    Otherwise nothing is known of them. A subclass may build anything, and `encoder_` and `decoder_`
-    are public: their layers may have been replaced since, or got hooks.
+    Otherwise nothing is known of them. A subclass may build anything. `encoder_` and `decoder_` are
+    public, so their layers may have been replaced or given hooks.
     """
     return type(network) in (DenseNetwork, ConvNetwork) and all(
-        type(layer) in OWN_LAYERS
-        and not (
-            layer._forward_pre_hooks
-            or layer._forward_hooks
-            or layer._backward_pre_hooks
-            or layer._backward_hooks
-            or "forward" in layer.__dict__
-        )
+        type(layer) in OWN_LAYERS and not any(_hooks(vars(layer))) and "forward" not in vars(layer)
         for module in modules
         for layer in layers_of(module)
     )
 
 
+# Dictionaries of a layer's hooks, and of its parameters and buffers. PyTorch has no public access
+# to hooks, and its iterators over parameters and buffers are slow compared to encoding one row.
+_hooks = itemgetter(
+    "_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks"
+)
+tensors_by_name: Callable[[nn.Module], tuple[dict[str, Any], dict[str, Any]]]
+tensors_by_name = attrgetter("_parameters", "_buffers")
+
+
 def layers_of(module: nn.Module) -> list[nn.Module]:
-    """The module and all modules in it, those that are shared as often; faster than `modules`."""
-    found = [module]
-    for layer in found:
-        found += layer._modules.values()  # type: ignore[arg-type]  # takes those that it appends
-    return found
+    """Return the module and all modules in it, shared ones repeatedly; faster than `modules`."""
+    layers = [module]
+    for layer in layers:  # also those that are appended on the way
+        layers += layer._modules.values()  # type: ignore[arg-type]
+    return layers
 
 
 class Guest(nn.Module):
-    """A module of which nothing is known, such as the caller's own, as a layer.
+    """Layer around a module of which nothing is known, such as a user-defined one.
 
-    It may work in place, so it gets a copy of its input, and it may hold numbers that `to` does not
-    convert, so it computes in the precision that it is in.
+    The module may change its input in place, so it gets a copy. It may hold numbers that `to` does
+    not convert, so it computes in its own precision.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -522,7 +524,7 @@ class Guest(nn.Module):
         self.network = network
 
     def forward(self, X: torch.Tensor) -> torch.Tensor:
-        """Return what the module makes of X, in the precision of X."""
+        """Return the output of the module for X, in the precision of X."""
         result: torch.Tensor = self.network(X.to(_dtype(self.network), copy=True))
         return result.to(X.dtype)
 
@@ -530,7 +532,7 @@ class Guest(nn.Module):
 def copied(modules: T) -> T:
     """Return a deep copy of a module, or of a tuple of modules.
 
-    What they share is shared by the copies. Unlike by `copy.deepcopy` alone, modules may hold
+    The copies share what the modules share. Unlike with `copy.deepcopy` alone, modules may hold
     results of computations, as those of `torch.nn.utils.weight_norm` do, and hooks of parameters
     are kept.
     """
@@ -545,7 +547,7 @@ def copied(modules: T) -> T:
 
 
 def results_in(modules: Any) -> dict[int, Any]:
-    """A memo for `copy.deepcopy` with what modules hold and autograd computed: it is detached."""
+    """Return a memo for `copy.deepcopy` that detaches the results of autograd in `modules`."""
     return {
         id(value): value.detach().clone()
         for layer in layers_in(modules)
@@ -555,7 +557,7 @@ def results_in(modules: Any) -> dict[int, Any]:
 
 
 def layers_in(modules: Any) -> list[nn.Module]:
-    """All modules in a module, or in a tuple of modules, each once."""
+    """Return all modules in a module, or in a tuple of modules, each once."""
     parts = modules if isinstance(modules, tuple) else (modules,)
     return [*nn.ModuleList(parts).modules()][1:]
 
@@ -567,14 +569,14 @@ def _check_shape(name: str, module: nn.Module, n_in: int, n_out: int, spec: Buil
     shape = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output)
     if shape != (2, n_out):
         raise ValueError(
-            f"The {name} of network must turn rows of {n_in} columns into rows of {n_out}: "
-            f"shape (2, {n_in}) became {shape}."
+            f"The {name} of network must turn rows of {n_in} columns into rows of {n_out}, but for "
+            f"an input of shape (2, {n_in}) it returned {shape}."
         )
 
 
 @dataclass(frozen=True)
 class BuildSpec:
-    """What a network is built with, beside its sizes.
+    """Settings that a network is built with, besides its sizes.
 
     Attributes
     ----------
@@ -582,13 +584,13 @@ class BuildSpec:
         Whether a sigmoid ends the decoder.
     dtype : torch.dtype
     generator : torch.Generator
-        What the weights are drawn from; the global random state is not touched.
+        Generator that the weights are drawn from. The global random state is not changed.
     device : str
-        "cpu", or "meta" for a network of shapes alone, which takes no memory. Not for callables.
+        "cpu", or "meta" for a network without values, which takes no memory. Callables ignore it.
     principal_axes : callable or None
-        ``principal_axes(n)`` gives the leading principal axes of the rows, of shape
-        (n_features, n), the means of the columns, and the deviations of the components; with
-        ``sample=True`` of some thousands of rows.
+        ``principal_axes(n)`` returns the leading principal axes of the rows, of shape
+        (n_features, n), the means of the columns, and the deviations of the components. With
+        ``sample=True`` they are computed from some thousands of rows.
     """
 
     bounded: bool
@@ -598,15 +600,15 @@ class BuildSpec:
     principal_axes: Callable[..., tuple[torch.Tensor, torch.Tensor, torch.Tensor]] | None = None
 
 
-# What `plain` need not look into.
-_PLAIN = (type(None), bool, int, float, str)
+# Types that `plain` does not inspect.
+_PLAIN_TYPES = (type(None), bool, int, float, str)
 
 
 def plain(value: Any) -> Any:
-    """Return the value of a parameter with Python's numbers in place of NumPy's.
+    """Return the value of a parameter with Python's numbers instead of NumPy's.
 
-    NumPy's overflow, and no document of JSON takes them. What holds any, a list or an object with
-    parameters, is copied; all else, arrays too, is returned as it is.
+    NumPy's numbers overflow, and JSON does not support them. A list or an object with parameters is
+    copied if it holds any. Everything else, arrays included, is returned unchanged.
     """
     if isinstance(value, np.generic) and value.dtype.kind in "biufU":
         return float(value) if value.dtype.kind == "f" else value.item()
@@ -618,8 +620,8 @@ def plain(value: Any) -> Any:
         changed = {
             name: settled
             for name, each in vars(value).items()
-            if type(each) not in _PLAIN
-            and "_" not in (name[0], name[-1])  # as of parameters
+            if type(each) not in _PLAIN_TYPES
+            and "_" not in (name[0], name[-1])  # the name of a parameter
             and (settled := plain(each)) is not each
         }
         if changed:
@@ -656,14 +658,14 @@ def layer_widths(name: str, sizes: int | Sequence[int]) -> list[int]:
 
 
 def resolve_widths(sizes: Any, n_components: int) -> Any:
-    """Return `hidden_layer_sizes` for a code of so many numbers.
+    """Return `hidden_layer_sizes` for a code of `n_components` numbers.
 
-    Of the default, the tuple, widths that would cap the rank of the code are left out.
+    Widths that would limit the rank of the code are left out of the default, which is a tuple.
 
     Warns
     -----
     UserWarning
-        If widths of the caller's own do.
+        If other widths limit the rank of the code.
     """
     if isinstance(sizes, tuple) and sizes == DEFAULT_WIDTHS:
         if n_components <= DEFAULT_WIDTHS[-1]:
@@ -700,26 +702,27 @@ def _check_init(init: str, activation: str, normalization: str | None, *, bounde
 
 
 def can_start_as_pca(activation: str, normalization: str | None) -> bool:
-    """Whether layers of these pass on numbers above zero as they are."""
+    """Whether layers with these settings leave numbers above zero unchanged."""
     return activation in _LINEAR_ABOVE_ZERO and normalization is None
 
 
 def n_components_of(deviations: torch.Tensor) -> int:
-    """How many leading principal components vary, by their deviations: few rows have fewer."""
+    """Return how many of the leading principal components vary; they may be few for few rows."""
     return int((deviations > _LEAST_DEVIATION * deviations[:1]).sum())
 
 
 @torch.no_grad()
 def _start_as_pca(encoder: nn.Sequential, decoder: nn.Sequential, n: int, spec: BuildSpec) -> None:
-    """Let the first units of all layers carry up to `n` principal components."""
+    """Set the first units of all layers to carry up to `n` principal components."""
     assert spec.principal_axes is not None
     first: Any = encoder[0]
     narrow: Any = decoder[0]
     last: Any = decoder[-1]
-    projects = isinstance(first, Projection)  # gives components, some of which are needed
+    projects = isinstance(first, Projection)  # it may return more components than are needed
     n_axes = len(first.bias) if projects else n
-    found = spec.principal_axes(n_axes, sample=not projects)
-    axes, means, deviations = (tensor.to(spec.dtype) for tensor in found)
+    axes, means, deviations = (
+        tensor.to(spec.dtype) for tensor in spec.principal_axes(n_axes, sample=not projects)
+    )
     n = min(n, n_components_of(deviations))
     if n == 0:
         return
@@ -734,10 +737,11 @@ def _start_as_pca(encoder: nn.Sequential, decoder: nn.Sequential, n: int, spec: 
 
 
 def _carry(part: nn.Module, into: torch.Tensor, out: torch.Tensor) -> None:
-    """Set linear layers to pass ``into @ x`` on as it is, and to give ``out`` times that.
+    """Set linear layers to pass ``into @ x`` on unchanged and to return ``out`` times it.
 
-    A rectifier passes on what is above zero, so that the numbers, of deviation 1, are lifted at the
-    start and lowered at the end. Layers behind a random unit do not read it at first.
+    A rectifier keeps only numbers above zero. So the numbers, which have a deviation of 1, are
+    shifted up in the first layer and down in the last. Units that carry them do not read random
+    units at first.
     """
     layers = [layer for layer in part.modules() if isinstance(layer, nn.Linear)]
     n, n_in = into.shape
@@ -762,16 +766,16 @@ def _carry(part: nn.Module, into: torch.Tensor, out: torch.Tensor) -> None:
 
 
 def _gain(activation: str | None) -> float:
-    """What weights are multiplied with to keep the scale through an activation."""
+    """Return the factor of the weights that keeps the scale through an activation."""
     return {None: 1.0, "tanh": 5 / 3, "sigmoid": 4.0}.get(activation, 2**0.5)
 
 
 def _linear(n_in: int, n_out: int, activation: str | None, spec: BuildSpec) -> nn.Linear:
-    """A linear layer that keeps the scale of what passes through it and its activation.
+    """Return a linear layer that, with its activation, keeps the scale of its input.
 
-    PyTorch's own start shrinks the signal at every layer, so that the three codes begin almost
-    constant, and some never recover. Orthogonal weights of the gain that the activation
-    asks for (Saxe et al. 2014, He et al. 2015) and zero biases do not.
+    PyTorch's own initialization shrinks the signal in every layer, so that the three codes are
+    almost constant at first, and some never recover. Orthogonal weights with the gain of the
+    activation (Saxe et al. 2014, He et al. 2015) and zero biases keep it.
     """
     layer = uninitialized(nn.Linear, n_in, n_out, device=spec.device, dtype=spec.dtype)
     if spec.device == "meta":
@@ -789,7 +793,7 @@ def _normalization(kind: type[nn.Module], *sizes: int, spec: BuildSpec) -> nn.Mo
 
 
 def uninitialized(kind: type[nn.Module], *sizes: int, **settings: Any) -> Any:
-    """Return a layer whose weights are yet to be set.
+    """Return a layer whose weights are not set yet.
 
     The constructor of `kind` would draw them from the global random state, and PyTorch's
     `skip_init` imports modules that take up to a second.
@@ -802,14 +806,14 @@ def uninitialized(kind: type[nn.Module], *sizes: int, **settings: Any) -> Any:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a module takes for one row.
+    """Cost of a module for one row.
 
     Attributes
     ----------
     width : int
-        The most numbers that it makes on its way.
+        Size of the largest input or output of a layer.
     multiply_adds : int
-        Of its linear and convolution layers.
+        Number of multiplications with additions in linear and convolution layers.
     """
 
     width: int
@@ -817,7 +821,7 @@ class Cost:
 
 
 def cost_per_row(module: nn.Module, n_in: int) -> Cost:
-    """Send a row of `n_in` zeros through `module`, in evaluation mode, and see what it takes."""
+    """Return the cost of `module`, measured on a row of `n_in` zeros in evaluation mode."""
     widths, products = [n_in], [0]
 
     def note(part: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
@@ -826,7 +830,7 @@ def cost_per_row(module: nn.Module, n_in: int) -> Cost:
         widths.append(output.numel())
         weight = getattr(part, "weight", None)
         if isinstance(weight, torch.Tensor) and weight.dim() > 1:
-            # A convolution uses its weights once at each place of the smaller image.
+            # A convolution uses its weights once at each position in the smaller image.
             places = min(x.shape[2:].numel() for x in (output, *inputs[:1]))
             products.append(weight.numel() * places)
 
@@ -844,7 +848,7 @@ def cost_per_row(module: nn.Module, n_in: int) -> Cost:
 
 
 class Encoder(nn.Module):
-    """From X's own units to codes."""
+    """Module from X in its own units to codes."""
 
     def __init__(self, network: nn.Module, scaling: Scaling, fill: nn.Module) -> None:
         super().__init__()
@@ -853,7 +857,7 @@ class Encoder(nn.Module):
         self.network = network
 
     def forward(self, X: torch.Tensor) -> torch.Tensor:
-        """Encode X, of shape (n, n_features) and any dtype; scaled in its own precision."""
+        """Encode X, of shape (n, n_features) and any dtype; it is scaled in its own precision."""
         if not X.is_floating_point() or X.element_size() < 4:
             X = X.to(torch.float64 if X.element_size() >= 4 else torch.float32)
         inputs = self.scaling.inputs(X)
@@ -861,12 +865,12 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """From codes to X's own units.
+    """Module from codes to X in its own units.
 
-    With `copies`, the network gets a copy of the codes, as it may work in place.
+    With `copies`, the network gets a copy of the codes, because it may change them in place.
     """
 
-    copies = False  # also of pickles that lack it
+    copies = False  # for pickles of earlier versions, which lack it
 
     def __init__(self, network: nn.Module, scaling: Scaling, *, copies: bool) -> None:
         super().__init__()
@@ -881,9 +885,9 @@ class Decoder(nn.Module):
 
 
 class Autoencoder(nn.Module):
-    """From X's own units to codes and back; `copies` as of `Decoder`."""
+    """Module from X in its own units to codes and back; `copies` is that of `Decoder`."""
 
-    copies = False  # also of pickles that lack it
+    copies = False  # for pickles of earlier versions, which lack it
 
     def __init__(
         self,
@@ -908,6 +912,6 @@ class Autoencoder(nn.Module):
 
 
 def _dtype(module: nn.Module) -> torch.dtype:
-    for parameter in module.parameters():  # `next` is what `torch.export` of PyTorch 2.4 lacks
+    for parameter in module.parameters():  # `torch.export` of PyTorch 2.4 has no `next`
         return parameter.dtype
     return torch.float32

@@ -1,4 +1,4 @@
-"""The objective of a training: the reconstruction loss and what regularizers add."""
+"""Objective of a training: the reconstruction loss and the terms of regularizers."""
 
 from __future__ import annotations
 
@@ -11,17 +11,14 @@ import torch
 from torch import autocast, nn
 
 from aefeatures._nets.losses import RowLoss
-from aefeatures._nets.regularizer import (
-    Batch,
-    Regularizer,
-)
+from aefeatures._nets.regularizer import Batch, Regularizer
 from aefeatures._nets.regularizers import REGULARIZERS
 from aefeatures._rows.batches import Batches
 from aefeatures._torch.random_state import RandomState
 
 
 class Objective:
-    """The reconstruction loss of a batch and what regularizers add to it.
+    """Reconstruction loss of a batch and the terms that regularizers add to it.
 
     Parameters
     ----------
@@ -30,14 +27,14 @@ class Objective:
     loss : callable
         Loss per row.
     regularizers : list of Regularizer
-        As `prepare` returned them.
+        Regularizers that `prepare` returned.
     batches : Batches
     rng : np.random.Generator
     mixed : bool
         Whether the network's products of matrices are computed in bfloat16.
     draws : RandomState, optional
-        Random state that modules, losses and regularizers of the caller's own draw from. It is
-        borrowed where a gradient is computed.
+        Random state that user-defined modules, losses and regularizers draw from while a gradient
+        is computed.
     """
 
     def __init__(
@@ -56,8 +53,8 @@ class Objective:
         self.loss = loss
         self.regularizers = regularizers
         self.mixed = mixed
-        self._all_known = {type(each) for each in regularizers} <= {*REGULARIZERS.values()}
-        parts = [each._decoded_part for each in regularizers] if self._all_known else []
+        self._all_built_in = {type(each) for each in regularizers} <= {*REGULARIZERS.values()}
+        parts = [each._decoded_part for each in regularizers] if self._all_built_in else []
         self._decoded_part = min([1.0, *parts])
         self.batches = batches
         self._take = batches.take
@@ -69,23 +66,23 @@ class Objective:
     def __call__(self, rows: torch.Tensor, index: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the sum of the rows' reconstruction losses, and the mean with penalties.
 
-        Where a part of the rows is decoded, the sum is what all would come to by it.
+        If only a part of the rows is decoded, the sum is scaled up to all rows.
         """
         encoder, decoder = self.autoencoder
-        # A regularizer of the caller's own may work in place.
-        batch = self._corrupted(self._lent(rows), index)
+        # User-defined regularizers may change tensors in place, so they get copies.
+        batch = self._corrupted(self._for_regularizer(rows), index)
         partners = [self._partners(regularizer, batch) for regularizer in self.regularizers]
-        brought = [partner.inputs for partner in partners if partner is not None]
-        inputs = torch.cat([batch.inputs, *brought]) if brought else batch.inputs
-        with self._products(rows):
+        partner_inputs = [partner.inputs for partner in partners if partner is not None]
+        inputs = torch.cat([batch.inputs, *partner_inputs]) if partner_inputs else batch.inputs
+        with self._autocast(rows):
             codes = encoder(inputs).to(rows.dtype)
-        batch.codes, *partner_codes = codes.split([len(rows), *map(len, brought)])
+        batch.codes, *partner_codes = codes.split([len(rows), *map(len, partner_inputs)])
         passed = batch.codes
         for regularizer in self.regularizers:
-            passed = regularizer.perturb(self._lent(passed), batch)
+            passed = regularizer.perturb(self._for_regularizer(passed), batch)
         # Batches are in random order: their first rows are a random sample.
         n_decoded = math.ceil(self._decoded_part * len(rows))
-        with self._products(rows):
+        with self._autocast(rows):
             batch.reconstruction = decoder(passed[:n_decoded]).to(rows.dtype)
         summed = self.loss(batch.reconstruction, rows[:n_decoded]).sum()
         total = summed / n_decoded
@@ -103,10 +100,10 @@ class Objective:
         return partners
 
     def corrupted(self, rows: torch.Tensor, index: np.ndarray) -> torch.Tensor:
-        """Return what is encoded in place of the rows."""
-        return self._corrupted(self._lent(rows), index).inputs
+        """Return the rows as they are encoded, after every `corrupt`."""
+        return self._corrupted(self._for_regularizer(rows), index).inputs
 
-    def _products(self, rows: torch.Tensor) -> AbstractContextManager[object]:
+    def _autocast(self, rows: torch.Tensor) -> AbstractContextManager[object]:
         mixed = self.mixed
         return autocast(rows.device.type, dtype=torch.bfloat16) if mixed else nullcontext()
 
@@ -116,8 +113,8 @@ class Objective:
             rows, index, encoder, decoder, self.generator, self._rng, self._take, inputs=rows
         )
         for regularizer in self.regularizers:
-            batch.inputs = regularizer.corrupt(self._lent(batch.inputs), batch)
+            batch.inputs = regularizer.corrupt(self._for_regularizer(batch.inputs), batch)
         return batch
 
-    def _lent(self, tensor: torch.Tensor) -> torch.Tensor:
-        return tensor if self._all_known else tensor.clone()
+    def _for_regularizer(self, tensor: torch.Tensor) -> torch.Tensor:
+        return tensor if self._all_built_in else tensor.clone()

@@ -1,4 +1,4 @@
-"""Modules on devices, and in pickles."""
+"""Copies of modules on other devices and in pickles."""
 
 from __future__ import annotations
 
@@ -11,32 +11,40 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
-from aefeatures._nets.networks import OWN_LAYERS, Guest, copied, layers_in, layers_of, results_in
+from aefeatures._nets.networks import (
+    OWN_LAYERS,
+    Guest,
+    copied,
+    layers_in,
+    layers_of,
+    results_in,
+    tensors_by_name,
+)
 from aefeatures._torch.devices import settle_after_fork
 
 T = TypeVar("T")
 
-# Copies that `place` made, for as long as the module they were made of lives.
+# Last copy that `place` made of each module, kept as long as the module lives.
 _placed: WeakKeyDictionary[nn.Module, tuple[Any, nn.Module]] = WeakKeyDictionary()
 
-# Modules that were given out, for as long as they live.
+# Modules that callers have, kept as long as they live.
 _public: WeakSet[nn.Module] = WeakSet()
 
 
 def place(module: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
-    """Return `module` with its tensors on `device` in `dtype`; `module` stays as it is.
+    """Return `module` with its tensors on `device` in `dtype`, as a copy if any has to change.
 
-    For modules that this library has built. The module itself is returned where nothing has to
-    change. Otherwise the last copy is kept as long as the module lives and its tensors are the
-    same: to convert the weights takes longer than to encode a row. It is not kept of modules that
-    were given out, because a change through `data` or NumPy leaves no trace.
+    Only for modules that this library has built. The last copy is kept as long as the module lives
+    and its tensors are the same, because converting the weights takes longer than encoding a row.
+    No copy is kept of modules that were given out: changes of their weights through `data` or NumPy
+    cannot be detected.
     """
     settle_after_fork()
     layers = layers_of(module)
     tensors = [
         tensor
         for layer in layers
-        for group in (layer._parameters, layer._buffers)
+        for group in tensors_by_name(layer)
         for tensor in group.values()
         if tensor is not None
     ]
@@ -46,7 +54,7 @@ def place(module: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Mod
 
     if all(t.device == device and t.dtype == target(t) for t in tensors):
         return module
-    # A model loaded in inference mode has tensors without a version, and none will change.
+    # Tensors that were loaded in inference mode have no version, and they never change.
     versions = [(t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors]
     key = (device, dtype, versions)
     kept = None if module in _public else _placed.get(module)
@@ -60,23 +68,23 @@ def place(module: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Mod
 
 
 def note_given_out(module: nn.Module) -> None:
-    """Note that the caller has a module, whose weights may change unseen: no copy of it is kept."""
+    """Keep no copy of `module` from now on: the caller has it and may change its weights."""
     _public.add(module)
 
 
 def placed_before(module: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module | None:
-    """Return the copy that `place` made, if the module was never given out."""
+    """Return the copy that `place` keeps of `module`, or None."""
     settle_after_fork()
     kept = None if module in _public else _placed.get(module)
     return None if kept is None or kept[0][:2] != (device, dtype) else kept[1]
 
 
 def place_guest(module: nn.Module, device: torch.device) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Return a function that computes with a module of which nothing is known, on `device`.
+    """Return a function that calls, on `device`, a module of which nothing is known.
 
-    It keeps its precision (see `Guest`). A copy for another device is made each time, as not only
-    its tensors may have changed. What it makes and keeps may be trained with later, which tensors
-    made in inference mode could not be.
+    The module computes in its own precision (see `Guest`). It is copied to another device in each
+    call of `place_guest`, because more than its tensors may have changed. It is not called in
+    inference mode, because a later training could not use tensors that it created there and kept.
     """
     settle_after_fork()
     if any(tensor.device != device for tensor in (*module.parameters(), *module.buffers())):
@@ -92,10 +100,10 @@ def place_guest(module: nn.Module, device: torch.device) -> Callable[[torch.Tens
 
 
 class _Held:
-    """A tensor in a pickle, except a plain one of the layers that this library builds.
+    """Array of a tensor in a pickle, with what a plain array cannot tell of the tensor.
 
-    It is shared by as many modules as before with every kind of pickle: joblib's does not keep that
-    two arrays are one.
+    A tensor that several modules share is still shared after unpickling. With plain arrays it would
+    not be, because joblib stores a shared array twice.
     """
 
     def __init__(self, tensor: torch.Tensor) -> None:
@@ -105,48 +113,48 @@ class _Held:
 
 
 def to_arrays(modules: T) -> T:
-    """Return a module, or a tuple of modules, with NumPy arrays for tensors, to be pickled.
+    """Return a module, or a tuple of modules, with NumPy arrays instead of tensors, for a pickle.
 
-    A tensor pickles through `torch.load`, which warns, or refuses, by version.
+    Tensors are unpickled by `torch.load`, which warns or fails in some versions.
     """
     memo = results_in(modules)
     for layer in layers_in(modules):
-        for group in (layer._parameters, layer._buffers):
+        parameters, buffers = tensors_by_name(layer)
+        for group in (parameters, buffers):
             for tensor in group.values():
                 if tensor is None:
                     continue
-                plain = type(layer) in OWN_LAYERS and tensor.requires_grad == (
-                    group is layer._parameters
-                )
-                if not plain or id(tensor) in memo:  # shared
-                    memo[id(tensor)] = _Held(tensor)
-                else:
+                plain = type(layer) in OWN_LAYERS and tensor.requires_grad == (group is parameters)
+                if plain and id(tensor) not in memo:
                     memo[id(tensor)] = tensor.detach().cpu().numpy()
+                else:  # also a tensor that is shared, and was met before
+                    memo[id(tensor)] = _Held(tensor)
     arrays = copy.deepcopy(modules, memo)
     for layer in layers_in(arrays):
-        if parametrize.is_parametrized(layer):  # by a class of its own, which no pickle holds
+        if parametrize.is_parametrized(layer):  # its class, made for it alone, cannot be pickled
             layer.__class__ = parametrize.type_before_parametrizations(layer)
-            layer._load_state_dict_pre_hooks.clear()  # local functions, for weights of PyTorch 1
+            layer._load_state_dict_pre_hooks.clear()  # local functions, cannot be pickled
     return arrays
 
 
 def from_arrays(modules: T) -> T:
-    """Undo `to_arrays`."""
+    """Return the modules that `to_arrays` was given."""
     memo: dict[int, Any] = {}
     for layer in layers_in(modules):
-        groups: tuple[dict[str, Any], ...] = (layer._parameters, layer._buffers)
-        for group in groups:
-            for held in group.values():
-                if held is None or id(held) in memo:
+        parameters, buffers = tensors_by_name(layer)
+        for group in (parameters, buffers):
+            for stored in group.values():
+                if stored is None or id(stored) in memo:
                     continue
-                if not isinstance(held, _Held):
-                    array, is_parameter, requires_grad = held, group is groups[0], True
+                if isinstance(stored, _Held):
+                    array, is_parameter = stored.array, stored.is_parameter
+                    requires_grad = stored.requires_grad
                 else:
-                    array, is_parameter = held.array, held.is_parameter
-                    requires_grad = held.requires_grad
-                # In memory that PyTorch aligned: products may round by where a matrix starts.
+                    array, is_parameter, requires_grad = stored, group is parameters, True
+                # A copy in memory that PyTorch has aligned: where a matrix starts in memory may
+                # change how products with it are rounded.
                 tensor = torch.tensor(array)
-                memo[id(held)] = nn.Parameter(tensor, requires_grad) if is_parameter else tensor
+                memo[id(stored)] = nn.Parameter(tensor, requires_grad) if is_parameter else tensor
     tensors = copy.deepcopy(modules, memo)
     for layer in layers_in(tensors):
         if parametrize.is_parametrized(layer):

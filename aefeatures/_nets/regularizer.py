@@ -1,4 +1,4 @@
-"""The base class of regularizers, and what they are given."""
+"""Base class of regularizers, and the data and batches that they get."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from aefeatures._torch.ranks import ALONE, Ranks
 
 @dataclass
 class TrainingData:
-    """What a regularizer may look at before the training.
+    """Data that a regularizer may use before the training.
 
     Attributes
     ----------
@@ -31,22 +31,22 @@ class TrainingData:
         The training rows in the network's range: `n_rows`, `n_features`, `chunks()` and
         `take(positions)`.
     y : ndarray of shape (n_rows,) or None
-        What `fit` was given, for the training rows.
+        The y of `fit`, for the training rows.
     means : tensor of shape (n_features,)
         Column means in the network's range, on the device and in the precision of the training.
     n_components : int
         Size of the code.
     rng : numpy.random.Generator
-        To draw from; seeded by `random_state`.
+        Generator to draw from, seeded by `random_state`.
     head : torch.nn.Module or None
-        The `head` of the last training, where this one goes on from it.
+        The `head` of the previous training, if this training continues it.
     ranks : Ranks
-        The processes of which each trains on rows of its own, within `distributed`.
+        Processes within `distributed`, each of which trains on its own rows.
     y_all : ndarray of shape (n_samples,) or None
-        What `fit` was given, for the training rows and those that `early_stopping` sets aside;
-        None is the same as `y`.
+        The y of `fit`, for the training rows and those that `early_stopping` sets aside. None means
+        that it is `y`.
     rows : ndarray of int, shape (n_rows,), or None
-        Positions of the training rows in `y_all`; None stands for all.
+        Positions of the training rows in `y_all`; None means all.
     """
 
     batches: Batches
@@ -60,7 +60,7 @@ class TrainingData:
     rows: np.ndarray | None = None
 
     def variance(self) -> float:
-        """The columns' mean variance: the squared error of predicting their means.
+        """Return the columns' mean variance: the squared error of predicting their means.
 
         A penalty in this unit has the same weight for pixels as for standardized columns.
         """
@@ -69,23 +69,23 @@ class TrainingData:
 
 @dataclass
 class Batch:
-    """One step of the training, as a regularizer sees it.
+    """Rows and tensors of one step of the training.
 
     Attributes
     ----------
     rows : tensor of shape (n, n_features)
-        As they are, in the network's range; NaN where a value is missing.
+        Uncorrupted rows in the network's range; missing values are NaN.
     index : ndarray of int, shape (n,)
-        The rows' positions among the training rows.
+        Positions of the rows among the training rows.
     encoder, decoder : torch.nn.Module
-        To be called. A network of the caller's own is wrapped, so that its input is copied.
+        Modules to be called. A user-defined network is wrapped, so that its input is copied.
     generator : torch.Generator
-        On the device of the rows; seeded by `random_state`.
+        Generator on the device of the rows, seeded by `random_state`.
     rng : numpy.random.Generator
     take : callable
-        ``take(positions)`` gives other training rows.
+        ``take(positions)`` returns other training rows.
     inputs : tensor of shape (n, n_features)
-        What was encoded: the rows after every `corrupt`.
+        Rows that were encoded, after every `corrupt`.
     codes : tensor of shape (n, n_components)
     partner_codes : tensor of shape (m, n_components) or None
         Codes of the rows that `partners` asked for.
@@ -106,11 +106,10 @@ class Batch:
 
 
 class Regularizer(BaseEstimator):
-    """Base class of what shapes the codes beside the reconstruction loss.
+    """Base class of regularizers, which shape the codes in addition to the reconstruction loss.
 
-    A subclass overrides one or more of the methods below. Its parameters are stored in
-    `__init__` and nothing else is kept on it: what a training needs beside them is made in
-    `prepare`.
+    A subclass overrides one or more of the methods below. `__init__` stores the parameters and
+    nothing else. Everything else that a training needs is created in `prepare`.
 
     See Also
     --------
@@ -137,22 +136,22 @@ class Regularizer(BaseEstimator):
     #: Whether `fit` needs y.
     requires_y = False
 
-    #: The fewest and the most epochs that `max_epochs="auto"` stands for.
+    #: Least and largest number of epochs that `max_epochs="auto"` stands for.
     min_epochs = 10
     max_epochs: float = math.inf
 
-    #: The most principal components of the rows that the encoder of the default network reads.
+    #: Largest number of principal components that the encoder of the default network reads.
     n_principal_components: float = math.inf
 
-    # The part of a batch's rows that is decoded, where no regularizer of the caller's own, which
-    # may look at the reconstruction, takes part.
+    # Part of a batch's rows that is decoded. With a user-defined regularizer, which may use the
+    # whole reconstruction, all rows are decoded.
     _decoded_part: float = 1.0
 
-    #: A module that is trained along with the network, made in `prepare`.
+    #: Module that is trained along with the network, created in `prepare`.
     head: nn.Module | None = None
 
     def prepare(self, data: TrainingData) -> Regularizer:
-        """Return the regularizer that takes part in one training; by default this one.
+        """Return the regularizer that takes part in one training, by default this one.
 
         Called once in every `fit` and `partial_fit`, before the first step.
 
@@ -167,18 +166,18 @@ class Regularizer(BaseEstimator):
         return self
 
     def _groups(self, y: np.ndarray, ranks: Ranks) -> np.ndarray | None:
-        """A group for each row, -1 for none: `early_stopping` leaves a row of each in training."""
+        """Return a group for each row or -1; `early_stopping` keeps a row of each in training."""
         return None
 
     def corrupt(self, inputs: torch.Tensor, batch: Batch) -> torch.Tensor:
-        """Return what the encoder gets in place of `inputs`; the loss compares with the rows.
+        """Return the input of the encoder instead of `inputs`; the loss uses the uncorrupted rows.
 
         Parameters
         ----------
         inputs : tensor of shape (n, n_features)
-            A copy.
+            Copy that may be changed in place.
         batch : Batch
-            With `rows` and `index`, but no codes yet.
+            Batch with `rows` and `index`, but without codes.
 
         Returns
         -------
@@ -192,28 +191,28 @@ class Regularizer(BaseEstimator):
         Parameters
         ----------
         batch : Batch
-            With `rows` and `index`, but no codes yet.
+            Batch with `rows` and `index`, but without codes.
 
         Returns
         -------
         positions : ndarray of int, shape (m,), or None
-            Their codes arrive in `penalty` as `batch.partner_codes`.
+            Positions of rows whose codes `penalty` gets as `batch.partner_codes`.
         """
         return None
 
     def _vary(self, inputs: torch.Tensor, batch: Batch) -> torch.Tensor:
-        """What the encoder gets of `batch`, the rows that `partners` asked for."""
+        """Return the input of the encoder for `batch`, the rows that `partners` asked for."""
         return inputs
 
     def perturb(self, codes: torch.Tensor, batch: Batch) -> torch.Tensor:
-        """Return what the decoder gets in place of the codes.
+        """Return the input of the decoder instead of the codes.
 
         Parameters
         ----------
         codes : tensor of shape (n, n_components)
-            A copy.
+            Copy that may be changed in place.
         batch : Batch
-            With `inputs`.
+            Batch with `inputs`.
 
         Returns
         -------
@@ -222,7 +221,7 @@ class Regularizer(BaseEstimator):
         return codes
 
     def penalty(self, batch: Batch) -> torch.Tensor | float:
-        """Return what is added to the mean reconstruction loss of the batch.
+        """Return the term that is added to the mean reconstruction loss of the batch.
 
         Parameters
         ----------
@@ -236,13 +235,13 @@ class Regularizer(BaseEstimator):
 
 
 class TakesTransform(Regularizer):
-    """A regularizer that may have a transform of torchvision as a parameter.
+    """Regularizer that may have a transform of torchvision as a parameter.
 
-    Many of them have a method `get_params`, which is not an estimator's.
+    Many such transforms have a method `get_params` that is not an estimator's.
     """
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Return the parameters; there are none nested in them."""
+        """Return the parameters, which have no nested ones."""
         params: dict[str, Any] = super().get_params(deep=False)
         return params
 
@@ -251,7 +250,7 @@ class TakesTransform(Regularizer):
 
 
 def seeded(batch: Batch) -> AbstractContextManager[object]:
-    """Lend PyTorch's global random state to a function of the caller's."""
+    """Seed PyTorch's global random state for a user-defined function, and restore it afterwards."""
     return global_seed(int(batch.rng.integers(np.iinfo(np.int64).max)))
 
 
@@ -262,9 +261,9 @@ def transformed(
     image_shape: Sequence[int],
     means: torch.Tensor,
 ) -> torch.Tensor:
-    """Rows that `transform`, the parameter `name`, changes as images; what misses stays missing."""
+    """Return rows changed as images by `transform`, the parameter `name`; NaN stays NaN."""
     missing = inputs.isnan()
-    # A copy: a transform may work in place.
+    # A copy, because a transform may change it in place.
     images = torch.where(missing, means, inputs).view(-1, *image_shape)
     shape = images.shape
     with torch.no_grad():
@@ -272,8 +271,8 @@ def transformed(
     if not isinstance(images, torch.Tensor) or images.shape != shape:
         got = tuple(images.shape) if isinstance(images, torch.Tensor) else type(images)
         raise ValueError(
-            f"{name} must keep the shape of images: {tuple(shape)} became {got}. Follow what "
-            "changes it by a transform back to that size."
+            f"{name} must keep the shape of images: {tuple(shape)} became {got}. Add a transform "
+            "that restores the size."
         )
     if not images.is_floating_point():
         raise ValueError(
@@ -286,7 +285,7 @@ def transformed(
 
 
 def linear_head(data: TrainingData, n_outputs: int) -> nn.Linear:
-    """A linear layer on the codes that starts at zero."""
+    """Return a linear layer on the codes whose weights are zero."""
     head: nn.Linear = uninitialized(
         nn.Linear, data.n_components, n_outputs, device=data.means.device, dtype=data.means.dtype
     )

@@ -1,4 +1,4 @@
-"""Regularizers: what a training can be asked for beside the reconstruction."""
+"""Regularizers, except those with a module of their own, and their names."""
 
 from __future__ import annotations
 
@@ -33,40 +33,39 @@ from aefeatures._warnings import takes_old_arguments
 class Denoising(TakesTransform):
     """Encode corrupted rows and reconstruct the clean ones [1]_.
 
-    What survives the corruption is what columns tell about each other. For tables with
-    redundant columns, for robust features, and with many codes, where a plain
-    autoencoder may learn to copy.
+    The network has to predict corrupted columns from the others. This suits tables with redundant
+    columns, robust features, and many codes, with which a plain autoencoder may learn to copy.
 
     Parameters
     ----------
     noise : {"masking", "gaussian"} or callable, default="masking"
-        "masking" sets entries to 0 in the network's range: to the column's mean under
-        scaling "standard", to black in a picture. "gaussian" adds normal noise. A callable, such as
-        a transform of `torchvision.transforms.v2`, takes images of shape (n, channels, height,
-        width) in the network's range, on the device of the training, and returns as many of the
-        same size.
+        Kind of corruption. "masking" sets entries to 0 in the network's range: to the column's mean
+        with scaling "standard", to black in an image. "gaussian" adds normal noise. A callable,
+        such as a transform of `torchvision.transforms.v2`, takes images of shape (n, channels,
+        height, width) in the network's range, on the device of the training, and returns images of
+        the same shape.
     amount : float, default=0.25
-        The part of all entries that is masked, in [0, 1); or the noise's standard deviation, in
-        units of the root of the columns' mean variance: the same number suits pixels and
-        standardized columns. Not used with a callable.
+        Fraction of entries that is masked, in [0, 1), or the noise's standard deviation, in units
+        of the root of the columns' mean variance: the same number suits pixels and standardized
+        columns. Not used with a callable.
     image_shape : tuple of int or None, default=None
-        For a callable, how a row is laid out: as in `ConvNetwork`.
+        Layout of a row, as in `ConvNetwork`. Only used with a callable.
 
     Notes
     -----
-    A callable is given a batch at a time, and a transform of torchvision draws once for all
-    images of it: one angle, one place to erase. Noise that it adds is drawn for each pixel. For a
-    draw per image, which takes the time of as many calls, wrap it::
+    A callable gets a whole batch, and a transform of torchvision draws once for all of its images:
+    one angle, one area to erase. Only noise is drawn for each pixel. To draw for each image, which
+    takes one call per image, wrap the transform::
 
         v2.Lambda(lambda images: torch.stack([transform(image) for image in images]))
 
-    It draws from PyTorch's global random state, which is seeded for the call by
-    `random_state` and then put back. Until then other fits with such a callable wait, and what
-    threads of your own draw from that state meanwhile is not what they would have drawn.
-    Missing values are the columns' means for it, and missing again after it.
+    A callable draws from PyTorch's global random state, which is seeded by `random_state` for the
+    call and restored afterwards. During the call other fits with a callable wait, and your own
+    threads draw other numbers from that state than they would have drawn. Missing values are
+    replaced by the columns' means for the call, and are missing again afterwards.
 
-    In a search over `noise`, put a transform of torchvision into a `v2.Compose`: scikit-learn would
-    take most of them for estimators, as they have a method `get_params`.
+    In a search over `noise`, put a transform of torchvision into a `v2.Compose`. Otherwise
+    scikit-learn takes most transforms for estimators, because they have a method `get_params`.
 
     References
     ----------
@@ -135,21 +134,21 @@ class NearPCA(Regularizer):
     """Keep the codes near the rows' principal components [1]_.
 
     Adds ``weight * ||z - p||**2 / n_features`` to the loss, with z the code of a row and p its
-    leading principal components: a code is then a principal component and what it takes to
-    reconstruct the rest. So distances and directions of the rows keep their meaning, which plain
-    autoencoders distort, and SVM and logistic regression do as well on the codes as after PCA.
+    leading principal components. Each code is then a principal component plus what is needed to
+    reconstruct the rest. Distances and directions of the rows, which plain autoencoders distort,
+    keep their meaning, and SVM and logistic regression do as well on the codes as after PCA.
 
     Parameters
     ----------
     weight : float, default=0.3
-        Of the squared difference of a code, in proportion to the squared error of a column.
+        Weight of the squared difference of a code, relative to the squared error of a column.
 
     Notes
     -----
-    The components are those of the training rows in the network's range, with missing values as the
-    column's mean, and longer tails positive. In `partial_fit` and with `warm_start` they are those
-    of the first call whose rows have enough of them. Codes beyond the number of rows or columns are
-    free.
+    The components are those of the training rows in the network's range. Missing values are
+    replaced by the column's mean, and signs are chosen so that longer tails are positive. In
+    `partial_fit` and with `warm_start`, the components are those of the first call with enough
+    rows. Codes beyond the number of rows or columns are not constrained.
 
     References
     ----------
@@ -165,7 +164,7 @@ class NearPCA(Regularizer):
     (178, 3)
     """
 
-    max_epochs = 100  # more of them only learn small tables by heart
+    max_epochs = 100  # more epochs would overfit small tables
 
     def __init__(self, weight: float = 0.3) -> None:
         self.weight = weight
@@ -176,8 +175,8 @@ class NearPCA(Regularizer):
         prepared = NearPCA(self.weight)
         n_axes = min(data.n_components, data.batches.n_features)
         head: Any = data.head
-        if head is None or head.axes.shape[1] < n_axes:  # of a first chunk of a few rows
-            rng = np.random.default_rng(0)  # in one state on all ranks
+        if head is None or head.axes.shape[1] < n_axes:  # from a first chunk of a few rows
+            rng = np.random.default_rng(0)  # in the same state on all ranks
             axes, deviations = principal_axes(
                 data.batches, data.means, n_axes, rng, data.ranks, sample=True
             )
@@ -209,14 +208,13 @@ class Sparse(Regularizer):
 
     The activation of a code z is ``1 / (1 + exp(-z))``. Over the rows of a batch its mean
     rho_j is held near `target` by ``weight * sum over j of KL(target || rho_j)``, with the
-    divergence of two Bernoulli variables. For more codes than a picture needs, of which a
-    row uses a few.
+    divergence of two Bernoulli variables. This suits many codes, of which each row uses a few.
 
     Parameters
     ----------
     weight : float, default=0.1
     target : float, default=0.05
-        In (0, 1).
+        Mean activation, in (0, 1).
 
     References
     ----------
@@ -257,9 +255,9 @@ class Contractive(Regularizer):
     """Make the codes insensitive to small changes of the input [1]_.
 
     Adds ``weight`` times the squared Frobenius norm of the encoder's Jacobian, averaged
-    over the rows, in the network's range. For noisy measurements. The Jacobian takes one more
-    backward pass for every code. It is that of `transform`: batch normalization counts with its
-    running statistics, dropout not at all.
+    over the rows, in the network's range. This suits noisy measurements. The Jacobian takes one
+    more backward pass for every code. It is that of `transform`: batch normalization uses its
+    running statistics, and dropout is off.
 
     Parameters
     ----------
@@ -302,7 +300,7 @@ class Contractive(Regularizer):
 
 @contextmanager
 def _evaluating(module: nn.Module) -> Iterator[None]:
-    """Let each row pass on its own, as in `transform`, and leave running statistics alone."""
+    """Evaluate each row by itself, as in `transform`, without a change of running statistics."""
     training = [part for part in module.modules() if part.training]
     for part in training:
         part.training = False
@@ -316,9 +314,9 @@ def _evaluating(module: nn.Module) -> Iterator[None]:
 class Variational(Regularizer):
     """Make the codes a distribution that can be sampled from: a variational autoencoder [1]_.
 
-    The encoder's output is the mean m of a normal distribution of the code; a linear
-    layer on it, for the training alone, gives the logarithm of its variance v. The decoder gets a
-    sample of it, and ``beta / n_features`` times the Kullback-Leibler divergence to the
+    The encoder's output is the mean m of a normal distribution of the code. A linear layer on it,
+    used in the training only, returns the logarithm of its variance v. The decoder gets a sample of
+    the distribution, and ``beta / n_features`` times the Kullback-Leibler divergence to the
     standard normal distribution, ``sum over j of (m_j**2 + v_j - log(v_j) - 1) / 2``, is added to
     the loss (which is a mean over columns). With `loss="bce"` and beta=1 this is the
     evidence lower bound, with beta > 1 the beta-VAE [2]_. `transform` gives the mean.
@@ -347,7 +345,7 @@ class Variational(Regularizer):
         self.beta = beta
 
     def prepare(self, data: TrainingData) -> Regularizer:
-        """Make the layer that gives the variances; they start at 1 for every row."""
+        """Create the layer that returns the variances, which are 1 for every row at first."""
         check_number(self, "beta")
         prepared = Variational(self.beta)
         prepared.head = data.head or linear_head(data, data.n_components)
@@ -366,7 +364,7 @@ class Variational(Regularizer):
 
     def _log_variance(self, codes: torch.Tensor) -> torch.Tensor:
         assert self.head is not None
-        # Beyond these a float32 variance and its logarithm are no use.
+        # Beyond these bounds a variance in float32 and its logarithm are useless.
         log_variance: torch.Tensor = self.head(codes).clamp(-20, 20)
         return log_variance
 
@@ -383,12 +381,12 @@ REGULARIZERS: dict[str, type[Regularizer]] = {
 
 
 def resolve_regularizers(regularizer: Any) -> list[Regularizer]:
-    """Return the regularizers that the parameter names or holds; none for "auto".
+    """Return the regularizers that the parameter names or holds; an empty list for "auto".
 
     Raises
     ------
     ValueError
-        If a name is none of `REGULARIZERS`.
+        If a name is not in `REGULARIZERS`.
     TypeError
         If anything is neither a name nor a `Regularizer`.
     """
@@ -399,7 +397,7 @@ def resolve_regularizers(regularizer: Any) -> list[Regularizer]:
 
 
 def requires_labels(regularizer: Any) -> bool:
-    """Whether `fit` needs y; also of what `resolve_regularizers` refuses."""
+    """Whether `fit` needs y, even if `resolve_regularizers` refuses the parameter."""
     several = regularizer if isinstance(regularizer, (list, tuple)) else [regularizer]
     return any(
         one == "supervised" if isinstance(one, str) else getattr(one, "requires_y", False)

@@ -1,4 +1,4 @@
-"""`Supervised`: labels take part in the training of the codes."""
+"""`Supervised`: a regularizer that uses labels in the training of the codes."""
 
 from __future__ import annotations
 
@@ -9,53 +9,48 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from aefeatures._nets.regularizer import (
-    Batch,
-    Regularizer,
-    TrainingData,
-    check_number,
-    linear_head,
-)
+from aefeatures._nets.regularizer import Batch, Regularizer, TrainingData, check_number, linear_head
 from aefeatures._rows.labels import TASKS, Labels, is_auto, minus_ones, split_labels
 from aefeatures._torch.ranks import Ranks
 
 
 class Supervised(Regularizer):
-    """Let labels, where there are some, tell the codes what matters.
+    """Make the codes predict labels, for the rows that have one.
 
-    Adds `weight` times the loss of a linear model on the codes that is trained along:
-    cross-entropy for classes, squared error for numbers (standardized), a mean over all rows
-    to which those without a label add nothing.
+    Adds `weight` times the loss of a linear model on the codes, which is trained along with the
+    network: cross-entropy for classes, squared error for numbers (standardized). The loss is a mean
+    over all rows, in which rows without a label count as 0.
 
     Parameters
     ----------
     weight : float, default=1.0
-        In units of the columns' mean variance, as that of `NeighborPreserving`. With a large one a
-        few labels get learned by heart.
+        Weight in units of the columns' mean variance, as in `NeighborPreserving`. A large
+        weight overfits if there are few labels.
     unlabeled : object, default="auto"
-        Label that marks a row of y as unlabelled, beside missing ones. "auto" is the rule in the
-        notes. None: every row is labelled, and a missing label is an error.
+        Label that marks a row of y as unlabelled, in addition to missing labels. "auto" uses the
+        rule in the notes. None means that every row is labelled, and a missing label is an error.
     task : {"auto", "classification", "regression"}, default="auto"
         Whether labels are classes or numbers. "auto" is "regression" if y holds floats and any of
         them is not a whole number, otherwise "classification": targets such as 151.0 and 75.0 are
-        classes unless `task` is set. The choice is left as `task_` on the fitted transformer.
+        classes unless `task` is set. The fitted transformer has the choice as `task_`.
     mixup : float, default=0.0
         If above 0, labels are learned from mixtures of two labelled rows, ``share * row +
-        (1 - share) * other``, and of their labels, in place of the rows themselves, with the share
-        from a beta distribution of which both parameters are this number [1]_. 0.5 suits most
-        tables. Of rows that were trained on, codes are then hardly better than of new ones, which
-        would mislead the classifier behind. Takes a second pass through the encoder.
+        (1 - share) * other``, and of their labels, instead of the rows themselves. The share is
+        drawn from a beta distribution whose two parameters are this number [1]_. 0.5 suits most
+        tables. Without mixtures, codes of training rows separate the classes better than codes of
+        new rows, which misleads a classifier that is fitted to them. Takes a second pass through
+        the encoder.
 
     Notes
     -----
     Rows of y are unlabelled, with ``unlabeled="auto"``, by one rule for the whole library:
 
-    - A missing label (None, NaN, NaT, NA) is none.
-    - In classification, the number -1 (also -1.0) marks an unlabelled row beside at least two
-      other numbers, and beside texts, booleans or any other labels that are not numbers.
+    - A row with a missing label (None, NaN, NaT, NA) is unlabelled.
+    - In classification, the number -1 (or -1.0) marks an unlabelled row if y has at least two other
+      numbers, or texts, booleans or any other labels that are not numbers.
       Texts with -1 need an array of objects or a list: an array of texts would hold "-1".
-    - Beside a single other number, -1 may be the second class: `Supervised` asks for `unlabeled`,
-      `AutoencoderGenerator` takes it as a class.
+    - If y has a single other number, -1 may be the second class: `Supervised` asks for `unlabeled`,
+      `AutoencoderGenerator` treats -1 as a class.
     - In regression, -1 is a number.
 
     The rule looks at the whole y, before `early_stopping` sets rows aside; at least one labelled
@@ -63,8 +58,7 @@ class Supervised(Regularizer):
     are those of the first call: a later y may have no labels at all, but no new class. They are
     forgotten, with the linear model, by pickle and `save`.
 
-    A y of several columns is an error. In a single class there is nothing to tell apart: its labels
-    add nothing.
+    A y of several columns is an error. The labels of a single class add nothing to the loss.
 
     References
     ----------
@@ -85,7 +79,7 @@ class Supervised(Regularizer):
     """
 
     requires_y = True
-    max_epochs = 60  # labels of a few rows are learned by heart after
+    max_epochs = 60  # more epochs would overfit few labels
 
     def __init__(
         self,
@@ -100,22 +94,22 @@ class Supervised(Regularizer):
         self.mixup = mixup
 
     def prepare(self, data: TrainingData) -> Regularizer:
-        """Check y, and make the linear model that predicts it."""
+        """Check y, and create the linear model that predicts it."""
         check_number(self, "weight")
         check_number(self, "mixup")
         head: Any = data.head
         y = np.asarray(data.y if data.y_all is None else data.y_all)
-        labels = self._judge(y, head, data.ranks)
+        labels = self._split_labels(y, head, data.ranks)
         if head is None and not any(data.ranks.gather(bool(labels.labelled.any()))):
             raise ValueError(
-                "No row of y is labelled. The first fit needs a label at least; rows without one "
-                "are marked as the notes of Supervised say."
+                "No row of y is labelled. The first fit needs at least one label; the notes of "
+                "Supervised say which rows count as unlabelled."
             )
         classification = labels.task == "classification"
         if is_auto(self.unlabeled) and classification and minus_ones(labels.known).any():
             raise ValueError(
-                "y has -1 and one other value: -1 may be a class or mark unlabelled rows. Set "
-                "unlabeled=None where it is a class, unlabeled=-1 where it is a mark."
+                "y has -1 and one other value, so -1 may be a class or mark unlabelled rows. Set "
+                "unlabeled=None if it is a class, unlabeled=-1 if it marks unlabelled rows."
             )
         labelled, known, task = labels.of_rows(data.rows)
         if head is None:
@@ -135,7 +129,7 @@ class Supervised(Regularizer):
         return prepared
 
     def penalty(self, batch: Batch) -> torch.Tensor:
-        """Return the weighted loss of the labelled rows, per row of the batch."""
+        """Return the weighted loss of the labelled rows, divided by the number of all rows."""
         index = torch.from_numpy(batch.index).to(self._targets.device)
         labelled, targets = self._labelled[index], self._targets[index]
         if not self.mixup:
@@ -153,15 +147,15 @@ class Supervised(Regularizer):
         return self._scale * losses.sum() / len(batch.index)
 
     def _losses(self, codes: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """The loss of each row."""
+        """Return the loss of each row."""
         head: Any = self.head
         predicted = head(codes)
         if head.classes is None:
             return (predicted[:, 0] - targets.to(predicted)).square()
         return F.cross_entropy(predicted, targets, reduction="none")
 
-    def _judge(self, y: np.ndarray, head: Any, ranks: Ranks) -> Labels:
-        """What y says of the rows; its task and classes are those of `head` where there is one."""
+    def _split_labels(self, y: np.ndarray, head: Any, ranks: Ranks) -> Labels:
+        """Return the labels in y, with the task and the classes of `head` unless it is None."""
         if self.task not in TASKS:
             raise ValueError(f"task must be one of {', '.join(TASKS)}, got {self.task!r}.")
         if head is None:
@@ -173,9 +167,9 @@ class Supervised(Regularizer):
                 "new network with warm_start=False and fit."
             )
         labels = split_labels(y, self.unlabeled, task, head.classes, ranks)
-        unseen = set() if head.classes is None else set(labels.known.tolist())
-        unseen = unseen.difference(() if head.classes is None else head.classes.tolist())
-        if unseen:
+        if head.classes is None:
+            return labels
+        if unseen := set(labels.known.tolist()).difference(head.classes.tolist()):
             raise ValueError(
                 f"y has the classes {sorted(unseen)}, which the first call did not have: "
                 f"{head.classes.tolist()}."
@@ -183,8 +177,8 @@ class Supervised(Regularizer):
         return labels
 
     def _groups(self, y: np.ndarray, ranks: Ranks) -> np.ndarray:
-        """The class of each labelled row; numbers are a single group."""
-        labels = self._judge(y, None, ranks)
+        """Return the class of each labelled row as its group; numbers are a single group."""
+        labels = self._split_labels(y, None, ranks)
         groups = np.full(len(y), -1)
         groups[labels.labelled] = (
             np.unique(labels.known, return_inverse=True)[1]
@@ -195,7 +189,7 @@ class Supervised(Regularizer):
 
 
 def _numbers_head(data: TrainingData, known: np.ndarray) -> Any:
-    """A linear model of numbers on the codes, with what standardizes them."""
+    """Return a linear model of numbers on the codes, with their mean and standard deviation."""
     head: Any = linear_head(data, 1)
     n = max(len(known), 1)
     mean = data.ranks.mean(known.sum() / n, len(known))
@@ -205,7 +199,7 @@ def _numbers_head(data: TrainingData, known: np.ndarray) -> Any:
 
 
 def _classes_head(data: TrainingData, known: np.ndarray) -> Any:
-    """A linear model of classes on the codes, with the classes that its outputs stand for."""
+    """Return a linear model of classes on the codes, with the classes of its outputs."""
     known_to_each = data.ranks.gather(np.unique(known))
     classes = np.unique(np.concatenate([each for each in known_to_each if len(each)]))
     head: Any = linear_head(data, len(classes))

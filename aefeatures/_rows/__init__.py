@@ -1,1 +1,1 @@
-"""From what users pass as X and y to scaled batches."""
+"""Checks of X and y, their scaling, and batches of scaled rows."""

@@ -1,4 +1,4 @@
-"""From the rows of X to scaled batches on the device, and back to arrays."""
+"""Batches of scaled rows on a device, and arrays of results of chunks of rows."""
 
 from __future__ import annotations
 
@@ -19,37 +19,37 @@ from aefeatures._rows.sources import (
 )
 from aefeatures._warnings import warn
 
-# Numbers that are gathered from X at once in training: 1 MB in float32.
+# Numbers that are gathered from X at once during training: 1 MB in float32.
 _BLOCK_ELEMENTS = 250_000
 
-# Data that takes at most this much when scaled is scaled once, before training, instead
-# of batch by batch: small sets are bound by the overhead of each operation of a step.
+# Data of at most this size after scaling is scaled once before training instead of batch by batch:
+# for small data, the overhead of each operation in a step dominates.
 _RESIDENT_BYTES = 16_000_000
 
-# Blocks of consecutive rows that are shuffled together, if rows are read by blocks: data that
-# is sorted by class would otherwise be learned a class at a time.
+# Number of blocks of consecutive rows that are shuffled together, if rows are read by blocks:
+# otherwise data that is sorted by class would be learned one class at a time.
 _BLOCKS_TOGETHER = 16
 
-# A batch, and the positions of its rows.
+# Rows of a batch and their positions.
 IndexedBatch = tuple[torch.Tensor, np.ndarray]
 
 
 def code_dtype(dtype: np.dtype) -> np.dtype:
-    """The dtype in which rows of `dtype` are encoded: wide input keeps its precision."""
+    """Return the dtype in which rows of `dtype` are encoded: wide input keeps its precision."""
     wide = dtype.itemsize >= 8 or (dtype.kind in "iu" and dtype.itemsize == 4)
     return np.dtype(np.float64 if wide else np.float32)
 
 
 def work_dtype(dtype: np.dtype, device: torch.device) -> torch.dtype:
-    """`code_dtype` as far as the device has it: MPS has no float64."""
+    """Return `code_dtype` as far as the device supports it: MPS has no float64."""
     wide = code_dtype(dtype) == np.float64 and device.type != "mps"
     return torch.float64 if wide else torch.float32
 
 
 def to_tensor(rows: np.ndarray, device: torch.device) -> torch.Tensor:
-    """Rows of X, unscaled, on the device."""
+    """Return rows of X, unscaled, on the device."""
     work = work_dtype(rows.dtype, device)
-    # uint8 moves to the device as it is: a quarter of the bytes.
+    # uint8 is converted on the device: only a quarter of the bytes is copied there.
     moved = rows.dtype if rows.dtype == np.uint8 else np.dtype(str(work).removeprefix("torch."))
     array = np.require(rows, moved, ["C", "W", "A"])
     # A single row or column may count as contiguous and yet have strides that PyTorch refuses.
@@ -57,13 +57,13 @@ def to_tensor(rows: np.ndarray, device: torch.device) -> torch.Tensor:
 
 
 class Batches(ABC):
-    """Shuffled batches of rows, scaled, on the device.
+    """Shuffled batches of scaled rows on the device.
 
     Attributes
     ----------
     n_rows, n_features : int
     batch_size : int
-        The last batch of an epoch holds the rows that are left over.
+        Rows per batch; the last batch of an epoch has the remaining rows.
     device : torch.device
     """
 
@@ -88,71 +88,71 @@ class Batches(ABC):
         return -(-n_rows // self.batch_size)
 
     def epoch(self, rng: np.random.Generator | None = None) -> Iterator[torch.Tensor]:
-        """Every row once, in an order drawn from `rng`; in the order of X without it."""
+        """Yield every row once, in an order drawn from `rng`, or in the order of X without it."""
         for rows, _ in self.indexed_epoch(rng):
             yield rows
 
     def indexed_epoch(
         self, rng: np.random.Generator | None = None, skip: int = 0
     ) -> Iterator[IndexedBatch]:
-        """The batches of `epoch`, each with the positions of its rows.
+        """Yield the batches of `epoch`, each with the positions of its rows.
 
-        The first `skip` rows, those of earlier batches, are left out and hardly read. Everything
-        that is drawn from `rng` is drawn before the first batch.
+        The first `skip` rows, which belong to earlier batches, are left out, and few of them are
+        read. Everything that is drawn from `rng` is drawn before the first batch.
         """
         batches = self._batches(rng, skip)
         return _without_single_rows(batches, self.batch_size) if self._no_single_rows else batches
 
     @abstractmethod
     def _batches(self, rng: np.random.Generator | None, skip: int) -> Iterator[IndexedBatch]:
-        """The batches of an epoch, with a single row left over as the last one."""
+        """Yield the batches of an epoch; the last one may be a single row."""
 
     @abstractmethod
     def take(self, index: np.ndarray) -> torch.Tensor:
-        """The rows at any positions, scaled, on the device."""
+        """Return the rows at any positions, scaled, on the device."""
 
     def sample(self, n: int) -> torch.Tensor:
-        """At most `n` rows, evenly spaced, so that sorted data is met in all its parts."""
+        """Return at most `n` evenly spaced rows, so that all parts of sorted data are covered."""
         return self.take(evenly_spaced(self.n_rows, n))
 
     @abstractmethod
     def chunks(self) -> Iterator[torch.Tensor]:
-        """All rows in order, in chunks as large as is quick."""
+        """Yield all rows in order, in chunks whose size is fast to process."""
 
     @abstractmethod
     def variance(self, means: torch.Tensor) -> float:
-        """The columns' mean variance; missing values do not count."""
+        """Return the columns' mean variance, without missing values."""
 
     def _convert(self, rows: np.ndarray) -> torch.Tensor:
         return self._scaling(to_tensor(rows, self.device)).to(self._dtype)
 
     def _rows_of_block(self) -> int:
-        """Rows that are gathered at once, a multiple of the batch size."""
+        """Return the number of rows that are gathered at once, a multiple of the batch size."""
         return max(1, _BLOCK_ELEMENTS // (self.n_features * self.batch_size)) * self.batch_size
 
 
 class RowBatches(Batches):
     """Batches of the rows of X.
 
-    X stays where it is: rows are gathered by index, a few batches at a time, and
-    converted there. A scaled copy is kept only of a small X. Rows that cannot be gathered by index
-    at speed, because they lie in a file, are read by blocks of consecutive rows: some blocks at a
-    time, drawn at random, whose rows are shuffled together.
+    X is not copied as a whole, unless it is small: rows are gathered by index, a few batches at a
+    time, and converted. Rows in a file cannot be gathered quickly by index, so they are read in
+    blocks of consecutive rows: some blocks at a time, drawn at random, whose rows are shuffled
+    together.
 
     Parameters
     ----------
     X : Source, or what `as_source` takes, of shape (n_samples, n_features)
     scaling : callable
-        Maps a tensor of rows into the network's range. It is applied in the rows' own
-        precision, so that a small variance beside a large offset is not lost in float32.
+        Map of a tensor of rows into the network's range. It is applied in the rows' own precision,
+        because float32 would lose a small variance beside a large offset.
     batch_size : int
     device, dtype
-        Where and in which precision the network trains.
+        Device and precision of the training.
     rows : ndarray of int, optional
-        The rows of X to use; None means all.
+        Positions of the rows of X to use; None means all.
     no_single_rows : bool
-        Whether a batch of one row, beside larger ones, shares the rows of the batch before it: what
-        normalizes over a batch has no variance there.
+        Whether a batch of one row shares the rows of the batch before it, if there is one:
+        normalization over a batch needs a variance.
     """
 
     def __init__(
@@ -198,7 +198,7 @@ class RowBatches(Batches):
 
     def _order(self, rng: np.random.Generator | None) -> Iterator[np.ndarray]:
         order = np.arange(self.n_rows) if rng is None else rng.permutation(self.n_rows)
-        # Several batches are gathered at once, as many as stay in the processor's cache.
+        # As many batches are gathered at once as stay in the processor's cache.
         block = self._rows_of_block()
         for start in range(0, self.n_rows, block):
             yield order[start : start + block]
@@ -216,19 +216,19 @@ class RowBatches(Batches):
             yield index if rng is None else rng.permutation(index)
 
     def variance(self, means: torch.Tensor) -> float:
-        """The columns' mean variance, in a sample of the rows; missing values do not count."""
+        """Return the columns' mean variance in a sample of the rows, without missing values."""
         differences = self.sample(SOME_ROWS) - means
         return float(differences.square().nanmean().nan_to_num())
 
     def take(self, index: np.ndarray) -> torch.Tensor:
-        """The rows at any positions, scaled, on the device."""
+        """Return the rows at any positions, scaled, on the device."""
         if self._resident is not None:
             return self._resident.index_select(0, torch.from_numpy(index).to(self.device))
         positions = index if self._rows is None else self._rows[index]
         return self._convert(self._source.take_in_any_order(positions))
 
     def chunks(self) -> Iterator[torch.Tensor]:
-        """All rows in order, in chunks as large as is quick."""
+        """Yield all rows in order, in chunks whose size is fast to process."""
         for part in iterate_slices(self.n_rows, self.n_features):
             yield self.take(np.arange(*part.indices(self.n_rows)))
 
@@ -253,19 +253,19 @@ class RowBatches(Batches):
 
 
 class StreamedBatches(Batches):
-    """Batches of rows that come in chunks, from elsewhere, again for each epoch.
+    """Batches of rows that are streamed in chunks, once per epoch.
 
-    Rows are shuffled within a chunk, and none is kept.
+    Rows are shuffled within a chunk and are not kept.
 
     Parameters
     ----------
     chunks : callable
-        Begins an epoch: returns an iterator of arrays of shape (n, n_features), of whole batches
-        except for the last.
+        Function that starts an epoch: it returns an iterator of arrays of shape (n, n_features),
+        which hold whole batches, except the last array.
     shape : tuple of int
-        About how many rows come in an epoch, and their columns.
+        Approximate number of rows in an epoch, and number of columns.
     scaling, batch_size, device, dtype, no_single_rows
-        As of `RowBatches`.
+        As in `RowBatches`.
     """
 
     def __init__(
@@ -284,7 +284,7 @@ class StreamedBatches(Batches):
         self._variance = scaling.variance
 
     def _batches(self, rng: np.random.Generator | None, skip: int) -> Iterator[IndexedBatch]:
-        """The batches of an epoch; positions are those within the chunk."""
+        """Yield the batches of an epoch, with positions within the chunk."""
         block = self._rows_of_block()
         for chunk in self._chunks():
             order = np.arange(len(chunk)) if rng is None else rng.permutation(len(chunk))
@@ -296,36 +296,36 @@ class StreamedBatches(Batches):
                     yield rows[part], index[part]
 
     def variance(self, means: torch.Tensor) -> float:
-        """The variance of all rows, which the scaling knows: no sample of them can be looked at."""
+        """Return the variance of all rows from the scaling: no sample of streamed rows exists."""
         return float(self._variance())
 
     def chunks(self) -> Iterator[torch.Tensor]:
-        """All rows in order, in the chunks that they come in."""
+        """Yield all rows in order, in the chunks in which they are streamed."""
         return map(self._convert, self._chunks())
 
     def take(self, index: np.ndarray) -> torch.Tensor:
-        """Refuse: rows are not kept."""
+        """Raise an error, because rows are not kept."""
         raise ValueError(
-            "Rows that are streamed cannot be taken by their position, which a regularizer asked "
-            "for. Fit it within distributed(), on rows in memory."
+            "A regularizer asked for rows by their positions, but streamed rows have none. Fit it "
+            "within distributed(), on rows in memory."
         )
 
 
 def _without_single_rows(
-    batches: Iterable[tuple[torch.Tensor, np.ndarray]], batch_size: int
-) -> Iterator[tuple[torch.Tensor, np.ndarray]]:
-    """The same rows in the same order, except that none is a batch alone.
+    batches: Iterable[IndexedBatch], batch_size: int
+) -> Iterator[IndexedBatch]:
+    """Yield the same rows in the same order, without batches of one row.
 
-    It shares the rows of the batch before it, or, as the first, of the one after it.
+    A single row shares the rows of the batch before it, or of the batch after it if it is first.
     """
-    held: tuple[torch.Tensor, np.ndarray] | None = None
+    held: IndexedBatch | None = None
     for batch in batches:
         if held is None:
             held = batch
             continue
         if 1 in (len(held[1]), len(batch[1])):
             rows, index = torch.cat([held[0], batch[0]]), np.concatenate([held[1], batch[1]])
-            if len(index) <= max(batch_size, 3):  # of three rows, one would be left over
+            if len(index) <= max(batch_size, 3):  # three rows cannot be split without a single one
                 held = rows, index
                 continue
             half = -(-len(index) // 2)
@@ -337,10 +337,10 @@ def _without_single_rows(
 
 
 def batch_size_of(counts: list[int], batch_size: int, rank: int, least: int = 1) -> int:
-    """Rows of a rank in a step, where the ranks have so many rows.
+    """Return the number of rows of a rank in a step; `counts` are the numbers of rows of all ranks.
 
-    Those with fewer rows than others take fewer at a time, but at least `least`, so that all last
-    the epoch: else its last steps would be on the rows of the larger ranks alone.
+    Ranks with fewer rows than others take fewer in a step, but at least `least`, so that their rows
+    last for the epoch. Otherwise its last steps would only use rows of the larger ranks.
     """
     n_steps = max(-(-n_rows // batch_size) for n_rows in counts)
     if -(-counts[rank] // batch_size) == n_steps:
@@ -360,16 +360,17 @@ def map_chunks(
     Parameters
     ----------
     function : callable
-        Returns a tensor, or a tensor and a mask of where it is missing, which becomes NaN.
+        Function that returns a tensor, or a tensor and a mask of its missing entries, which become
+        NaN.
     n_columns : int or None
-        Columns of the result; None where it has one number per row.
+        Number of columns of the result, or None if it has one number per row.
     width : int
-        The most numbers that `function` makes of a row on its way.
+        Size of the largest intermediate result of `function` for one row.
 
     Raises
     ------
     ValueError
-        If a result that is not missing is not finite.
+        If a result is infinite, or is NaN without being missing.
     """
     shape = (source.shape[0],) if n_columns is None else (source.shape[0], n_columns)
     result = np.empty(shape, dtype=code_dtype(source.dtype))

@@ -1,4 +1,4 @@
-"""Checks of what users pass: rows, codes and labels, of all the types they may come in."""
+"""Checks of rows, codes and labels of all supported types."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from aefeatures._sklearn import (
 def check_rows_and_labels(
     estimator: Any, X: Any, y: Any, *, reset: bool, min_rows: int = 1
 ) -> tuple[Source, np.ndarray | None]:
-    """Return X as `check_rows` does, and y where the estimator asks for it."""
+    """Return X as `check_rows` does, and y if the estimator requires it, otherwise None."""
     if not get_tags(estimator).target_tags.required:
         return check_rows(estimator, X, reset=reset, min_rows=min_rows), None
     if y is None:
@@ -48,7 +48,7 @@ def check_rows_and_labels(
 
 
 def check_labels(y: Any) -> np.ndarray:
-    """Return y as a vector; of objects where an array would change the kind of its values."""
+    """Return y as a vector, of objects if another array would change the kind of its values."""
     y = as_numpy(y)
     dtypes = [y.dtype] if hasattr(y, "dtype") else getattr(y, "dtypes", [])
     if any(hasattr(dtype, "na_value") for dtype in dtypes):  # pandas' own, which may hold NA
@@ -56,7 +56,7 @@ def check_labels(y: Any) -> np.ndarray:
     elif hasattr(y, "null_count") and y.null_count():  # a series of polars
         y = np.array(y.to_list(), dtype=object)
     elif isinstance(y, (list, tuple)) and 0 < sum(isinstance(label, str) for label in y) < len(y):
-        y = np.array(y, dtype=object)  # numbers and None beside texts would become texts
+        y = np.array(y, dtype=object)  # otherwise numbers and None would become texts
     labels: np.ndarray = column_or_1d(y, warn=True)
     return labels
 
@@ -64,8 +64,8 @@ def check_labels(y: Any) -> np.ndarray:
 def check_rows(estimator: Any, X: Any, *, reset: bool, min_rows: int = 1) -> Source:
     """Return X as rows of numbers without infinity, not copied if it is a matrix of numbers.
 
-    `reset` tells whether the estimator's number and names of columns are learned from X or
-    X is checked against them. The values of a dataset in a file are checked when they are read.
+    With `reset`, the estimator learns number and names of columns from X, otherwise X is checked
+    against them. The values of a dataset in a file are checked when they are read.
     """
     if is_dataset(X):
         return _check_dataset(estimator, X, reset=reset, min_rows=min_rows)
@@ -73,11 +73,11 @@ def check_rows(estimator: Any, X: Any, *, reset: bool, min_rows: int = 1) -> Sou
 
 
 def check_matrix(estimator: Any, X: Any, *, reset: bool, min_rows: int = 1) -> Any:
-    """Return X, which is no dataset in a file, as an array or a CSR matrix; see `check_rows`."""
+    """Return X, unless it is a dataset in a file, as an array or a CSR matrix."""
     _refuse_unknown_size(X)
     try:
         X = _as_numbers(X)
-        with _no_warnings_of_sums():
+        with _overflow_ignored():
             rows: Any = validate_data(
                 estimator,
                 X,
@@ -95,7 +95,7 @@ def check_matrix(estimator: Any, X: Any, *, reset: bool, min_rows: int = 1) -> A
             raise ValueError(f"{error} Flatten with X.reshape(len(X), -1).") from error
         raise
     except OverflowError as error:  # a Python integer of hundreds of digits
-        raise ValueError(f"Input X has a value that no float64 holds: {error}.") from error
+        raise ValueError(f"X has a value that does not fit into float64: {error}.") from error
     if rows.dtype.kind not in "biuf":
         raise ValueError(f"X must hold numbers, got {rows.dtype}. Convert its columns to numbers.")
     if sparse.issparse(rows) and not rows.has_canonical_format:
@@ -105,23 +105,23 @@ def check_matrix(estimator: Any, X: Any, *, reset: bool, min_rows: int = 1) -> A
 
 
 def _refuse_unknown_size(X: Any) -> None:
-    """Refuse what stands for rows that are yet to be computed."""
-    what = f"{type(X).__module__.partition('.')[0]} {type(X).__name__}"
+    """Refuse an X whose rows are not computed yet."""
+    name = f"{type(X).__module__.partition('.')[0]} {type(X).__name__}"
     if type(X).__name__ == "LazyFrame":
-        raise TypeError(f"X is a {what}, which holds no rows yet. Pass X.collect().")
+        raise TypeError(f"X is a {name}, which holds no rows yet. Pass X.collect().")
     shape = () if isinstance(X, torch.Tensor) else getattr(X, "shape", None) or ()
     if not all(isinstance(n, Integral) for n in shape):
         raise ValueError(
-            f"X is a {what} whose number of rows is not known. Pass X.compute() or, to read it by "
-            "chunks, a dask array of known size: X.compute_chunk_sizes(), and of a frame "
-            "X.to_dask_array(lengths=True)."
+            f"X is a {name} whose number of rows is not known. Pass X.compute() or, to read it by "
+            "chunks, a dask array of known size: X.compute_chunk_sizes(), or "
+            "X.to_dask_array(lengths=True) for a frame."
         )
 
 
 def _as_numbers(X: Any) -> Any:
     """Return X in NumPy's types: an array, a sparse matrix, or a frame with the same names.
 
-    None and NA become NaN. What is in NumPy's types already is returned as it is.
+    None and NA become NaN. If X is in NumPy's types already, it is returned unchanged.
     """
     if isinstance(X, np.ma.MaskedArray):
         X = _fill_masked(X)
@@ -139,11 +139,11 @@ def _as_numbers(X: Any) -> Any:
 
 
 def _floats(objects: Any) -> Any:
-    """Return objects, or numbers of other types, as float64, None and NA as NaN."""
+    """Return objects, or numbers of other types, as float64, with None and NA as NaN."""
     try:
         try:
             return objects.astype(np.float64)
-        except TypeError:  # of NA, which pandas alone has
+        except TypeError:  # raised for NA, which only pandas has
             missing = np.frompyfunc(lambda value: type(value).__name__ == "NAType", 1, 1)(objects)
             return np.where(missing.astype(bool), np.nan, objects).astype(np.float64)
     except (TypeError, ValueError) as error:
@@ -151,13 +151,13 @@ def _floats(objects: Any) -> Any:
         place, value = next(each for each in np.ndenumerate(objects) if not _is_number(each[1]))
         raise kind(
             f"{str(error).rstrip('.')}. X must hold numbers, but {value!r:.100} is at position "
-            f"{place}. Convert it."
+            f"{place}. Convert it to a number."
         ) from error
 
 
 def _is_number(value: Any) -> bool:
     cell = np.empty(1, dtype=object)
-    cell[0] = value  # which may be a list
+    cell[0] = value  # `np.array([value])` would take a list apart
     try:
         cell.astype(np.float64)
     except (TypeError, ValueError):
@@ -166,7 +166,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _pandas_numbers(X: Any) -> Any:
-    """A frame of pandas in NumPy's types: nullable columns in the smallest that holds them."""
+    """Return a pandas frame in NumPy's types, nullable columns in the smallest that fits."""
     if all(_is_plain(dtype) for dtype in X.dtypes):
         return X
     columns: list[Any] = [_pandas_column(X.iloc[:, i]) for i in range(X.shape[1])]
@@ -178,14 +178,14 @@ def _pandas_numbers(X: Any) -> Any:
 
 
 def _is_plain(dtype: Any) -> bool:
-    """Whether a column is of NumPy's numbers, also where pandas keeps it sparse."""
+    """Whether a column has numbers in a type of NumPy, even if pandas stores it as sparse."""
     if hasattr(dtype, "fill_value"):
         dtype = dtype.subtype
     return isinstance(dtype, np.dtype) and dtype.kind in "biuf"
 
 
 def _pandas_column(column: Any) -> np.ndarray | None:
-    """The numbers in a column; None where it holds others."""
+    """Return the numbers in a column, or None if it holds other values."""
     dtype = getattr(getattr(column.dtype, "categories", column), "dtype", None)
     held = getattr(dtype, "numpy_dtype", getattr(dtype, "subtype", dtype))
     kind = getattr(held, "kind", "O")
@@ -199,7 +199,7 @@ def _pandas_column(column: Any) -> np.ndarray | None:
 
 
 def _polars_numbers(X: Any) -> Any:
-    """A frame of polars of numbers that NumPy has."""
+    """Return a polars frame whose columns have numbers in NumPy's types."""
     import polars as pl
 
     changed: list[Any] = []
@@ -213,7 +213,7 @@ def _polars_numbers(X: Any) -> Any:
             numbers = _floats_or_none(column.to_numpy())
             refused[-1] = numbers is None
             changed.append(pl.Series(column.name, numbers))
-        elif not refused[-1] and column[:0].to_numpy().dtype.kind == "O":  # as of Decimal
+        elif not refused[-1] and column[:0].to_numpy().dtype.kind == "O":  # such as Decimal
             changed.append(column.cast(pl.Float64))
     _refuse_columns(X, refused)
     return X.with_columns(changed) if changed else X
@@ -228,48 +228,48 @@ def _floats_or_none(objects: np.ndarray) -> np.ndarray | None:
 
 
 def _refuse_columns(X: Any, refused: list[bool]) -> None:
-    """Refuse a frame of which these columns hold no numbers, by their names."""
+    """Raise an error that names the `refused` columns, which hold no numbers, if there are any."""
     columns = zip(X.columns, X.dtypes, refused, strict=True)
     others = [f"{name!r} ({dtype})" for name, dtype, is_other in columns if is_other]
     if others:
         more = ", ..." if len(others) > 5 else ""
         raise ValueError(
             f"X must hold numbers, but these columns do not: {', '.join(others[:5])}{more}. Encode "
-            "them first, as with skrub.TableVectorizer or a ColumnTransformer."
+            "them first, for example with skrub.TableVectorizer or a ColumnTransformer."
         )
 
 
-def _no_warnings_of_sums() -> np.errstate:
-    """Large numbers whose sum is not finite: scikit-learn then looks at each of them."""
+def _overflow_ignored() -> np.errstate:
+    """Ignore warnings if a sum overflows, after which scikit-learn checks each number."""
     return np.errstate(over="ignore", invalid="ignore")
 
 
 def _fill_masked(X: Any) -> np.ndarray:
-    """Return the array with NaN, which is a missing value, where it is masked."""
+    """Return the array with NaN (a missing value) for masked entries."""
     if not np.ma.is_masked(X):
         return np.asarray(X)
-    if X.dtype.kind not in "biufO":  # dates and the like, which are refused
+    if X.dtype.kind not in "biufO":  # such as dates, which are refused later
         return np.asarray(X)
-    held = np.result_type(X.dtype, np.float16)  # the smallest that holds the numbers and NaN
-    filled: np.ndarray = X.astype(held).filled(np.nan)
+    dtype = np.result_type(X.dtype, np.float16)  # smallest type for the numbers and NaN
+    filled: np.ndarray = X.astype(dtype).filled(np.nan)
     return filled
 
 
 def take_samples(X: Any, index: np.ndarray) -> Any:
-    """The rows at the increasing positions `index` of an X of any kind, in that kind."""
+    """Return the rows of X at increasing positions, in the type of X, which may be any."""
     if isinstance(X, RowView):
         return X[index]
     return as_source(X).take(index) if is_dataset(X) else safe_indexing(X, index)
 
 
 def _check_dataset(estimator: Any, X: Any, *, reset: bool, min_rows: int) -> Source:
-    """Check a dataset without reading it; the values of floats are checked as they are read."""
+    """Check a dataset without reading it; floats are checked when they are read."""
     _refuse_unknown_size(X)
     if X.shape[0] < min_rows or X.shape[1] == 0:
         check_array(np.empty(X.shape), estimator=estimator)  # raises scikit-learn's message
     check = partial(_check_chunk, estimator)
     if X.dtype.kind not in "biuf":
-        check(np.asarray(X[:1]))  # may say more
+        check(np.asarray(X[:1]))  # its error may be more specific than the next one
     if X.dtype.kind not in "biuf" or X.dtype.itemsize > 8:
         raise ValueError(f"A dataset must hold numbers of at most 64 bits, got {X.dtype}.")
     validate_data(estimator, X, reset=reset, skip_check_array=True)
@@ -277,7 +277,7 @@ def _check_dataset(estimator: Any, X: Any, *, reset: bool, min_rows: int) -> Sou
 
 
 def _check_chunk(estimator: Any, chunk: np.ndarray) -> None:
-    with _no_warnings_of_sums():
+    with _overflow_ignored():
         check_array(
             chunk,
             dtype="numeric",
@@ -294,8 +294,8 @@ def check_codes(X: Any, n_components: int, estimator: Any) -> np.ndarray:
     X = _as_numbers(X)
     dtypes: list[Any] = [np.float64, np.float32]
     if getattr(getattr(X, "dtype", None), "itemsize", 0) == 4 and X.dtype.kind == "f":
-        dtypes.reverse()  # of another order of bytes
-    with _no_warnings_of_sums():
+        dtypes.reverse()  # float32 in another byte order becomes float32
+    with _overflow_ignored():
         codes: np.ndarray = check_array(X, dtype=dtypes, estimator=estimator)
     if codes.shape[1] != n_components:
         raise ValueError(
@@ -306,9 +306,9 @@ def check_codes(X: Any, n_components: int, estimator: Any) -> np.ndarray:
 
 
 def as_numpy(X: Any) -> Any:
-    """Return an array of another library as NumPy's, in the same memory where that can be.
+    """Return an array of another library as a NumPy array, in the same memory if possible.
 
-    Tensors always; others where dispatch is on.
+    Tensors are always converted, other arrays only if `array_api_dispatch` is on.
     """
     if isinstance(X, torch.Tensor):
         return _tensor_as_numpy(X)
@@ -330,7 +330,7 @@ def _tensor_as_numpy(X: torch.Tensor) -> np.ndarray:
         raise TypeError(f"The tensor {problem}")
     if X.is_floating_point() and X.element_size() <= 2 and X.dtype != torch.float16:
         X = X.float()  # NumPy has no bfloat16
-    # NumPy sees no gradients and no signs that are yet to be applied.
+    # NumPy supports neither gradients nor lazy conjugation and negation.
     array: np.ndarray = X.detach().cpu().resolve_conj().resolve_neg().numpy()
     return array
 
@@ -346,29 +346,29 @@ def like(result: np.ndarray, X: Any) -> Any:
 
 
 def name_of_array_library(X: Any) -> str | None:
-    """What `check_array_library` compares; None for what any estimator takes."""
+    """Return the name that `check_array_library` compares, or None if any estimator accepts X."""
     library = array_library(X)
-    # Where the namespace of a library is found depends on scikit-learn's version.
+    # The module of a library's namespace depends on scikit-learn's version.
     return None if library is None else library.__name__.rpartition(".")[2]
 
 
 def check_array_library(estimator: Any, X: Any, fitted: str | None, method: str) -> None:
-    """Refuse, with dispatch, another library than that of `fit`: scikit-learn's contract."""
+    """With array API dispatch, refuse another library than in `fit`, as scikit-learn does."""
     if fitted is None or not get_config()["array_api_dispatch"]:
         return
     name = name_of_array_library(X)
     if name != fitted:
         raise ValueError(
             f"Inputs passed to {type(estimator).__name__}.{method}() must use the same namespace "
-            f"as those passed to fit() where array_api_dispatch=True: {fitted}, got "
+            f"as those passed to fit() with array_api_dispatch=True: expected {fitted}, got "
             f"{name or type(X).__name__}."
         )
 
 
 def in_columns_of_fit(estimator: Any, rows: np.ndarray, given: Any) -> Any:
-    """Rows in X's own columns, as `like` gives them; in a frame where `set_output` asks for one.
+    """Return rows in X's own columns as `like` does, or in a frame if `set_output` asks for one.
 
-    `given` is what they were computed from, whose index, if it has one, they take.
+    The rows were computed from `given`, and a frame has its index, if there is one.
     """
     frame = in_container(estimator, rows, given)
     return like(rows, given) if frame is None else frame

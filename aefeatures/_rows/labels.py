@@ -16,11 +16,12 @@ TASKS = ("auto", "classification", "regression")
 
 
 class Labels(NamedTuple):
-    """What y says of the rows.
+    """Labels of the rows, as y has them.
 
     Attributes
     ----------
     labelled : ndarray of bool, shape (n_rows,)
+        Whether each row has a label.
     known : ndarray of shape (n_labelled,)
         The labels of the labelled rows, in their own type even if y held them as objects.
     task : {"classification", "regression"}
@@ -31,7 +32,7 @@ class Labels(NamedTuple):
     task: str
 
     def of_rows(self, rows: np.ndarray | None) -> Labels:
-        """The same of the rows at these positions; None stands for all rows."""
+        """Return the labels of the rows at these positions; None means all rows."""
         if rows is None:
             return self
         labelled = self.labelled[rows]
@@ -46,7 +47,7 @@ def split_labels(
     seen: np.ndarray | None = None,
     ranks: Ranks = ALONE,
 ) -> Labels:
-    """Tell labelled rows from others, by the rule in the notes of `Supervised`.
+    """Return which rows have a label, by the rule in the notes of `Supervised`, and the labels.
 
     Every part of the library that takes labels uses this function.
 
@@ -57,21 +58,20 @@ def split_labels(
         As in `Supervised`.
     task : {"auto", "classification", "regression"}
     seen : ndarray, optional
-        Classes that are known from an earlier call.
+        Classes of an earlier call.
     ranks : Ranks
-        The processes that have labels of other rows.
+        Processes that have labels of other rows.
 
     Raises
     ------
     ValueError
-        If labels are of different types, are not what `task` or `unlabeled` says, or may be read
-        in two ways.
+        If labels are of different types, contradict `task` or `unlabeled`, or are ambiguous.
     """
     auto = is_auto(unlabeled)
     labelled = ~_missing(y)
     if unlabeled is None and not labelled.all():
         raise ValueError(
-            f"y lacks the labels of {np.sum(~labelled)} rows, but unlabeled=None says that every "
+            f"y lacks the labels of {np.sum(~labelled)} rows, but unlabeled=None means that every "
             "row has one. Use unlabeled='auto'."
         )
     known = y[labelled]
@@ -81,9 +81,9 @@ def split_labels(
         continuous = others.dtype.kind == "f" and bool((others != np.round(others)).any())
         task = "regression" if any(ranks.gather(continuous)) else "classification"
     if task == "classification":
-        # Chunks and ranks that miss a class still know of it.
-        found = ranks.gather(set(others.tolist()))
-        classes: set[Any] = set().union(*found, [] if seen is None else seen.tolist())
+        # Classes of earlier chunks and of other ranks count, even if this y lacks them.
+        classes_of_ranks = ranks.gather(set(others.tolist()))
+        classes: set[Any] = set().union(*classes_of_ranks, [] if seen is None else seen.tolist())
         _check_one_type(classes)
         if auto and len(classes) == 1 and all(map(_is_number, classes)):
             marked = np.zeros(len(known), dtype=bool)  # -1 may be the second class
@@ -106,12 +106,12 @@ def split_labels(
 def keep_groups(
     several: list[np.ndarray], training: np.ndarray, validation: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Exchange rows so that training has one of each group at least; -1 is no group."""
+    """Exchange rows so that training has at least one of each group; -1 is no group."""
     order = np.concatenate([training, validation])
-    needed = np.zeros(len(several[0]), dtype=bool)  # of all rows, some of which are in neither
+    needed = np.zeros(len(several[0]), dtype=bool)  # for all rows, even those in neither part
     for groups in several:
-        found, first = np.unique(groups[order], return_index=True)
-        needed[order[first[found >= 0]]] = True
+        present, first = np.unique(groups[order], return_index=True)
+        needed[order[first[present >= 0]]] = True
     moved = validation[needed[validation]]
     spare = training[~needed[training]][: len(moved)]
     return (
@@ -126,13 +126,13 @@ def is_auto(unlabeled: Any) -> bool:
 
 
 def is_missing(label: Any) -> bool:
-    """Whether a label is None or, as NaN is, not equal to itself; of NA one cannot even tell."""
+    """Whether a label is None, NaN (not equal to itself) or NA (neither equal nor unequal)."""
     equal = label == label
     return label is None or not (isinstance(equal, (bool, np.bool_)) and equal)
 
 
 def minus_ones(labels: np.ndarray) -> np.ndarray:
-    """Which labels are the number -1; the text "-1" is none of them."""
+    """Return which labels are the number -1, but not the text "-1"."""
     if labels.dtype.kind in "if":
         return labels == -1
     if labels.dtype.kind != "O":
@@ -149,7 +149,7 @@ def _missing(y: np.ndarray) -> np.ndarray:
 
 
 def _equal(labels: np.ndarray, mark: Any) -> np.ndarray:
-    if mark is None or is_missing(mark):  # these are found as missing labels
+    if mark is None or is_missing(mark):  # missing labels are unlabelled anyway
         return np.zeros(len(labels), dtype=bool)
     equal: np.ndarray = np.broadcast_to(np.asarray(labels == mark, dtype=bool), labels.shape)
     return equal
@@ -160,7 +160,7 @@ def _is_number(label: Any) -> bool:
 
 
 def _typed(labels: np.ndarray) -> np.ndarray:
-    """Labels that were held as objects, as numbers if that is what they are."""
+    """Return labels as an array of numbers if they are numbers in an array of objects."""
     if labels.dtype.kind != "O":
         return labels
     values = labels.tolist()
@@ -174,7 +174,7 @@ def _typed(labels: np.ndarray) -> np.ndarray:
 
 
 def _check_one_type(labels: Collection[Any]) -> type | None:
-    """Return the type of all labels, where all numbers, and all texts, are of one type."""
+    """Return the common type of all labels; all numbers count as one type, and so do all texts."""
     examples = {_type(label): label for label in labels}
     if len(examples) > 1:
         several = sorted(f"{label!r} ({type(label).__name__})" for label in examples.values())
@@ -193,7 +193,7 @@ def _type(label: Any) -> type:
 
 
 def _check_text_of_minus_one(classes: set[Any]) -> None:
-    """Refuse "-1" beside words: NumPy makes it of the number -1 in a list of texts."""
+    """Refuse "-1" among words: NumPy turns the number -1 in a list of texts into it."""
     words = sorted(text for text in classes if not re.fullmatch(r"[-+]?[\d.]+", text))
     if words:
         raise ValueError(

@@ -11,9 +11,9 @@ from pathlib import Path
 
 @cache
 def physical_memory(root: str = "/") -> int:
-    """Bytes of memory that the process may use: of the machine, or of its container if fewer.
+    """Return the bytes of memory of the machine, or of its container if that has less.
 
-    `root` is where "proc" and "sys" are.
+    `root` is the folder of "proc" and "sys".
     """
     try:
         machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
@@ -23,7 +23,7 @@ def physical_memory(root: str = "/") -> int:
 
 
 def _limits_of_groups(root: Path) -> Iterator[int]:
-    """The limits of memory of the control groups that the process is in, of both versions."""
+    """Yield the memory limits of the process's control groups, of both versions."""
     try:
         groups = Path(root, "proc/self/cgroup").read_text().splitlines()
     except OSError:  # not Linux
@@ -33,9 +33,9 @@ def _limits_of_groups(root: Path) -> Iterator[int]:
         if controllers and "memory" not in controllers.split(","):
             continue
         folder, name = ("memory", "memory.limit_in_bytes") if controllers else ("", "memory.max")
-        # A container may see its own group as the root, and not where its path says it is.
+        # A container may see its own group at the root instead of at the path of the group.
         within = Path(path.lstrip("/"))
         for each in (within, *within.parents):
             limit = Path(root, "sys/fs/cgroup", folder, each, name)
-            with suppress(OSError, ValueError):  # no such group; "max", which is no limit
+            with suppress(OSError, ValueError):  # no such group, or "max" for no limit
                 yield int(limit.read_text())

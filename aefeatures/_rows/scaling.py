@@ -1,4 +1,4 @@
-"""The affine map between X and the range in which the network works."""
+"""Affine map between X and the network's range."""
 
 from __future__ import annotations
 
@@ -14,34 +14,35 @@ SCALINGS = ("auto", "standard", "feature", "global")
 
 # Sums and differences of larger numbers may overflow in float64.
 _LARGEST = 1e300
-# In float32 the squares of larger ones, summed over an epoch, overflow.
+# In float32, sums of squares of larger numbers over an epoch overflow.
 _LARGEST_UNSCALED = 1e15
-# Offsets and scales between these can be computed with in float32, others in float64 alone.
+# Range of offsets and scales that are computed with in float32; others need float64.
 _IN_FLOAT32 = (1e-30, 1e30)
-# Mean variance below which columns within [0, 1] do not fill that range, as weights of words do
-# not: a network that ends in a sigmoid learns nothing of them.
+# Mean variance below which columns within [0, 1] do not fill that range, as is usual for weights of
+# words: a network that ends in a sigmoid would not learn them.
 _LEAST_VARIANCE = 1e-2
 
 
 class Scaling(nn.Module):
     """``(X - offset) / scale`` and back, except for columns without information.
 
-    A column that was constant in `fit` is decoded as its constant, and the encoder gets its
-    constant whatever X has; only a loss sees the difference. A column that was never known is
-    missing wherever it goes.
+    A column that was constant in `fit` is decoded as its constant. The encoder gets the constant
+    whatever X holds, so only a loss depends on the difference. A column without any known value is
+    always missing.
 
     Parameters
     ----------
     offset, scale : float or ndarray of shape (n_features,)
-        In X's units.
+        Offset and scale in X's units.
     bounded : bool
-        Whether training data is mapped into [0, 1], so that a sigmoid may end the decoder.
+        Whether training data is mapped into [0, 1], so that the decoder may end in a sigmoid.
     common : bool
-        Whether the columns are of one kind, as pixels are. The encoder sees constant ones then.
+        Whether all columns have one meaning, as pixels do. The encoder then gets the values of
+        constant columns, too.
     center, spread : ndarray of shape (n_features,) or None
         Mean and standard deviation of each column, in X's units: a spread of 0 marks constant
-        columns, a center of NaN columns that were never known. None, as in files of earlier
-        versions, if they are not known.
+        columns, a center of NaN columns without any known value. None, as in files of earlier
+        versions, means that they are unknown.
     """
 
     offset: torch.Tensor
@@ -74,7 +75,7 @@ class Scaling(nn.Module):
             self.register_buffer(name, values)
         self.bounded = bounded
         self.common = common
-        # `x - 0` and `x / 1` would be passes over the data that change nothing.
+        # Computing `x - 0` and `x / 1` would take time and change nothing.
         self.shifts = bool((self.offset != 0).any())
         self.scales = bool((self.scale != 1).any())
         smallest, largest = _IN_FLOAT32
@@ -93,7 +94,7 @@ class Scaling(nn.Module):
         for name, columns in masks.items():
             self.register_buffer(f"_{name}", columns, persistent=False)
             setattr(self, f"has_{name}", bool(columns.any()))
-        # To divide by infinity is to get 0, without a pass of its own over the data.
+        # Division by infinity sets hidden columns to 0 without another pass over the data.
         input_scale = torch.where(hidden, torch.inf, self.scale)
         self.register_buffer("_input_scale", input_scale, persistent=False)
         self.lifts = self.has_hidden and bool((hidden & (self.center != self.offset)).any())
@@ -103,13 +104,13 @@ class Scaling(nn.Module):
         return self._map(X, self.scale if self.scales else None)
 
     def variance(self) -> float:
-        """The columns' mean variance in the network's range."""
-        if self.spread is None:  # of a file of an earlier version
+        """Return the columns' mean variance in the network's range."""
+        if self.spread is None:  # loaded from a file of an earlier version
             return 1.0
         return float((self.spread / self.scale).square().nanmean())
 
     def inputs(self, X: torch.Tensor) -> torch.Tensor:
-        """Map X into the network's range as the encoder gets it; missing values stay so."""
+        """Map X to the encoder's input in the network's range; missing values stay missing."""
         if not self.has_hidden:
             return self(X)
         scaled = self._map(X, self._input_scale)
@@ -126,16 +127,16 @@ class Scaling(nn.Module):
         return (X if scale is None else X / scale.to(X)).to(dtype)
 
     def targets(self, X: torch.Tensor) -> torch.Tensor:
-        """Return what a loss compares of rows in the network's range."""
+        """Return rows in the network's range as targets of a loss."""
         return self._settle(X, self._unknown) if self.has_unknown else X
 
     def outputs(self, X: torch.Tensor) -> torch.Tensor:
-        """Return rows in the network's range as the decoder gives them, with the constants."""
+        """Return outputs of the decoder in the network's range, with constant columns set."""
         return self._settle(X, self._constant) if self.has_constant else X
 
     def _settle(self, X: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
         assert self.center is not None
-        # Scaled as X was, so that a constant column of X differs by no rounding.
+        # Scaled as X was, so that rounding does not change a constant column.
         return torch.where(columns.to(X.device), self(self.center.to(X)), X)
 
     def inverse(self, X: torch.Tensor) -> torch.Tensor:
@@ -152,7 +153,7 @@ class Scaling(nn.Module):
         return X.to(dtype)
 
     def affine(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return a factor and an offset that do the same as `inverse`."""
+        """Return the factor and the offset that `inverse` applies."""
         if not (self.has_constant or self.has_unknown):
             return self.scale.numpy(), self.offset.numpy()
         assert self.center is not None
@@ -163,8 +164,8 @@ class Scaling(nn.Module):
     def differences(self, X: torch.Tensor, Y: torch.Tensor, *, raw: bool) -> torch.Tensor:
         """Return absolute differences of rows in the network's range.
 
-        In X's units if `raw`, otherwise in standard deviations of the columns. A constant column
-        has its own size for a deviation.
+        They are in X's units if `raw`, otherwise in standard deviations of the columns. The unit of
+        a constant column is its absolute value.
 
         Raises
         ------
@@ -181,8 +182,8 @@ class Scaling(nn.Module):
             return difference
         else:
             raise ValueError(
-                "per_feature=True needs the columns' standard deviations, which this model, saved "
-                "by an earlier version, does not have. Use per_feature='raw', or fit it again."
+                "per_feature=True needs the columns' standard deviations, but this model was saved "
+                "by an earlier version without them. Use per_feature='raw', or fit it again."
             )
         if self.wide or bool((factor > _IN_FLOAT32[1]).any()):
             difference = difference.double()
@@ -190,7 +191,7 @@ class Scaling(nn.Module):
 
     @property
     def fixed(self) -> np.ndarray:
-        """Which columns were constant or never known, of shape (n_features,) or ()."""
+        """Mask of columns that were constant or never known, of shape (n_features,) or ()."""
         mask: np.ndarray = (self._constant | self._unknown).numpy()
         return mask
 
@@ -200,7 +201,7 @@ class Scaling(nn.Module):
         return positions
 
     def extra_repr(self) -> str:
-        """Tell in the module's repr what the map does."""
+        """Return the settings, for `repr`."""
         return f"shifts={self.shifts}, scales={self.scales}, bounded={self.bounded}"
 
 
@@ -212,10 +213,11 @@ def learn_scaling(
     Parameters
     ----------
     survey : Survey
-        Of all rows.
+        Survey of all rows.
     how : str or None
+        Value of `scaling`.
     bounded : bool
-        Whether the loss needs a range of [0, 1]: "auto" leaves X there then.
+        Whether the loss needs a range of [0, 1]. If so, "auto" keeps an X in that range.
 
     Raises
     ------
@@ -228,7 +230,7 @@ def learn_scaling(
     kind = _resolve(how, low, high, full)
     mean, spread = columns.mean, columns.standard_deviation
     if how == "auto" and kind == "unit" and not bounded and (spread > 0).any():
-        largest = spread.max()  # the squares of small spreads vanish
+        largest = spread.max()  # the squares of small spreads may underflow
         together = largest * np.sqrt(np.square(spread[spread > 0] / largest).mean())
         kind = "together" if together**2 < _LEAST_VARIANCE else "unit"
     center = np.where(columns.count > 0, mean, np.nan)
@@ -242,7 +244,7 @@ def learn_scaling(
     elif kind == "global":
         extent = high - low if high - low > columns.rounding * max(-low, high) else 0.0
         offset, scale = low, _divisor(extent, high)
-        mean = np.clip(mean, low, high)  # 0, the mean of unknown columns, may lie anywhere
+        mean = np.clip(mean, low, high)  # unknown columns have a mean of 0
     elif kind == "together":
         offset, scale = mean, together
     elif kind == "bytes":
@@ -259,10 +261,10 @@ def learn_scaling(
 
 
 def extend_scaling(scaling: Scaling, survey: Survey) -> Scaling:
-    """Return the scaling with what X tells of columns that were constant or unknown so far.
+    """Return the scaling, updated for columns that were constant or unknown before.
 
-    `survey` has the statistics of these columns, the `fixed` ones. In a column that was constant
-    the earlier rows count as many as those of X.
+    `survey` has the statistics of these columns, the `fixed` ones. In a column that was constant,
+    earlier rows get the same total weight as those of X.
     """
     fixed = scaling.fixed
     if not fixed.any():
@@ -299,7 +301,7 @@ def extend_scaling(scaling: Scaling, survey: Survey) -> Scaling:
 
 
 def _resolve(how: str | None, low: float, high: float, full: float) -> str | None:
-    """What "auto" stands for where X has values from `low` to `high`, in a type up to `full`."""
+    """Return the kind of scaling for values from `low` to `high`, in a type with maximum `full`."""
     largest = max(-low, high)
     if largest > _LARGEST:
         raise ValueError(
@@ -318,7 +320,7 @@ def _resolve(how: str | None, low: float, high: float, full: float) -> str | Non
 
 
 def _divisor(spread: Any, center: Any) -> Any:
-    """What to divide columns by: their spread, and their size or 1 where they do not vary."""
+    """Return divisors of columns: their spread, or their size or 1 if they do not vary."""
     size = np.nan_to_num(np.abs(center))
     size = np.where(size < SMALLEST, 1.0, size)
     return np.where(np.asarray(spread) < SMALLEST, size, spread)

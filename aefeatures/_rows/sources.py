@@ -1,4 +1,4 @@
-"""Rows of X: each kind of X that is read in its own way, behind one small interface."""
+"""Sources of rows: one small interface for all types of X."""
 
 from __future__ import annotations
 
@@ -12,35 +12,35 @@ from scipy import sparse
 
 from aefeatures._rows.memory import physical_memory
 
-# Numbers in a chunk of rows: 16 MB in float32, enough for full speed.
+# Numbers in a chunk of rows: 16 MB in float32. Larger chunks are not faster.
 _CHUNK_ELEMENTS = 4_000_000
 
-# Rows between two that are asked for which are read as well, to read fewer slices.
+# Largest distance of two wanted rows that are read in one slice, with the rows between them.
 _LONGEST_GAP = 100
 
-# Rows that show how columns vary, and entries of the rows that show along which axes they do: 40 MB
-# in float32.
+# Rows of a sample for the variance of columns, and entries of a sample for their principal axes:
+# 40 MB in float32.
 SOME_ROWS = 2_000
 _MANY_ELEMENTS = 10_000_000
 
 
 def many_rows(n_features: int) -> int:
-    """Return the number of rows whose principal axes serve for those of all."""
+    """Return the number of rows in a sample for the principal axes of all rows."""
     return max(SOME_ROWS, _MANY_ELEMENTS // n_features)
 
 
 def evenly_spaced(n: int, n_most: int) -> np.ndarray:
-    """At most `n_most` of the positions 0 to n - 1, in order, the first and the last with them."""
+    """Return at most `n_most` increasing positions from 0 to n - 1, with both ends."""
     return np.unique(np.linspace(0, n - 1, min(n, n_most)).astype(np.intp))
 
 
 def rows_of_chunk(width: int) -> int:
-    """Return the number of rows in a chunk, if each takes `width` numbers."""
+    """Return the number of rows in a chunk if each takes `width` numbers."""
     return max(1, _CHUNK_ELEMENTS // width)
 
 
 def iterate_slices(n_rows: int, width: int) -> Iterator[slice]:
-    """The places of consecutive rows of which each takes `width` numbers."""
+    """Yield slices of consecutive rows, in chunks, if each row takes `width` numbers."""
     size = rows_of_chunk(width)
     for start in range(0, n_rows, size):
         yield slice(start, start + size)
@@ -52,20 +52,20 @@ class Source(ABC):
     Attributes
     ----------
     shape : tuple of int
-        Rows and columns.
+        Number of rows and of columns.
     dtype : numpy.dtype
     by_blocks : bool
-        Whether consecutive rows alone are read fast, as from a file.
+        Whether only consecutive rows are read fast, as from a file.
     """
 
     shape: tuple[int, int]
     dtype: np.dtype
     by_blocks = False
 
-    # Called with each chunk, to refuse values that are not finite: what is in memory was checked
-    # as a whole.
+    # Function that is called with each chunk to refuse values that are not finite. Rows in memory
+    # do not need it, because they have been checked as a whole.
     check: Callable[[np.ndarray], object] | None = None
-    # Positions and rows that `keep_samples` has kept.
+    # Positions and rows that `chunks_for_fit` has kept.
     _kept: tuple[np.ndarray, np.ndarray] | None = None
 
     @abstractmethod
@@ -86,7 +86,7 @@ class Source(ABC):
         return self._take(index)
 
     def take_in_any_order(self, index: np.ndarray) -> np.ndarray:
-        """Return the rows at positions in any order, also if `by_blocks`."""
+        """Return the rows at positions in any order, even if `by_blocks`."""
         if not self.by_blocks or (np.diff(index) >= 0).all():
             return self.take(index)
         index, back = np.unique(index, return_inverse=True)
@@ -95,7 +95,7 @@ class Source(ABC):
     def chunks(self, width: int = 1) -> Iterator[np.ndarray]:
         """Yield all rows in order, in chunks that are small enough to be converted in memory.
 
-        `width` is the number of columns that a row takes, if it takes more than it has.
+        `width` is how many numbers a row takes in the caller's computations, at least its columns.
         """
         for part in iterate_slices(self.shape[0], max(self.shape[1], width)):
             chunk = self.read(part)
@@ -104,9 +104,9 @@ class Source(ABC):
             yield chunk
 
     def chunks_for_fit(self, width: int = 1) -> Iterator[np.ndarray]:
-        """Yield what `chunks` does, in the one pass over all rows before a training.
+        """Yield the same as `chunks`, in the single pass over all rows before a training.
 
-        Of rows that are not in memory it keeps those that the start of a training samples, or all
+        If rows are not in memory, those that the start of a training samples are kept, or all rows
         if they are one chunk, so that nothing is read twice.
         """
         if not self.by_blocks:
@@ -136,7 +136,7 @@ class Source(ABC):
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all rows as they are stored."""
+        """Bytes of all rows, as they are stored."""
         return self.shape[0] * self.shape[1] * self.dtype.itemsize
 
 
@@ -171,10 +171,6 @@ class SparseSource(Source):
         dense: np.ndarray = self._X[index].toarray()
         return dense
 
-    def dense(self) -> np.ndarray:
-        """Return all rows as an array, not copied if they are one."""
-        return self.read(slice(None))
-
     def stored(self, rows: slice) -> list[np.ndarray]:
         """Return the arrays of a CSR matrix of consecutive rows."""
         block = self._X[rows]
@@ -202,7 +198,7 @@ class ImageSource(Source):
 
 
 class FileSource(Source):
-    """Rows of a dataset in a file, as of h5py or zarr, or of a memory map larger than memory."""
+    """Rows of a dataset in a file, such as h5py's or zarr's, or of a very large memory map."""
 
     by_blocks = True
 
@@ -215,8 +211,8 @@ class FileSource(Source):
         return np.asarray(self._X[rows])
 
     def _take(self, index: np.ndarray) -> np.ndarray:
-        # Slices are what every kind of dataset can read, and reads fast: a longer one where it
-        # spares many short ones, but no longer than a chunk.
+        # All kinds of datasets read slices fast. Near rows are read in one slice, which is at most
+        # as long as a chunk.
         longest = rows_of_chunk(self.shape[1])
         apart = (np.diff(index) > _LONGEST_GAP) | (np.diff(index // longest) > 0)
         spans = np.split(index, np.flatnonzero(apart) + 1)
@@ -245,7 +241,7 @@ class ViewSource(Source):
 
 
 def is_dataset(X: Any) -> bool:
-    """Whether X is a matrix in a file, as of h5py or zarr: it has chunks, and slices of rows."""
+    """Whether X is a matrix in a file, such as h5py's or zarr's, with chunks and slices."""
     return (
         all(hasattr(X, name) for name in ("shape", "dtype", "chunks", "__getitem__"))
         and len(X.shape) == 2
@@ -255,7 +251,7 @@ def is_dataset(X: Any) -> bool:
 def as_source(X: Any, check: Callable[[np.ndarray], object] | None = None) -> Source:
     """Return the source of the rows of X, which is a matrix of numbers.
 
-    `check` is called with chunks that are read from outside of memory.
+    `check` is called with chunks that are read from a file.
     """
     if isinstance(X, Source):
         return X
@@ -270,7 +266,7 @@ def as_source(X: Any, check: Callable[[np.ndarray], object] | None = None) -> So
 
 
 def _exceeds_memory(X: np.ndarray) -> bool:
-    """Whether X is a memory map too large to stay in the page cache while it is gathered from."""
+    """Whether X is a memory map too large to stay in the page cache during a training."""
     base: Any = X
     while isinstance(base, np.ndarray):
         base = base.base
@@ -278,32 +274,32 @@ def _exceeds_memory(X: np.ndarray) -> bool:
 
 
 class RowView:
-    """A large X for searches and cross-validation, whose folds are views.
+    """View of the rows of a large X, so that searches and cross-validation copy no folds.
 
-    scikit-learn cuts the folds of an array as ``X[index]``, which copies them: every process of a
-    search holds a copy of nearly all of X. ``RowView(X)[index]`` only remembers which rows are
-    meant. An autoencoder in `fit` and `transform` reads them batch by batch, with the same
-    result as from the copy; anything else gets an array, by NumPy's `asarray`.
+    scikit-learn selects the folds of an array by ``X[index]``, which copies them: every process of
+    a search holds a copy of nearly all of X. ``RowView(X)[index]`` only stores positions of rows.
+    An autoencoder reads them batch by batch in `fit` and `transform`, with the same result as
+    from a copy. All other estimators get an array by NumPy's `asarray`.
 
-    Processes that joblib starts share one memory map of X; where X is none, joblib writes it into a
-    temporary one.
+    Processes that joblib starts share one memory map of X. If X is an array in memory, joblib
+    writes it to a temporary memory map.
 
     Parameters
     ----------
     X : ndarray or dataset of shape (n_samples, n_features)
-        Numbers in memory, a memory map, or a dataset of h5py or zarr. For a search in several
-        processes a dataset has to be one that can be pickled: h5py's cannot.
+        Array in memory, memory map, or dataset of h5py or zarr. For a search in several processes,
+        it must be possible to pickle a dataset; datasets of h5py cannot be pickled.
 
     Attributes
     ----------
     shape, dtype, ndim
-        Those of the rows in view.
+        Shape, type and number of dimensions of the selected rows.
 
     Notes
     -----
-    Slices and single integers give arrays, as with a dataset; arrays of integers or booleans give
-    views. Sparse matrices and data frames are not taken: slices of the former are small, and the
-    latter become an array by ``X.to_numpy()``.
+    Slices and single integers return arrays, as with a dataset. Arrays of integers or booleans
+    return views. Sparse matrices and data frames are not supported: slices of the former are small,
+    and ``X.to_numpy()`` converts the latter to an array.
 
     Examples
     --------
@@ -326,7 +322,7 @@ class RowView:
     ndim = 2
     base: Any
     positions: np.ndarray | None
-    chunks = None  # scikit-learn is not to convert it, as it is not to convert a dataset
+    chunks = None  # makes it a dataset, which is not converted before it is read
 
     def __init__(self, X: Any) -> None:
         if isinstance(X, RowView):
@@ -337,25 +333,25 @@ class RowView:
             shape = f" of shape {X.shape}" if hasattr(X, "shape") else ""
             raise TypeError(
                 "RowView takes an array of two dimensions or a dataset of h5py or zarr, got "
-                f"{type(X).__name__}{shape}. A data frame becomes one by X.to_numpy(); a sparse "
-                "matrix needs none."
+                f"{type(X).__name__}{shape}. Convert a data frame by X.to_numpy(); pass a sparse "
+                "matrix itself."
             )
         if isinstance(X, np.ma.MaskedArray):
             raise TypeError("RowView takes no masked array. Use X.filled(np.nan).")
         if X.dtype.kind not in "biuf" or X.dtype.itemsize > 8:
             raise TypeError(f"RowView takes numbers of at most 64 bits, got {X.dtype}.")
-        # Of a memory map a plain array, which counts as the same in joblib's caches.
+        # A memory map becomes a plain array, which joblib's caches treat as the same.
         self.base = np.asarray(X) if isinstance(X, np.ndarray) else X
         self.dtype = X.dtype
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Rows and columns."""
+        """Number of rows and of columns."""
         n_rows = self.base.shape[0] if self.positions is None else len(self.positions)
         return n_rows, self.base.shape[1]
 
     def take(self, index: np.ndarray) -> np.ndarray:
-        """The rows at positions `index`, as an array."""
+        """Return the rows at positions `index` as an array."""
         rows = index if self.positions is None else self.positions[index]
         return as_source(self.base).take_in_any_order(rows)
 
@@ -369,7 +365,7 @@ class RowView:
         if isinstance(key, slice) and self.positions is None:
             return np.asarray(self.base[key])
         positions = np.arange(len(self)) if self.positions is None else self.positions
-        rows = positions[key]  # raises NumPy's errors
+        rows = positions[key]  # NumPy raises the errors
         if isinstance(key, slice):
             return RowView(self.base).take(rows)
         if np.ndim(rows) == 0:

@@ -1,4 +1,4 @@
-"""A survey of the rows of X: everything that a fit has to know of them, from one pass."""
+"""Survey of the rows of X: all statistics that a fit needs, from one pass."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ import numpy as np
 from aefeatures._rows.sources import as_source, evenly_spaced
 from aefeatures._torch.ranks import Ranks
 
-# Smaller numbers are denormal, and zero where denormal numbers are flushed: no divisors.
+# Smallest divisor. Smaller numbers are denormal, and some processors treat them as zero.
 SMALLEST = float(np.finfo(np.float64).tiny)
 
-# Relative range below which a column of floats, by the bytes of its type, is constant except for
-# rounding. Hundreds of units in the last place of float64, which resolves far more than is ever
-# measured; a few of the coarser types, in which dates and coordinates may have no more.
+# Relative range below which a column of floats is constant except for rounding, by the bytes of its
+# type. It is hundreds of units in the last place in float64, which is far more precise than any
+# measurement, but only a few in smaller types, in which dates and coordinates may vary by few.
 _ROUNDING = {2: 1e-3, 4: 1e-6, 8: 1e-13}
 
 
 def nan_in(rows: np.ndarray) -> Any:
-    """Return where rows are missing a value (NaN); a single False for types without NaN."""
+    """Return the mask of missing values (NaN), or a single False for types without NaN."""
     return np.isnan(rows) if rows.dtype.kind == "f" else np.False_
 
 
 def has_missing(rows: np.ndarray) -> bool:
-    """Whether rows are missing any value."""
+    """Whether any value is missing (NaN)."""
     return bool(nan_in(rows).any())
 
 
@@ -39,7 +39,7 @@ def with_values(rows: np.ndarray) -> np.ndarray:
 class Survey:
     """Number, type, missing values and columns' statistics of rows.
 
-    Surveys of other rows are joined: those of chunks, of ranks, and of the blocks of a Ray dataset.
+    Surveys of different rows can be joined: of chunks, of ranks, and of blocks of a Ray dataset.
 
     Attributes
     ----------
@@ -50,17 +50,17 @@ class Survey:
     missing : bool
         Whether any value is missing.
     columns : Columns
-        Of the columns that were asked for.
+        Statistics of the requested columns.
     known : ndarray of int or None
         Positions of the rows with any known value, if some have none, among the rows of this
         process.
     n_known : int
         Number of rows with any known value.
     largest : float
-        Largest number of the type, if it is an integer type that tells what X is divided by,
-        otherwise infinity.
+        Largest number of the type, if it is an unsigned integer of at most 16 bits, otherwise
+        infinity. Scaling may divide X by it.
     sample : ndarray
-        Some of the rows, if they were asked for.
+        Some of the rows, if they were requested.
     """
 
     n_rows: int
@@ -117,7 +117,7 @@ class Survey:
         return survey
 
     def join(self, other: Survey) -> None:
-        """Take in the survey of other rows; `known` is lost, as positions are of one process.
+        """Add the survey of other rows; `known` becomes None, as positions differ by process.
 
         Raises
         ------
@@ -126,8 +126,8 @@ class Survey:
         """
         if other.n_features != self.n_features:
             raise ValueError(
-                "All rows must have as many numbers: there are rows of "
-                f"{self.n_features} and of {other.n_features}."
+                "All rows must have the same number of columns, got rows with "
+                f"{self.n_features} and with {other.n_features} columns."
             )
         self.n_rows += other.n_rows
         self.dtype = np.promote_types(self.dtype, other.dtype)
@@ -139,7 +139,7 @@ class Survey:
         self.sample = np.concatenate([self.sample, other.sample])
 
     def of_all(self, ranks: Ranks) -> Survey:
-        """Return the survey of the rows of all ranks, which each has joined in the same order."""
+        """Return the survey of the rows of all ranks, joined in the same order on each rank."""
         if ranks.size == 1:
             return self
         total, *others = ranks.gather(replace(self, known=None))
@@ -149,16 +149,16 @@ class Survey:
 
 
 def _largest(dtype: np.dtype) -> float:
-    small = dtype.kind == "u" and dtype.itemsize <= 2  # in any order of bytes
+    small = dtype.kind == "u" and dtype.itemsize <= 2  # in any byte order
     return float(np.iinfo(dtype).max) if small else np.inf
 
 
 class Columns:
     """Mean, extent and deviation of each column, without missing values.
 
-    One pass, whose chunks are joined by the formula of Chan, Golub and LeVeque (1983): it stays
-    exact where the offset is large beside the variance. A column of missing values alone is
-    all zero.
+    They are computed in one pass. Chunks are joined by the formula of Chan, Golub and LeVeque
+    (1983), which is exact even if the offset is much larger than the variance. The statistics of a
+    column of missing values are all zero.
     """
 
     def __init__(self, n_features: int) -> None:
@@ -168,7 +168,7 @@ class Columns:
         self.rounding = 0.0  # relative range below which a column does not vary
 
     def add(self, chunk: np.ndarray, missing: Any = None) -> None:
-        """Take in rows, of shape (n, n_features), in which `missing` marks what is NaN."""
+        """Add rows, of shape (n, n_features), in which `missing` is the mask of NaN."""
         if missing is None:
             missing = nan_in(chunk)
         with np.errstate(under="ignore", over="ignore", invalid="ignore"):
@@ -193,7 +193,7 @@ class Columns:
         return other
 
     def join(self, other: Columns) -> None:
-        """Take in what another has of other rows."""
+        """Add the statistics of other rows."""
         joined = np.maximum(self.count + other.count, 1)
         step = other.mean - self.mean
         unit = np.maximum(np.maximum(self.unit, other.unit), _unit(np.abs(step)))
@@ -208,7 +208,7 @@ class Columns:
         self.rounding = max(self.rounding, other.rounding)
 
     def constants(self, values: np.ndarray) -> Columns:
-        """Return columns of as many rows, all of these values; NaN is unknown."""
+        """Return statistics of constant columns with as many rows; a value of NaN is missing."""
         other = Columns(len(values))
         other.count = np.where(np.isnan(values), 0, self.count)
         other.mean = np.nan_to_num(values)
@@ -216,17 +216,17 @@ class Columns:
         return other
 
     def finish(self) -> None:
-        """Set `standard_deviation`, when all rows are in: 0 where all that varies is rounding."""
+        """Set `standard_deviation` after all rows: 0 if a column varies only by rounding."""
         self.low[self.count == 0] = self.high[self.count == 0] = 0.0
         with np.errstate(under="ignore", over="ignore"):
             constant = self.high - self.low <= self.rounding * np.maximum(-self.low, self.high)
-            # Of a constant column the sum, and so the mean, may have been rounded.
+            # The mean of a constant column may differ from the constant by rounding.
             self.mean[constant] = np.clip(self.mean, self.low, self.high)[constant]
             deviation = np.sqrt(self.squares / np.maximum(self.count, 1)) * self.unit
         self.standard_deviation = np.where(constant, 0.0, deviation)
 
     def extent(self) -> tuple[float, float]:
-        """Return the least and the largest value of all columns, when all rows are in."""
+        """Return the least and the largest value of all columns, after all rows."""
         known = self.count > 0
         if not known.any():
             return 0.0, 0.0
@@ -234,9 +234,9 @@ class Columns:
 
 
 def _unit(spread: np.ndarray) -> np.ndarray:
-    """What to divide numbers of this size by before they are squared: usually 1.
+    """Return the divisor of numbers of this size before they are squared, which is usually 1.
 
-    Otherwise it is a power of two, so that nothing is rounded.
+    Otherwise it is a power of two, so that the division does not round.
     """
     ordinary = (spread > 1e-140) & (spread < 1e140)
     near = np.where(spread > 0, np.ldexp(1.0, np.frexp(spread)[1] - 1), 0.0)
