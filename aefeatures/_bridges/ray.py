@@ -173,6 +173,23 @@ def fit_on_ray(
         use_gpu,
     )
 
+    resources = resources_per_worker or _resources(num_workers, use_gpu)
+    trained = _train_on_cluster(
+        task, dataset, num_workers, resources, storage_path, plain(max_failures)
+    )
+    _warn_if_nothing_learned(trained, given, sample)
+    return set_outcome(fitted, trained, task.max_epochs)
+
+
+def _train_on_cluster(
+    task: _Task,
+    dataset: Dataset,
+    num_workers: int,
+    resources: dict[str, float],
+    storage_path: str | None,
+    max_failures: int,
+) -> Trained:
+    """Return the outcome of a task that the workers of Ray Train have done together."""
     from ray.train import CheckpointConfig, DataConfig, FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
@@ -182,26 +199,23 @@ def fit_on_ray(
         trainer = TorchTrainer(
             _work,
             train_loop_config={"task": task},
-            datasets={"train": dataset.select_columns(names)},
+            datasets={"train": dataset.select_columns(task.names)},
             dataset_config=DataConfig(execution_options=options),
             scaling_config=ScalingConfig(
-                num_workers=num_workers,
-                use_gpu=use_gpu,
-                resources_per_worker=resources_per_worker or _resources(num_workers, use_gpu),
+                num_workers=num_workers, use_gpu=task.use_gpu, resources_per_worker=resources
             ),
             run_config=RunConfig(
-                name=f"aefeatures-{uuid4().hex}",  # Ray's own are by the second
+                name=f"aefeatures-{uuid4().hex}",  # names by Ray may be equal within a second
                 storage_path=_absolute(storage_path or folder),
-                failure_config=FailureConfig(max_failures=plain(max_failures)),
+                failure_config=FailureConfig(max_failures=max_failures),
                 checkpoint_config=CheckpointConfig(num_to_keep=2),
             ),
         )
         result = trainer.fit().return_value
     if isinstance(result, Exception):
         raise result
-    trained = pickle.loads(result)
-    _warn_if_nothing_learned(trained, given, sample)
-    return set_outcome(fitted, trained, task.max_epochs)
+    trained: Trained = pickle.loads(result)
+    return trained
 
 
 def transform_on_ray(
@@ -453,7 +467,7 @@ def _work(config: dict[str, Any]) -> Any:
             with ranks.together():
                 trained = _train(task, ranks)
         except Exception as error:
-            # What would come again is handed over. A worker that was lost is Ray's to replace.
+            # An error that would occur again is handed over. Ray replaces a worker that was lost.
             if ranks.told or isinstance(error, (ArithmeticError, TypeError, ValueError)):
                 return error
             raise
