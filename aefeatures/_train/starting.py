@@ -122,8 +122,8 @@ def check_same_on_ranks(given: Any, rows: Source, ranks: Ranks, last: Start | No
     """
     if given.checkpoint is not None:
         raise ValueError(
-            "checkpoint cannot be used within distributed(): it keeps the fit of one process. Set it "
-            "to None."
+            "checkpoint cannot be used within distributed(): it keeps the fit of one process. Set "
+            "it to None."
         )
     settings: dict[str, Any] = {
         "number of columns": rows.shape[1],
