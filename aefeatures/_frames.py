@@ -49,7 +49,7 @@ class NextFramePredictor(BaseEstimator):
     Parameters
     ----------
     autoencoder : AutoencoderTransformer or None, default=None
-        Estimator of which `fit` trains a clone. It must not use early stopping, as its validation
+        Estimator that `fit` trains a clone of. It must not use early stopping, as its validation
         rows would show the change. None means 64 codes (for narrow rows, half the number of
         columns), a hidden layer of 512 units, weight decay and few epochs. The autoencoder gets
         columns of about unit variance.

@@ -8,8 +8,8 @@ import numpy as np
 
 from aefeatures._rows.sources import as_source
 
-# Number of rows of the class that all rows together count for. The fewer rows a class has, the
-# less the values that they repeat tell about the class.
+# In the count of repeated values, all rows together weigh as much as this many rows of the class.
+# The fewer rows a class has, the less its own repetitions say.
 _PRIOR_ROWS = 3
 
 # Probability that a repeated value stays as it is. If most values of a row changed, a decision
