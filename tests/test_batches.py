@@ -319,7 +319,7 @@ def test_view_of_a_memory_map_is_one(tmp_path, larger_than_memory):
     [
         (np.zeros(3), r"got ndarray of shape \(3,\)"),
         (pd.DataFrame({"a": [1.0]}), r"got DataFrame of shape \(1, 1\).*X.to_numpy\(\)"),
-        (sparse.csr_matrix(np.eye(3)), r"got csr_matrix of shape \(3, 3\).*sparse matrix needs"),
+        (sparse.csr_matrix(np.eye(3)), r"got csr_matrix of shape \(3, 3\).*pass a sparse matrix"),
         ([[1.0]], "got list"),
         (np.ma.masked_array(np.eye(2)), r"takes no masked array. Use X.filled\(np.nan\)"),
         (np.array([["a"]]), "takes numbers of at most 64 bits, got <U1"),

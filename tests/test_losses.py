@@ -102,7 +102,7 @@ def test_a_class_as_loss_is_refused(loss):
     [(torch.nn.MSELoss(), r"\(\)"), (torch.nn.L1Loss(reduction="none"), r"\(5, 4\)")],
 )
 def test_modules_that_give_no_number_per_row_are_told_how(pair, loss, got):
-    with pytest.raises(ValueError, match=rf"got {got}\. Of .*: lambda r, t: F.mse_loss"):
+    with pytest.raises(ValueError, match=rf"got {got}\. For .*: lambda r, t: F.mse_loss"):
         resolve_loss(loss)(*pair)
 
 
@@ -227,7 +227,7 @@ def test_a_loss_may_leave_out_missing_values_itself(missing):
 def test_losses_that_missing_values_cannot_be_left_out_of_are_refused(missing, loss):
     reconstruction, target, _ = missing
     left_out = leave_out_missing(resolve_loss(loss))
-    with pytest.raises(ValueError, match=r"X misses values, .* as in: known = ~target"):
+    with pytest.raises(ValueError, match=r"X has missing values, .* as in: known = ~target"):
         left_out(reconstruction, target)
     complete = target.nan_to_num(0.5)
     assert torch.equal(left_out(reconstruction, complete), loss(reconstruction, complete))
