@@ -2,7 +2,7 @@
 
 `python tests/make_models.py`, once for every format that is released; files that are there are
 left as they are. Beside each model are the codes that it gave for the first rows of scikit-learn's
-digits.
+digits. `moved_*` are pickles, and a file of skops, from before the modules moved into folders.
 """
 
 from pathlib import Path
