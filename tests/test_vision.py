@@ -306,7 +306,7 @@ def test_a_fit_on_files_is_that_on_the_array(make, monkeypatch, resident):
     asked = count_decoded(dataset, monkeypatch)
     transformer.fit(rows, y)
     # Once for the scaling; in each epoch or once for all of them; a few, looked at on the way.
-    assert 20 * (2 if resident else 4) < len(asked) <= 20 * (3 if resident else 7) + 1
+    assert 20 * (2 if resident else 4) <= len(asked) <= 20 * (3 if resident else 7) + 1
     for method in ("transform", "reconstruct", "score_samples"):
         np.testing.assert_array_equal(
             getattr(transformer, method)(rows), getattr(expected, method)(X)
