@@ -213,8 +213,7 @@ def test_no_row_is_a_batch_alone(tmp_path, larger_than_memory, n_rows, batch_siz
     else:
         made = StreamedBatches(
             lambda: (rows[i : i + 64 * 3] for i in range(0, n_rows, 64 * 3)),
-            n_rows,
-            2,
+            (n_rows, 2),
             lambda part: part / 2,
             batch_size=batch_size,
             device=CPU,

@@ -44,6 +44,24 @@ def test_adam_equals_pytorchs(fused, weight_decay):
         torch.testing.assert_close(p, q)
 
 
+def test_moments_stay_out_of_the_denormal_range():
+    module = torch.nn.Linear(3, 2)
+    optimizer, kept = Adam(module), Adam(copy.deepcopy(module))
+    for each in (optimizer, kept):
+        each.gradient.fill_(1.0)
+        each.step(1e-2)
+        each.gradient.zero_()
+        each.gradient[0] = 1e-20  # its square is denormal
+    for _ in range(1_200):
+        optimizer.step(1e-2, drop_tiny=True)
+        for moment in (optimizer.state.mean, optimizer.state.variance):
+            assert ((moment == 0) | (moment.abs() > torch.finfo(torch.float32).tiny)).all()
+        kept.step(1e-2)
+    assert (optimizer.state.mean[1:] == 0).all()
+    assert (kept.state.mean[1:] != 0).all()  # denormal numbers that never reach zero
+    assert torch.equal(optimizer.vector, kept.vector)
+
+
 def test_release_gives_each_parameter_its_own_memory():
     module = model()
     optimizer = Adam(module)

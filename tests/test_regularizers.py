@@ -35,8 +35,9 @@ from aefeatures._autoencoder import fitted_model
 from aefeatures._nets.networks import BuildSpec
 from aefeatures._nets.objective import Objective
 from aefeatures._nets.regularizer import Batch, TrainingData
-from aefeatures._nets.regularizers import REGULARIZERS, resolve_regularizers, split_labels
+from aefeatures._nets.regularizers import REGULARIZERS, resolve_regularizers
 from aefeatures._rows.batches import RowBatches
+from aefeatures._rows.labels import split_labels
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*learned nothing"),

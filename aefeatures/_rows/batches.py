@@ -281,7 +281,6 @@ class StreamedBatches(Batches):
     ) -> None:
         super().__init__(shape, scaling, batch_size, device, dtype, no_single_rows)
         self._chunks = chunks
-        self._variance = scaling.variance
 
     def _batches(self, rng: np.random.Generator | None, skip: int) -> Iterator[IndexedBatch]:
         """Yield the batches of an epoch, with positions within the chunk."""
@@ -297,7 +296,7 @@ class StreamedBatches(Batches):
 
     def variance(self, means: torch.Tensor) -> float:
         """Return the variance of all rows from the scaling: no sample of streamed rows exists."""
-        return float(self._variance())
+        return float(self._scaling.variance())  # type: ignore[attr-defined]
 
     def chunks(self) -> Iterator[torch.Tensor]:
         """Yield all rows in order, in the chunks in which they are streamed."""

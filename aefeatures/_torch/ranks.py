@@ -17,7 +17,6 @@ from torch import distributed as dist
 
 T = TypeVar("T")
 
-_TAG = 0xAEF  # tag of messages, which differs from tags of the caller
 # Interrupts of several ranks within this time count as one, because a terminal sends an interrupt
 # to all of them. A later one ends only this process if the first has not ended the training.
 _SAME_INTERRUPT_SECONDS = 2.0
@@ -81,12 +80,7 @@ class _Group(Ranks):
     def __init__(self, group: Any) -> None:
         self._group = group
         self.rank, self.size = dist.get_rank(group), dist.get_world_size(group)
-        members = list(range(self.size))
-        if group is not None:
-            members = [dist.get_global_rank(group, rank) for rank in members]
-        self._first = members[0]
-        self._other = members[1 - self.rank] if self.size == 2 else None
-        self._got = torch.empty(0)
+        self._first = 0 if group is None else dist.get_global_rank(group, 0)
         self._interrupted_at = self._told_at = -math.inf
 
     def gather(self, value: T) -> list[T]:
@@ -107,18 +101,7 @@ class _Group(Ranks):
         raise KeyboardInterrupt
 
     def sum_(self, tensor: torch.Tensor) -> None:
-        if self._other is None or tensor.device.type != "cpu":
-            dist.all_reduce(tensor, group=self._group)
-            return
-        # Gloo's ring sends twice and passes through more threads: to swap the tensors of two ranks
-        # takes less than half as long. Both come to the same bits, as a + b is b + a.
-        if self._got.shape != tensor.shape or self._got.dtype != tensor.dtype:
-            self._got = torch.empty(tensor.shape, dtype=tensor.dtype)
-        sent = dist.isend(tensor.contiguous(), self._other, group=self._group, tag=_TAG)
-        dist.recv(self._got, self._other, group=self._group, tag=_TAG)
-        assert sent is not None  # as it is where this process is not in the group
-        sent.wait()
-        tensor += self._got
+        dist.all_reduce(tensor, group=self._group)
 
     def share_(self, tensor: torch.Tensor) -> None:
         dist.broadcast(tensor, self._first, group=self._group)

@@ -8,8 +8,13 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 _BETA1, _BETA2, _EPSILON = 0.9, 0.999, 1e-8
+
+# Moments of this size move a parameter by less than 1e-22 times the learning rate. A first moment
+# needs 173 steps without gradient to decay from here into the denormal range, below 1.2e-38.
+_TINY, _DROP_EVERY = 1e-30, 100
 
 
 @dataclass
@@ -101,10 +106,22 @@ class Adam:
                 ([tensor[n:] for tensor in tensors], weight_decay),
             ]
 
-    def step(self, learning_rate: float) -> None:
-        """Move the parameters against the gradient."""
+    def step(self, learning_rate: float, *, drop_tiny: bool = False) -> None:
+        """Move the parameters against the gradient.
+
+        Parameters
+        ----------
+        learning_rate : float
+        drop_tiny : bool, default=False
+            Whether to set tiny moments on a CPU to zero every 100 steps. Otherwise they decay into
+            denormal numbers, on which a CPU computes slowly unless it flushes them to zero.
+        """
         state = self.state
         state.n_steps += 1
+        cpu = self.vector.device.type == "cpu"
+        if drop_tiny and cpu and int(state.n_steps) % _DROP_EVERY == 0:
+            for moment in (state.mean, state.variance):
+                moment.copy_(F.hardshrink(moment, _TINY))
         if self.vector.device.type not in ("cpu", "cuda"):
             self._step_unfused(learning_rate)
             return

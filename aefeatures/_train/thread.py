@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import ctypes
-import functools
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -51,12 +47,21 @@ class TrainingThread:
     Where a step is large enough for several CPU threads, it computes in the caller's thread,
     with the workers that thread has: a second set of workers would contend with them for
     the cores (three times slower here). This is for the main thread alone: elsewhere the
-    caller already runs things side by side, as in a search with threads.
+    caller already runs things side by side, as in a search with threads. The floating-point
+    mode of these threads is left alone, and Adam keeps its moments out of the denormal range
+    instead (`flushes` is False).
 
     Parameters
     ----------
     work : int
         Multiply-adds of one training step.
+
+    Attributes
+    ----------
+    stopping : threading.Event
+        Whether what runs should return soon.
+    flushes : bool
+        Whether denormal numbers are flushed to zero.
     """
 
     def __init__(self, work: int) -> None:
@@ -65,7 +70,8 @@ class TrainingThread:
         with _thread_count_lock:
             n_threads = torch.get_num_threads()  # also settles the caller's own count
         alone = threading.current_thread() is threading.main_thread()
-        if work < _MULTI_THREAD_WORK or n_threads == 1 or not alone:
+        self.flushes = work < _MULTI_THREAD_WORK or n_threads == 1 or not alone
+        if self.flushes:
             self._executor = ThreadPoolExecutor(
                 1,
                 thread_name_prefix="aefeatures-training",
@@ -81,7 +87,7 @@ class TrainingThread:
         interrupted, and the interrupt is raised when `function` is done.
         """
         if self._executor is None:
-            with torch.inference_mode(False), torch.enable_grad(), _flush_to_zero():
+            with torch.inference_mode(False), torch.enable_grad():
                 return function(*args)
         future = self._executor.submit(on_behalf_of_caller(function), *args)
         try:
@@ -107,62 +113,6 @@ class TrainingThread:
         traceback: TracebackType | None,
     ) -> None:
         self.stop()
-
-
-@contextmanager
-def _flush_to_zero() -> Iterator[None]:
-    """Flush denormal numbers to zero in the calling thread and its workers; put both back."""
-    here, workers = _flush_modes()
-    torch.set_flush_denormal(True)
-    _give_mode_to_workers()
-    try:
-        yield
-    finally:
-        torch.set_flush_denormal(workers)
-        _give_mode_to_workers()
-        torch.set_flush_denormal(here)
-
-
-def _flush_modes() -> tuple[bool, bool]:
-    """Whether the calling thread and the last of its workers flush denormal numbers to zero."""
-    # So many that every worker gets some; the first part is the calling thread's.
-    numbers = torch.full((100_000 * torch.get_num_threads(),), 1e-40, device="cpu").neg_()
-    return float(numbers[0]) == 0, float(numbers[-1]) == 0
-
-
-def _give_mode_to_workers() -> None:
-    """Set the floating-point mode of the calling thread in its OpenMP workers.
-
-    PyTorch has no call for this, so its OpenMP library is asked to run C's `fesetenv` in each
-    of them. Where that library is another, the workers keep their mode.
-    """
-    library = _openmp_library()
-    if library is None:
-        return
-    mode = ctypes.create_string_buffer(256)  # larger than any fenv_t
-    c = ctypes.CDLL(None)
-    c.fegetenv(mode)
-    n_threads = torch.get_num_threads()
-    library.GOMP_parallel(ctypes.cast(c.fesetenv, ctypes.c_void_p), mode, n_threads, 0)
-
-
-@functools.cache
-def _openmp_library() -> ctypes.CDLL | None:
-    """PyTorch's copy of GNU's OpenMP library, as its builds for Linux have it."""
-    try:
-        (path,) = (Path(torch.__file__).parent / "lib").glob("libgomp*.so*")
-        library = ctypes.CDLL(str(path))
-        library.GOMP_parallel.argtypes = [
-            ctypes.c_void_p,
-            ctypes.c_void_p,
-            ctypes.c_uint,
-            ctypes.c_uint,
-        ]
-        library.GOMP_parallel.restype = None
-        _ = ctypes.CDLL(None).fegetenv, ctypes.CDLL(None).fesetenv
-    except (ValueError, OSError, AttributeError, TypeError):
-        return None
-    return library
 
 
 def _prepare_thread(gpu: int | None) -> None:

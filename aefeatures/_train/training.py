@@ -308,7 +308,7 @@ class Training:
         for n_rows, summed_loss in self._gradients(errors):
             # Summed on the device: reading each loss would wait for its step.
             self._summed.add_(summed_loss)
-            self._optimizer.step(self._rate(step))
+            self._optimizer.step(self._rate(step), drop_tiny=not self._thread.flushes)
             step += 1
             state.rows_done += n_rows
             self._after_step(step, n_rows, errors)
