@@ -304,7 +304,7 @@ def test_monitor_that_saw_nothing_says_where_to_set_it(digits):
 
 def test_monitor_needs_a_scikit_learn_with_callbacks(digits, monkeypatch):
     monkeypatch.setattr(aefeatures._pictures.reconstructions, "CallbackSupportMixin", object)
-    with pytest.raises(ImportError, match=r"scikit-learn 1\.9 or later; this is \d"):
+    with pytest.raises(ImportError, match=r"scikit-learn 1\.9 or later, but this is \d"):
         ReconstructionMonitor(digits[1][:2])
 
 

@@ -674,14 +674,14 @@ def test_objects_are_labels(digits):
     labelled = np.where(objects == None, -1, y)  # noqa: E711
     expected = quick("supervised").fit(X, labelled).transform(X)
     np.testing.assert_array_equal(quick("supervised").fit(X, objects).transform(X), expected)
-    with pytest.raises(ValueError, match="Set unlabeled=None where it is a class"):
+    with pytest.raises(ValueError, match="Set unlabeled=None if it is a class"):
         quick("supervised").fit(X, np.where(y, 1, -1).astype(object))
 
 
 def test_bad_labels_are_refused(digits):
     X = digits[0][:50]
     y = np.where(np.arange(50) % 2, 1, -1)
-    with pytest.raises(ValueError, match="Set unlabeled=None where it is a class"):
+    with pytest.raises(ValueError, match="Set unlabeled=None if it is a class"):
         quick("supervised").fit(X, y)
     quick(Supervised(unlabeled=None)).fit(X, y)
     with pytest.raises(ValueError, match="requires y to be passed, but the target y is None"):

@@ -73,5 +73,5 @@ def test_some_columns_alone_are_surveyed():
 
 
 def test_rows_of_different_widths_are_refused():
-    with pytest.raises(ValueError, match="there are rows of 13 and of 12"):
+    with pytest.raises(ValueError, match="got rows with 13 and with 12 columns"):
         Survey.of(WINE).join(Survey.of(WINE[:, :12]))

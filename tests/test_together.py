@@ -166,7 +166,9 @@ def test_a_forked_child_without_cuda_says_how_to_start_one_with_it(monkeypatch, 
     assert resolve_device("auto").type == "cuda"
     monkeypatch.setattr(torch.cuda, "_is_in_bad_fork", lambda: True)
     for device in ("auto", "cuda", "cuda:0"):
-        with pytest.raises(RuntimeError, match=r"forked.* CUDA.*'spawn' or 'forkserver'.*'loky'"):
+        with pytest.raises(
+            RuntimeError, match=r"CUDA, because it was forked.*'spawn' or 'forkserver'.*'loky'"
+        ):
             resolve_device(device)
     transformer = quick()
     with pytest.raises(RuntimeError, match="device='cpu'"):
