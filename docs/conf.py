@@ -37,7 +37,7 @@ numpydoc_validation_checks = {
 # An attribute that its comment documents; records that list attributes in place of parameters.
 numpydoc_validation_exclude = {
     r"\.Regularizer\.head$",
-    r"_regularizers\.(TrainingData|Batch)$",
+    r"regularizer\.(TrainingData|Batch)$",
 }
 autodoc_typehints = "none"
 autosummary_generate = True

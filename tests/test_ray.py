@@ -352,10 +352,11 @@ def test_gpus_that_only_workers_have(ray, files, monkeypatch):
     with pytest.raises(StartedError) as started:
         fit_on_ray(small(device="cuda"), dataset, feature_columns=PIXELS, use_gpu=True)
     (config,) = started.value.args
-    assert config["use_gpu"]
-    assert config["estimator"].device == "cuda"
-    copied = pickle.loads(pickle.dumps(config["estimator"]))
-    assert (copied.device, copied.device_) == ("cuda", torch.device("cpu"))
+    assert config["task"].use_gpu
+    assert config["task"].given.device == "cuda"
+    copied = pickle.loads(pickle.dumps(config["task"]))
+    assert copied.given.device == "cuda"
+    assert all(each.device.type == "cpu" for each in copied.model.encoder.parameters())
     with pytest.raises(ValueError, match="device='cuda' cannot be used"):
         fit_on_ray(small(device="cuda"), dataset, feature_columns=PIXELS)
 
