@@ -5,7 +5,8 @@ from scipy import sparse
 import aefeatures._rows.batches
 import aefeatures._rows.sources
 from aefeatures import AutoencoderTransformer, RowView
-from aefeatures._rows.sources import as_source
+from aefeatures._rows.checks import check_rows
+from aefeatures._rows.sources import as_source, evenly_spaced
 from aefeatures._train.training import Training
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*learned nothing")
@@ -81,13 +82,38 @@ def test_a_file_of_floats_is_read_once_before_the_training(monkeypatch, n_rows_o
     assert rows_read_before_training(monkeypatch, rows) == 1
 
 
-def test_infinity_in_a_file_is_an_error_wherever_it_is_met(monkeypatch):
+@pytest.mark.parametrize("kind", [*sorted(set(SOURCES) - {"array", "matrix"}), "whole view"])
+def test_infinity_is_an_error_wherever_rows_are_read(monkeypatch, kind):
     monkeypatch.setattr(aefeatures._rows.sources, "_CHUNK_ELEMENTS", 50 * 6)
     rows = X.copy()
     rows[321, 2] = np.inf
+    held = RowView(rows) if kind == "whole view" else SOURCES[kind](rows)
     fitted = AutoencoderTransformer(max_epochs=1, random_state=0).fit(X)
-    for method in (AutoencoderTransformer().fit, fitted.transform, fitted.score_samples):
+    methods = [
+        AutoencoderTransformer().fit,
+        AutoencoderTransformer().partial_fit,
+        fitted.transform,
+        fitted.reconstruct,
+        fitted.score_samples,
+        check_rows(fitted, held, reset=False).dense,
+    ]
+    for method in methods:
         with pytest.raises(ValueError, match="Input X contains infinity"):
-            method(File(rows))
-    with pytest.raises(ValueError, match="Input X contains infinity"):
-        fitted.reconstruct(RowView(rows)[np.arange(300, 350)])
+            method() if method == methods[-1] else method(held)
+
+
+def test_samples_that_are_kept_are_dropped_when_the_training_reads_other_rows(monkeypatch):
+    monkeypatch.setattr(aefeatures._rows.sources, "_CHUNK_ELEMENTS", 50 * 6)
+    monkeypatch.setattr(aefeatures._rows.sources, "SOME_ROWS", 20)
+    monkeypatch.setattr(aefeatures._rows.sources, "_MANY_ELEMENTS", 40 * 6)
+    file = File(X)
+    source = as_source(file)
+    list(source.chunks_for_fit())
+    sample = evenly_spaced(400, 40)
+    for _ in range(2):
+        np.testing.assert_array_equal(source.take(sample), X[sample])
+    assert file.n_read == 400
+    np.testing.assert_array_equal(source.take(np.array([1, 2, 3])), X[1:4])
+    assert file.n_read == 403
+    np.testing.assert_array_equal(source.take(sample), X[sample])
+    assert file.n_read > 403

@@ -138,7 +138,7 @@ class ReconstructionDisplay:
         """
         transformer, X = find_transformer(estimator, X)
         rows = check_rows(transformer, X, reset=False)
-        shown = rows.take(evenly_spaced(rows.shape[0], n_samples))
+        shown = rows.checked(rows.take(evenly_spaced(rows.shape[0], n_samples)))
         if feature_names is None and not hasattr(transformer, "feature_names_in_"):
             feature_names = names_out(find_steps(estimator)[1])
         display = cls(

@@ -62,8 +62,8 @@ class Source(ABC):
     dtype: np.dtype
     by_blocks = False
 
-    # Function that is called with each chunk to refuse values that are not finite. Rows in memory
-    # do not need it, because they have been checked as a whole.
+    # Refuses rows with values that are not finite. Arrays do not need it, because they have been
+    # checked as a whole.
     check: Callable[[np.ndarray], object] | None = None
     # Positions and rows that `chunks_for_fit` has kept.
     _kept: tuple[np.ndarray, np.ndarray] | None = None
@@ -83,6 +83,7 @@ class Source(ABC):
             place = np.searchsorted(positions, index).clip(max=len(positions) - 1)
             if (positions[place] == index).all():
                 return rows[place]
+            self._kept = None  # the training reads other rows: the samples are not needed again
         return self._take(index)
 
     def take_in_any_order(self, index: np.ndarray) -> np.ndarray:
@@ -98,10 +99,7 @@ class Source(ABC):
         `width` is how many numbers a row takes in the caller's computations, at least its columns.
         """
         for part in iterate_slices(self.shape[0], max(self.shape[1], width)):
-            chunk = self.read(part)
-            if self.check is not None:
-                self.check(chunk)
-            yield chunk
+            yield self.checked(self.read(part))
 
     def chunks_for_fit(self, width: int = 1) -> Iterator[np.ndarray]:
         """Yield the same as `chunks`, in the single pass over all rows before a training.
@@ -128,7 +126,13 @@ class Source(ABC):
 
     def dense(self) -> np.ndarray:
         """Return all rows as an array, not copied if they are one."""
-        return self.read(slice(None))
+        return self.checked(self.read(slice(None)))
+
+    def checked(self, rows: np.ndarray) -> np.ndarray:
+        """Return rows of this source, if all of their values may be used."""
+        if self.check is not None:
+            self.check(rows)
+        return rows
 
     def stored(self, rows: slice) -> list[np.ndarray]:
         """Return consecutive rows as the arrays that hold them."""
@@ -202,8 +206,8 @@ class FileSource(Source):
 
     by_blocks = True
 
-    def __init__(self, X: Any, check: Callable[[np.ndarray], object] | None = None) -> None:
-        self._X, self.check = X, check
+    def __init__(self, X: Any) -> None:
+        self._X = X
         self.shape, self.dtype = (int(X.shape[0]), int(X.shape[1])), X.dtype
 
     def read(self, rows: slice) -> np.ndarray:
@@ -222,13 +226,8 @@ class FileSource(Source):
 class ViewSource(Source):
     """Some of the rows of another source."""
 
-    def __init__(
-        self,
-        base: Source,
-        rows: np.ndarray,
-        check: Callable[[np.ndarray], object] | None = None,
-    ) -> None:
-        self._base, self._rows, self.check = base, rows, check
+    def __init__(self, base: Source, rows: np.ndarray) -> None:
+        self._base, self._rows = base, rows
         self.shape, self.dtype = (len(rows), base.shape[1]), base.dtype
         self.by_blocks = base.by_blocks
 
@@ -251,18 +250,22 @@ def is_dataset(X: Any) -> bool:
 def as_source(X: Any, check: Callable[[np.ndarray], object] | None = None) -> Source:
     """Return the source of the rows of X, which is a matrix of numbers.
 
-    `check` is called with chunks that are read from a file.
+    `check` is called with rows as they are read, to refuse values that are not finite.
     """
     if isinstance(X, Source):
         return X
     if isinstance(X, RowView):
-        base = as_source(X.base, check)
-        return base if X.positions is None else ViewSource(base, X.positions, check)
-    if isinstance(X, np.ndarray):
-        return FileSource(X) if _exceeds_memory(X) else ArraySource(X)
-    if sparse.issparse(X):
-        return SparseSource(X)
-    return ImageSource(X) if getattr(X, "any_order", False) else FileSource(X, check)
+        source = as_source(X.base)
+        if X.positions is not None:
+            source = ViewSource(source, X.positions)
+    elif isinstance(X, np.ndarray):
+        source = FileSource(X) if _exceeds_memory(X) else ArraySource(X)
+    elif sparse.issparse(X):
+        source = SparseSource(X)
+    else:
+        source = ImageSource(X) if getattr(X, "any_order", False) else FileSource(X)
+    source.check = check
+    return source
 
 
 def _exceeds_memory(X: np.ndarray) -> bool:
