@@ -2,7 +2,8 @@
 
 `python tests/make_models.py`, once for every format that is released; files that are there are
 left as they are. Beside each model are the codes that it gave for the first rows of scikit-learn's
-digits. `moved_*` are pickles, and a file of skops, from before the modules moved into folders.
+digits. `moved_*` are pickles, and a file of skops, from before the modules moved into folders. They
+were written with the lowest versions, as NumPy 1 does not read pickles of NumPy 2.
 """
 
 from pathlib import Path

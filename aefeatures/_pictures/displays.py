@@ -437,7 +437,8 @@ class _Colors:
             ax.scatter(*points, c=colors, **{"linewidths": 0, **style})
         else:
             entry_colors, entry_markers = zip(*self._legend_marks(), strict=True)
-            colors = self._plt.matplotlib.colors.to_rgba_array(entry_colors)
+            # As a list: matplotlib 3.8 takes a tuple of two for a colour and its opacity.
+            colors = self._plt.matplotlib.colors.to_rgba_array(list(entry_colors))
             markers = np.array(entry_markers)
             values = self.target.numbers[self._order]
             for marker in np.unique(markers):
