@@ -46,13 +46,16 @@ from aefeatures._rows.checks import (
     in_columns_of_fit,
     like,
     name_of_array_library,
+    scores_in_columns,
 )
 from aefeatures._rows.scaling import SCALINGS
 from aefeatures._rows.sources import Source
+from aefeatures._rows.tables import Table, as_objects
 from aefeatures._sklearn import (
     CallbackSupportMixin,
     Hidden,
     Interval,
+    RealNotInt,
     StrOptions,
     fit_context,
     unchanged_on_error,
@@ -96,6 +99,13 @@ _CONSTRAINTS: dict[str, list[Any]] = {
     "random_state": ["random_state"],
     "checkpoint": [None, str, os.PathLike, Checkpoint],
     "verbose": ["verbose"],
+    "categorical_features": ["array-like", StrOptions({"from_dtype"}), None],
+    "min_frequency": [
+        None,
+        Interval(Integral, 1, None, closed="left"),
+        Interval(RealNotInt, 0, 1, closed="neither"),
+    ],
+    "max_categories": [None, StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
 }
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -412,6 +422,11 @@ class AutoencoderTransformer(
     _model: Model
     _memory: Memory
     _fitted_library: str | None = None  # of arrays that are not NumPy's
+    _table: Table | None = None
+    # For pickles of earlier versions, which lack them.
+    categorical_features: Any = "from_dtype"
+    min_frequency: float | None = None
+    max_categories: int | str | None = "auto"
 
     def __init__(
         self,
@@ -440,6 +455,9 @@ class AutoencoderTransformer(
         random_state: int | np.random.RandomState | None = None,
         checkpoint: str | os.PathLike[str] | Checkpoint | None = None,
         verbose: int = 0,
+        categorical_features: Any = "from_dtype",
+        min_frequency: float | None = None,
+        max_categories: int | str | None = "auto",
     ) -> None:
         self.n_components = n_components
         self.hidden_layer_sizes = hidden_layer_sizes
@@ -465,6 +483,9 @@ class AutoencoderTransformer(
         self.random_state = random_state
         self.checkpoint = checkpoint
         self.verbose = verbose
+        self.categorical_features = categorical_features
+        self.min_frequency = min_frequency
+        self.max_categories = max_categories
 
     @classmethod
     def from_preset(cls, name: str, **params: Any) -> Self:
@@ -744,7 +765,7 @@ class AutoencoderTransformer(
         if not per_feature:
             return like(-self._model.row_losses(rows, self.device_), X)
         errors = self._model.entry_errors(rows, self.device_, raw=raw)
-        return in_columns_of_fit(self, -errors, X)
+        return scores_in_columns(self, -errors, X)
 
     def score(self, X: Any, y: Any = None) -> float:
         """Return the mean of `score_samples`, for model selection.
@@ -900,16 +921,21 @@ class AutoencoderTransformer(
         given = plain(self)
         if ranks.size > 1:
             check_same_on_ranks(given, rows, ranks, last)
-        data = look_at(rows, y, ranks, last)
+        data = look_at(rows, y, ranks, last, self._table)
         self.device_ = resolve_device(given.device)
         return data, given
 
     def _reset(self, model: Model) -> None:
         """Set the attributes of a fit that begins with a new model."""
-        self.__dict__.pop("hidden_layer_sizes_", None)
+        for name in ("hidden_layer_sizes_", "is_categorical_", "categories_"):
+            self.__dict__.pop(name, None)
         if isinstance(model.network, DenseNetwork):
             widths = layer_widths("hidden_layer_sizes", model.network.hidden_layer_sizes)
             self.hidden_layer_sizes_ = tuple(widths)
+        if self._table is not None:
+            categorical = [column for column in self._table.columns if column.levels is not None]
+            self.is_categorical_ = self._table.is_category
+            self.categories_ = [as_objects(column.levels.all) for column in categorical]
         self.task_ = None
         self.n_iter_ = self.n_steps_ = 0
         self.loss_curve_ = []

@@ -15,7 +15,13 @@ from sklearn.base import _fit_context
 from sklearn.model_selection._search import BaseSearchCV
 from sklearn.utils import _safe_indexing as safe_indexing
 from sklearn.utils._array_api import _convert_to_numpy, device, get_namespace
-from sklearn.utils._param_validation import HasMethods, Hidden, Interval, StrOptions
+from sklearn.utils._param_validation import (
+    HasMethods,
+    Hidden,
+    Interval,
+    RealNotInt,
+    StrOptions,
+)
 from sklearn.utils._set_output import _get_container_adapter
 from sklearn.utils.validation import _check_feature_names_in
 
@@ -33,6 +39,7 @@ __all__ = [
     "HasMethods",
     "Hidden",
     "Interval",
+    "RealNotInt",
     "StrOptions",
     "array_library",
     "callback_context",

@@ -8,10 +8,14 @@ from contextlib import suppress
 import torch
 import torch.nn.functional as F
 
+from aefeatures._rows.table_scaling import TableScaling
 from aefeatures._torch.random_state import global_seed
 
 RowLoss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 _Probes = list[tuple[torch.Tensor, torch.Tensor]]
+
+# Logit of a level that is certain.
+_CERTAIN = 50.0
 
 _ADVICE = (
     "For a loss of PyTorch, pass its mean over columns: "
@@ -47,7 +51,93 @@ LOSSES: dict[str, RowLoss] = {
 
 def leave_out_missing(loss: RowLoss) -> RowLoss:
     """Return `loss` for targets with missing values (NaN): the loss of a row's known entries."""
+    if isinstance(loss, TableLoss):
+        return TableLoss(leave_out_missing(loss.numbers), loss.scaling, missing=True)
     return _masked_built_in(loss) if loss in LOSSES.values() else _masked_custom(loss)
+
+
+class TableLoss:
+    """Mean over the columns of a table: a loss of numbers, and the cross-entropy of categories.
+
+    The cross-entropy of a category is divided by the entropy of its levels, which makes it 1 for a
+    decoder that knows nothing but their shares, as the squared error of a standardized number is.
+
+    Parameters
+    ----------
+    numbers : callable
+        Loss of a row's numbers, their mean.
+    scaling : TableScaling
+    missing : bool
+        Whether targets may be missing (NaN).
+    """
+
+    def __init__(self, numbers: RowLoss, scaling: TableScaling, *, missing: bool = False) -> None:
+        self.numbers, self.scaling, self.missing = numbers, scaling, missing
+
+    def __call__(self, reconstruction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """Return the loss of each row."""
+        scaling = self.scaling
+        n_numbers, n_columns = scaling.n_numbers, scaling.n_features
+        numbers, levels = scaling.split(target)
+        outputs, logits = scaling.split(reconstruction)
+        surprise = scaling.surprise(levels, logits)
+        total = (surprise * scaling.weight.to(surprise)).sum(dim=1)
+        if n_numbers:
+            known = n_numbers - numbers.isnan().sum(dim=1) if self.missing else n_numbers
+            total = total + self.numbers(outputs, numbers) * known
+        if self.missing:
+            n_missing = scaling.missing(target).sum(dim=1)
+            return total / (n_columns - n_missing).clamp(min=1)
+        return total / n_columns
+
+    def constant(self, rows: torch.Tensor) -> torch.Tensor:
+        """Return the reconstruction of a decoder that knows only means and shares."""
+        numbers, _ = self.scaling.split(rows)
+        means = numbers.nanmean(dim=0).nan_to_num()
+        row = torch.cat([means, self.scaling.share.log().to(means)])
+        return row.expand_as(rows)
+
+    def perfect(self, rows: torch.Tensor) -> torch.Tensor:
+        """Return reconstructions without an error."""
+        numbers, levels = self.scaling.split(rows)
+        logits = (self.scaling.is_level(levels) - 1) * _CERTAIN
+        return torch.cat([numbers, logits], dim=1).nan_to_num(nan=0.0)
+
+
+class TableGradient:
+    """Gradient of `TableLoss` with squared errors, on a device, for targets without missing values.
+
+    Parameters
+    ----------
+    loss : TableLoss
+    like : tensor
+        Of the device and the type of the rows.
+    """
+
+    def __init__(self, loss: TableLoss, like: torch.Tensor) -> None:
+        scaling = loss.scaling
+        self._n_numbers, n_columns = scaling.n_numbers, scaling.n_features
+        self._share, self._unit = scaling.share.to(like), scaling.unit.to(like)
+        self._factor = (scaling.weight[scaling.block] / n_columns).to(like)
+        self._n_columns = n_columns
+        self._scaling = scaling.to(like.device)
+
+    def __call__(
+        self, reconstruction: torch.Tensor, target: torch.Tensor, gradient: torch.Tensor
+    ) -> torch.Tensor:
+        """Write the gradient of the rows' mean loss, and return the sum of the rows' losses."""
+        k, n = self._n_numbers, len(target)
+        numbers = torch.sub(reconstruction[:, :k], target[:, :k], out=gradient[:, :k])
+        summed = numbers.square().sum() / self._n_columns
+        numbers *= 2 / (n * self._n_columns)
+        found = self._scaling.log_probabilities(reconstruction[:, k:])
+        is_level = torch.addcmul(self._share, target[:, k:], self._unit)
+        weighted = is_level * self._factor
+        summed -= (weighted * found).sum()
+        levels = torch.mul(found.exp_(), self._factor, out=gradient[:, k:])
+        levels -= weighted
+        levels /= n
+        return summed
 
 
 def _masked_built_in(loss: RowLoss) -> RowLoss:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from aefeatures._nets.losses import RowLoss, leave_out_missing, resolve_loss
+from aefeatures._nets.losses import RowLoss, TableLoss, leave_out_missing, resolve_loss
 from aefeatures._nets.networks import (
     Autoencoder,
     Cost,
@@ -22,9 +22,9 @@ from aefeatures._nets.networks import (
 )
 from aefeatures._nets.placing import from_arrays, place, place_guest, placed_before, to_arrays
 from aefeatures._rows.batches import map_chunks, to_tensor, work_dtype
-from aefeatures._rows.scaling import Scaling
 from aefeatures._rows.sources import ArraySource, Source
 from aefeatures._rows.survey import has_missing
+from aefeatures._rows.table_scaling import AnyScaling, TableScaling
 from aefeatures._torch.random_state import unaffected
 
 _MODULES = ("encoder", "decoder", "scaling", "fill")
@@ -53,7 +53,7 @@ class Model:
     ----------
     encoder, decoder : nn.Module
         Modules that work in the network's range.
-    scaling : Scaling
+    scaling : Scaling or TableScaling
     fill : FillMissing
     loss : str or callable
         Loss that the model was trained with.
@@ -69,7 +69,7 @@ class Model:
 
     encoder: nn.Module
     decoder: nn.Module
-    scaling: Scaling
+    scaling: AnyScaling
     fill: FillMissing
     loss: str | RowLoss
     network: Any
@@ -83,12 +83,18 @@ class Model:
         return int(self.built_from["n_components"])
 
     @property
+    def n_features(self) -> int:
+        """Number of columns of X."""
+        scaling = self.scaling
+        return scaling.n_features if isinstance(scaling, TableScaling) else len(self.fill.values)
+
+    @property
     def is_as_built(self) -> bool:
         """Whether a network of this library built the modules and they are unchanged."""
         return is_as_built(self.network, self.encoder, self.decoder)
 
     @property
-    def modules(self) -> tuple[nn.Module, nn.Module, Scaling, FillMissing]:
+    def modules(self) -> tuple[nn.Module, nn.Module, AnyScaling, FillMissing]:
         """Encoder, decoder, scaling and fill."""
         return self.encoder, self.decoder, self.scaling, self.fill
 
@@ -102,6 +108,13 @@ class Model:
 
         return self._map(codes, rows, self.n_components)
 
+    def row_loss(self, *, missing: bool) -> RowLoss:
+        """Return the loss of rows, in the network's range, of which values may be `missing`."""
+        loss = resolve_loss(self.loss)
+        if isinstance(self.scaling, TableScaling):
+            loss = TableLoss(loss, self.scaling)
+        return leave_out_missing(loss) if missing else loss
+
     def decode(self, codes: np.ndarray, device: torch.device) -> np.ndarray:
         """Return the rows of codes, in X's units."""
         decoder = self._placed(self.decoder, codes.dtype, device)
@@ -109,7 +122,19 @@ class Model:
         def rows(chunk: np.ndarray) -> Any:
             return self._in_units_of_rows(decoder(to_tensor(chunk, device)))
 
-        return self._map(rows, ArraySource(codes), len(self.fill.values))
+        return self._map(rows, ArraySource(codes), self.n_features)
+
+    def decode_probabilities(self, codes: np.ndarray, device: torch.device) -> np.ndarray:
+        """Return the rows of codes, with a probability for each level of a table's categories."""
+        decoder = self._placed(self.decoder, codes.dtype, device)
+        scaling = self.scaling
+        assert isinstance(scaling, TableScaling)
+
+        def rows(chunk: np.ndarray) -> Any:
+            found = scaling.probabilities(decoder(to_tensor(chunk, device)))
+            return found, found.isnan()
+
+        return self._map(rows, ArraySource(codes), scaling.n_outputs)
 
     def reconstruct(self, rows: Source, device: torch.device) -> np.ndarray:
         """Return the reconstructions of rows, in X's units."""
@@ -119,7 +144,7 @@ class Model:
 
     def row_losses(self, rows: Source, device: torch.device) -> np.ndarray:
         """Return the loss of each row; NaN for a row with no known value."""
-        loss = leave_out_missing(resolve_loss(self.loss))
+        loss = self.row_loss(missing=True)
         return self._map_reconstructed(
             rows,
             device,
@@ -131,8 +156,10 @@ class Model:
         """Return the absolute error of each entry, 0 if it is missing; see `score_samples`."""
 
         def errors(row: torch.Tensor, reconstruction: torch.Tensor) -> torch.Tensor:
-            difference = self.scaling.differences(row, reconstruction, raw=raw)
-            return difference.masked_fill(row.isnan(), 0)
+            scaling = self.scaling
+            difference = scaling.differences(row, reconstruction, raw=raw)
+            missing = scaling.missing(row) if isinstance(scaling, TableScaling) else row.isnan()
+            return difference.masked_fill(missing, 0)
 
         return self._map_reconstructed(rows, device, errors, True)
 
@@ -212,4 +239,6 @@ class Model:
         inverse = self.scaling.inverse(rows)
         if not self.scaling.has_unknown:
             return inverse
+        if isinstance(self.scaling, TableScaling):
+            return inverse, inverse.isnan() & ~rows.isnan().any(dim=1, keepdim=True)
         return inverse, inverse.isnan() & ~rows.isnan()

@@ -18,6 +18,7 @@ from sklearn.base import BaseEstimator
 from torch import nn
 
 from aefeatures._rows.scaling import Scaling
+from aefeatures._rows.table_scaling import AnyScaling, TableScaling
 from aefeatures._torch.random_state import global_seed, is_ours
 from aefeatures._warnings import warn
 
@@ -471,6 +472,7 @@ OWN_LAYERS = {
     FillMissing,
     Projection,
     Scaling,
+    TableScaling,
     nn.Conv2d,
     nn.ConvTranspose2d,
     nn.Flatten,
@@ -850,7 +852,7 @@ def cost_per_row(module: nn.Module, n_in: int) -> Cost:
 class Encoder(nn.Module):
     """Module from X in its own units to codes."""
 
-    def __init__(self, network: nn.Module, scaling: Scaling, fill: nn.Module) -> None:
+    def __init__(self, network: nn.Module, scaling: AnyScaling, fill: nn.Module) -> None:
         super().__init__()
         self.scaling = scaling
         self.fill = fill
@@ -872,7 +874,7 @@ class Decoder(nn.Module):
 
     copies = False  # for pickles of earlier versions, which lack it
 
-    def __init__(self, network: nn.Module, scaling: Scaling, *, copies: bool) -> None:
+    def __init__(self, network: nn.Module, scaling: AnyScaling, *, copies: bool) -> None:
         super().__init__()
         self.scaling = scaling
         self.network = network
@@ -893,7 +895,7 @@ class Autoencoder(nn.Module):
         self,
         encoder: nn.Module,
         decoder: nn.Module,
-        scaling: Scaling,
+        scaling: AnyScaling,
         fill: nn.Module,
         *,
         copies: bool,

@@ -170,6 +170,8 @@ class RowBatches(Batches):
         n_rows, n_features = self._source.shape
         if rows is not None:
             n_rows = len(rows)
+        # The levels of a table's categories are columns in the network's range.
+        n_features = getattr(scaling, "n_outputs", n_features)
         size = max(1, min(batch_size, n_rows))  # a rank may have no rows
         super().__init__((n_rows, n_features), scaling, size, device, dtype, no_single_rows)
         self._rows = rows

@@ -19,7 +19,8 @@ from sklearn.utils.validation import (
 )
 
 from aefeatures._rows.batches import work_dtype
-from aefeatures._rows.sources import RowView, Source, as_source, is_dataset
+from aefeatures._rows.sources import ArraySource, RowView, Source, as_source, is_dataset
+from aefeatures._rows.tables import Table, is_frame, learn_table, make_frame
 from aefeatures._sklearn import (
     array_library,
     convert_like,
@@ -27,6 +28,7 @@ from aefeatures._sklearn import (
     in_container,
     safe_indexing,
 )
+from aefeatures._torch.ranks import current_ranks
 
 
 def check_rows_and_labels(
@@ -64,12 +66,50 @@ def check_labels(y: Any) -> np.ndarray:
 def check_rows(estimator: Any, X: Any, *, reset: bool, min_rows: int = 1) -> Source:
     """Return X as rows of numbers without infinity, not copied if it is a matrix of numbers.
 
-    With `reset`, the estimator learns number and names of columns from X, otherwise X is checked
-    against them. The values of a dataset in a file are checked when they are read.
+    With `reset`, the estimator learns number, names and kinds of columns from X, otherwise X is
+    checked against them. The values of a dataset in a file are checked when they are read.
     """
+    if reset and hasattr(estimator, "categorical_features"):
+        estimator._table = _learned_table(estimator, X)
+    table: Table | None = getattr(estimator, "_table", None)
+    if table is not None:
+        return _check_table(estimator, table, X, reset=reset, min_rows=min_rows)
     if is_dataset(X):
         return _check_dataset(estimator, X, reset=reset, min_rows=min_rows)
     return as_source(check_matrix(estimator, X, reset=reset, min_rows=min_rows))
+
+
+def _learned_table(estimator: Any, X: Any) -> Table | None:
+    """Return the table that X is, or None if X is a matrix of numbers."""
+    chosen = estimator.categorical_features
+    if not (is_frame(X) or isinstance(X, np.ndarray)) or np.ndim(X) != 2:
+        if chosen is None or isinstance(chosen, str) or np.size(chosen) == 0:
+            return None
+        raise ValueError(
+            "categorical_features needs a data frame or an array in memory, got "
+            f"{type(X).__name__}. Convert X, or set categorical_features=None."
+        )
+    _refuse_unknown_size(X)
+    return learn_table(
+        X, chosen, estimator.min_frequency, estimator.max_categories, current_ranks()
+    )
+
+
+def _check_table(estimator: Any, table: Table, X: Any, *, reset: bool, min_rows: int) -> Source:
+    """Return the rows of a table as numbers, after the same checks as of a matrix."""
+    if not is_frame(X):
+        X = np.asarray(X, dtype=None if isinstance(X, np.ndarray) else object)
+    if np.ndim(X) != 2 or X.shape[0] < min_rows:
+        check_array(np.empty(X.shape), estimator=estimator)  # raises scikit-learn's message
+    validate_data(estimator, X, reset=reset, skip_check_array=True)
+    numbers = table.numbers(X)
+    with _overflow_ignored():
+        assert_all_finite(numbers, allow_nan=True, input_name="X", estimator_name=_name(estimator))
+    return ArraySource(numbers)
+
+
+def _name(estimator: Any) -> str:
+    return type(estimator).__name__
 
 
 def check_matrix(estimator: Any, X: Any, *, reset: bool, min_rows: int = 1) -> Any:
@@ -370,5 +410,18 @@ def in_columns_of_fit(estimator: Any, rows: np.ndarray, given: Any) -> Any:
 
     The rows were computed from `given`, and a frame has its index, if there is one.
     """
+    table: Table | None = getattr(estimator, "_table", None)
+    if table is not None:
+        return table.rows(rows, getattr(given, "index", None))
     frame = in_container(estimator, rows, given)
     return like(rows, given) if frame is None else frame
+
+
+def scores_in_columns(estimator: Any, scores: np.ndarray, given: Any) -> Any:
+    """Return a number for each entry of X, in a frame if X is a table."""
+    table: Table | None = getattr(estimator, "_table", None)
+    if table is None or table.library == "numpy":
+        frame = in_container(estimator, scores, given)
+        return like(scores, given) if frame is None else frame
+    names = [column.name for column in table.columns]
+    return make_frame(table.library, scores.T, names, getattr(given, "index", None))

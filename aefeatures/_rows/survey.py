@@ -138,6 +138,10 @@ class Survey:
         self.largest = max(self.largest, other.largest)
         self.sample = np.concatenate([self.sample, other.sample])
 
+    def of_columns(self, wanted: np.ndarray) -> Survey:
+        """Return the survey of some columns, given by a mask."""
+        return replace(self, n_features=int(wanted.sum()), columns=self.columns.of(wanted))
+
     def of_all(self, ranks: Ranks) -> Survey:
         """Return the survey of the rows of all ranks, joined in the same order on each rank."""
         if ranks.size == 1:
@@ -206,6 +210,14 @@ class Columns:
         self.mean += step * (other.count / joined)
         self.count = self.count + other.count
         self.rounding = max(self.rounding, other.rounding)
+
+    def of(self, wanted: np.ndarray) -> Columns:
+        """Return the statistics of some columns, given by a mask."""
+        other = Columns(int(wanted.sum()))
+        for name in ("low", "high", "mean", "squares", "count", "unit"):
+            setattr(other, name, getattr(self, name)[wanted])
+        other.rounding = self.rounding
+        return other
 
     def constants(self, values: np.ndarray) -> Columns:
         """Return statistics of constant columns with as many rows; a value of NaN is missing."""

@@ -14,7 +14,7 @@ import torch
 from sklearn.model_selection import train_test_split
 from torch import nn
 
-from aefeatures._nets.losses import RowLoss, leave_out_missing, resolve_loss
+from aefeatures._nets.losses import RowLoss
 from aefeatures._nets.model import Model
 from aefeatures._nets.networks import (
     DenseNetwork,
@@ -149,12 +149,11 @@ class Fit:
             encoder, decoder = Guest(encoder), Guest(decoder)
         elif isinstance(model.network, DenseNetwork):
             layers = model.network.layers_as_built(encoder, decoder)
-        loss = resolve_loss(model.loss)
         if self.missing and not memory.learns_missing:
             memory.learns_missing = True
             memory.optimizer_state = None  # it has no moments for the values to learn
+        loss = model.row_loss(missing=memory.learns_missing)
         if memory.learns_missing:
-            loss = leave_out_missing(loss)
             encoder = nn.Sequential(fill, encoder)
         autoencoder = nn.Sequential(encoder, decoder).to(self.device)
         regularizers, draws = self._prepared(memory)

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch.nn.modules import module as torch_module
 
-from aefeatures._nets.losses import LOSSES
+from aefeatures._nets.losses import LOSSES, RowLoss, TableGradient, TableLoss
 from aefeatures._nets.networks import DenseLayers
 from aefeatures._nets.objective import Objective
 from aefeatures._nets.regularizers import Denoising, NearPCA
@@ -117,7 +117,7 @@ def gradient_step(
         layers is not None
         and not objective.mixed
         and {type(each) for each in objective.regularizers} <= {Denoising, NearPCA}
-        and objective.loss is LOSSES["mse"]
+        and _is_squared_error(objective.loss)
         and not _is_watched(layers)
     ):
         return DenseGradient(layers, objective)
@@ -187,6 +187,8 @@ class DenseGradient:
         self._weight_gradients = [layer.weight.grad for layer in linear]
         self._bias_gradients = [layer.bias.grad for layer in linear]
         self._one = torch.ones_like(self._biases[0][0])
+        loss = objective.loss
+        self._table = TableGradient(loss, self._one) if isinstance(loss, TableLoss) else None
         self._widths = [layer.out_features for layer in linear]
         self._buffers: dict[int, tuple[list[torch.Tensor], list[torch.Tensor]]] = {}
 
@@ -205,10 +207,13 @@ class DenseGradient:
             reconstruction.sigmoid_()
 
         delta = deltas[-1]
-        aten.mse_loss_backward.grad_input(self._one, reconstruction, rows, 1, grad_input=delta)
-        # delta is now the difference times 2 / n, n the number of entries
-        flat = delta.view(-1)
-        summed = torch.dot(flat, flat) * (rows.numel() ** 2 / (4 * rows.shape[1]))
+        if self._table is not None:
+            summed = self._table(reconstruction, rows, delta)
+        else:
+            aten.mse_loss_backward.grad_input(self._one, reconstruction, rows, 1, grad_input=delta)
+            # delta is now the difference times 2 / n, n the number of entries
+            flat = delta.view(-1)
+            summed = torch.dot(flat, flat) * (rows.numel() ** 2 / (4 * rows.shape[1]))
         if self._sigmoid:
             aten.sigmoid_backward.grad_input(delta, reconstruction, grad_input=delta)
         for i in range(len(outputs) - 1, -1, -1):
@@ -233,6 +238,13 @@ class DenseGradient:
             )
             self._buffers[n] = (outputs, deltas)
         return self._buffers[n]
+
+
+def _is_squared_error(loss: RowLoss) -> bool:
+    """Whether the gradient of a loss is written out here: without missing values."""
+    if isinstance(loss, TableLoss):
+        return loss.numbers is LOSSES["mse"] and not loss.missing
+    return loss is LOSSES["mse"]
 
 
 def _is_watched(layers: DenseLayers) -> bool:

@@ -30,9 +30,16 @@ from aefeatures._nets.networks import (
 from aefeatures._nets.regularizer import Regularizer
 from aefeatures._nets.regularizers import resolve_regularizers
 from aefeatures._rows.batches import RowBatches
-from aefeatures._rows.scaling import Scaling, extend_scaling, learn_scaling
+from aefeatures._rows.scaling import extend_scaling, learn_scaling
 from aefeatures._rows.sources import Source
 from aefeatures._rows.survey import Survey
+from aefeatures._rows.table_scaling import (
+    AnyScaling,
+    TableScaling,
+    extend_table_scaling,
+    learn_table_scaling,
+)
+from aefeatures._rows.tables import Table
 from aefeatures._torch.devices import PRECISIONS
 from aefeatures._torch.random_state import (
     global_seed,
@@ -48,7 +55,17 @@ _OF_A_RANK = ("device", "random_state", "verbose")
 
 # Parameters that a checkpoint does not depend on: without effect on the result, or counted in
 # resolved form.
-_NOT_IN_KEY = ("checkpoint", "device", "random_state", "verbose", "warm_start")
+_NOT_IN_KEY = (
+    "checkpoint",
+    "device",
+    "random_state",
+    "verbose",
+    "warm_start",
+    # Their effect is the table.
+    "categorical_features",
+    "min_frequency",
+    "max_categories",
+)
 
 # Fewer rows do not settle the axes: codes of new rows are worse than from all columns. And fewer
 # columns make no difference to the time.
@@ -71,6 +88,8 @@ class Data:
     known : ndarray of int or None
         Positions of the rows with any known value; None stands for all.
     ranks : Ranks
+    table : Table or None
+        Columns of the table that the rows are made of.
     """
 
     rows: Source
@@ -78,6 +97,7 @@ class Data:
     survey: Survey
     known: np.ndarray | None
     ranks: Ranks = ALONE
+    table: Table | None = None
 
 
 @dataclass
@@ -151,7 +171,13 @@ def check_same_on_ranks(given: Any, rows: Source, ranks: Ranks, last: Start | No
         raise ValueError("Found no rows on any rank: fit needs at least 1.")
 
 
-def look_at(rows: Source, y: np.ndarray | None, ranks: Ranks, last: Start | None = None) -> Data:
+def look_at(
+    rows: Source,
+    y: np.ndarray | None,
+    ranks: Ranks,
+    last: Start | None = None,
+    table: Table | None = None,
+) -> Data:
     """Read rows once, for everything that a fit has to know of them.
 
     If training goes on, the last model knows all columns except those that were constant or
@@ -166,10 +192,12 @@ def look_at(rows: Source, y: np.ndarray | None, ranks: Ranks, last: Start | None
     total = survey.of_all(ranks)
     if total.n_known == 0:
         raise ValueError("X has no known value: all are missing. There is nothing to learn.")
-    return Data(rows, y, total, survey.known, ranks)
+    return Data(rows, y, total, survey.known, ranks, table)
 
 
-def scale(given: Any, survey: Survey, device: torch.device) -> tuple[Scaling, FillMissing]:
+def scale(
+    given: Any, survey: Survey, device: torch.device, table: Table | None = None
+) -> tuple[AnyScaling, FillMissing]:
     """Learn the scaling, and the values that stand for missing ones.
 
     Parameters
@@ -177,12 +205,19 @@ def scale(given: Any, survey: Survey, device: torch.device) -> tuple[Scaling, Fi
     given : AutoencoderTransformer
         With the parameters, as Python's numbers.
     """
-    if given.n_components >= survey.n_features > 1:  # no code compresses a single column
+    scaling: AnyScaling
+    if table is None:
+        scaling, means = learn_scaling(survey, given.scaling, bounded=given.loss == "bce")
+        scaled_means = scaling(torch.from_numpy(means))
+    else:
+        scaling, means = learn_table_scaling(survey, table.shares(), given.scaling)
+        scaled_means = scaling.fill_values(means)
+    width = len(scaled_means)
+    if given.n_components >= width > 1:  # no code compresses a single column
         warn(
             f"n_components={given.n_components} is not below the number of columns, "
-            f"{survey.n_features}: the code is not a compression."
+            f"{width}: the code is not a compression."
         )
-    scaling, means = learn_scaling(survey, given.scaling, bounded=given.loss == "bce")
     if scaling.wide and device.type == "mps":
         raise ValueError(
             "X has columns so large or so nearly constant that their scaling needs float64, which "
@@ -194,11 +229,10 @@ def scale(given: Any, survey: Survey, device: torch.device) -> tuple[Scaling, Fi
             "no effect there, and come back as missing (NaN)."
         )
     _check_loss_range(given, scaling)
-    scaled_means = scaling(torch.from_numpy(means))
     return scaling, FillMissing(scaled_means.to(PRECISIONS[given.precision]))
 
 
-def _names_of_unknown(given: Any, scaling: Scaling) -> str:
+def _names_of_unknown(given: Any, scaling: AnyScaling) -> str:
     """The columns that were never known, as a message names them."""
     columns = scaling.unknown_columns()
     names = getattr(given, "feature_names_in_", None)
@@ -207,8 +241,13 @@ def _names_of_unknown(given: Any, scaling: Scaling) -> str:
     return f"column{'s' * (len(columns) > 1)} {', '.join(named)}{more}"
 
 
-def _check_loss_range(given: Any, scaling: Scaling) -> None:
+def _check_loss_range(given: Any, scaling: AnyScaling) -> None:
     """Refuse "bce" if the network's range is not [0, 1]."""
+    if given.loss == "bce" and isinstance(scaling, TableScaling):
+        raise ValueError(
+            "loss='bce' is not supported for tables with categories or dates. Use loss='mse' for "
+            "their numbers: categories have a cross-entropy with every loss."
+        )
     if given.loss == "bce" and not scaling.bounded:
         raise ValueError(
             f"loss='bce' needs data in the range [0, 1], which scaling={given.scaling!r} does not "
@@ -264,7 +303,7 @@ def start(
             checkpoint = closing.enter_context(FitFile(given.checkpoint, depends_on, model.seed))
         return Start(model, memory, checkpoint)
     seed = draw_seed(given.random_state, data.ranks)
-    scaling, fill = scale(given, data.survey, device)
+    scaling, fill = scale(given, data.survey, device, data.table)
     if closing is not None:
         known = None if given.random_state is None else seed
         depends_on = [*_common_key(given, data, device, scaling, fill), known]
@@ -275,7 +314,11 @@ def start(
 
 
 def _common_key(
-    given: Any, data: Data, device: torch.device, scaling: Scaling, fill: FillMissing
+    given: Any,
+    data: Data,
+    device: torch.device,
+    scaling: AnyScaling,
+    fill: FillMissing,
 ) -> list[Any]:
     """Return what every checkpoint depends on, in an order that files of earlier versions have."""
     parameters = given.get_params(deep=False)
@@ -287,6 +330,7 @@ def _common_key(
         data.y,
         scaling,
         fill,
+        *([] if data.table is None else [[column.levels for column in data.table.columns]]),
     ]
 
 
@@ -294,13 +338,13 @@ def build(
     given: Any,
     data: Data | None,
     survey: Survey,
-    scaling: Scaling,
+    scaling: AnyScaling,
     fill: FillMissing,
     seed: int,
     device: torch.device,
 ) -> Model:
     """Return a model with first weights; without `data`, rows of a stream, none come from PCA."""
-    n_features = survey.n_features
+    n_features = len(fill.values)
     network = given.network
     if network is None:
         network = DenseNetwork(
@@ -334,6 +378,8 @@ def build(
         principal_axes=axes,
     )
     encoder, decoder = build_network(network, n_features, given.n_components, spec=spec)
+    if isinstance(scaling, TableScaling) and isinstance(network, DenseNetwork):
+        start_at_shares(decoder, scaling)
     with global_seed(seed, network):
         cost = cost_per_row(nn.Sequential(encoder, decoder), n_features)
     return Model(
@@ -341,7 +387,14 @@ def build(
     )
 
 
-def _resolve_init(given: Any, scaling: Scaling, n_features: int, *, has_rows: bool) -> str:
+def start_at_shares(decoder: nn.Module, scaling: TableScaling) -> None:
+    """Add the logits of the levels' shares to the last bias."""
+    last: Any = [layer for layer in decoder.modules() if isinstance(layer, nn.Linear)][-1]
+    with torch.no_grad():
+        last.bias[scaling.n_numbers :] += scaling.share.log().to(last.bias)
+
+
+def _resolve_init(given: Any, scaling: AnyScaling, n_features: int, *, has_rows: bool) -> str:
     """How the weights start; "auto" is PCA if the layers can carry it and the code compresses."""
     if given.init != "auto":
         return str(given.init)
@@ -379,14 +432,18 @@ def go_on(given: Any, survey: Survey, model: Model) -> Model:
             f"Training cannot go on: {', '.join(changed)} changed since the last fit. "
             "Set it back, or train a new network with warm_start=False and fit."
         )
-    scaling = extend_scaling(model.scaling, survey)
+    scaling: AnyScaling
+    if isinstance(model.scaling, TableScaling):
+        scaling = extend_table_scaling(model.scaling, survey)
+    else:
+        scaling = extend_scaling(model.scaling, survey)
     _check_loss_range(given, scaling)
     return replace(model, scaling=scaling, loss=given.loss)
 
 
 def row_batches(
     given: Any,
-    scaling: Scaling,
+    scaling: AnyScaling,
     device: torch.device,
     data: Data,
     rows: np.ndarray | None,

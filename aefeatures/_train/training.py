@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from aefeatures._nets.losses import RowLoss
+from aefeatures._nets.losses import RowLoss, TableLoss
 from aefeatures._nets.networks import DenseLayers, FillMissing
 from aefeatures._nets.objective import Objective
 from aefeatures._nets.regularizer import Regularizer
@@ -421,10 +421,14 @@ def _diagnose(autoencoder: nn.Sequential, batches: Batches, loss: RowLoss) -> st
         rows = batches.sample(_SAMPLE_ROWS)
         codes = autoencoder[0](rows)
         reached = float(loss(autoencoder[1](codes.clone()), rows).mean())
-        means = rows.nanmean(dim=0).nan_to_num().expand_as(rows)
+        if isinstance(loss, TableLoss):
+            means, best = loss.constant(rows), loss.perfect(rows)
+        else:
+            means = rows.nanmean(dim=0).nan_to_num().expand_as(rows)
+            best = torch.where(rows.isnan(), means, rows)
         trivial = float(loss(means, rows).mean())
         # Cross-entropy is not zero even then.
-        perfect = float(loss(torch.where(rows.isnan(), means, rows), rows).mean())
+        perfect = float(loss(best, rows).mean())
         spread = (codes.amax(dim=0) - codes.amin(dim=0)).max()
         constant = bool(spread <= 1e-6 * codes.abs().max())
     if bool((rows == rows[0]).all()):
