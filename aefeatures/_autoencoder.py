@@ -238,7 +238,8 @@ class AutoencoderTransformer(
         `Sparse`, `Contractive`, `NearPCA`, `Variational`, `NeighborPreserving`, `Supervised`), or a
         `Regularizer` of your own. "auto" is ``[Denoising("gaussian", 0.3), NearPCA()]`` if the
         columns are standardized and there are more columns than codes. Small tables are then not
-        learned by heart, and the codes serve linear models as well. Otherwise "auto" is None.
+        learned by heart, and the codes serve linear models as well. In a frame with categories it
+        is ``[Denoising("swap", 0.45), NearPCA(0.15)]``. Otherwise "auto" is None.
     learning_rate : float, default=5e-3
         Peak learning rate of Adam.
     learning_rate_schedule : {"one_cycle", "constant", "cosine"}, default="one_cycle"
@@ -290,6 +291,19 @@ class AutoencoderTransformer(
     verbose : int, default=0
         0 is silent. 1 shows losses, rows per second and the time left: in a terminal and in Jupyter
         in one line that is rewritten, otherwise in at most one new line a second.
+    categorical_features : {"from_dtype"}, array-like of {bool, int, str} or None, \
+            default="from_dtype"
+        Columns that hold categories, as in `HistGradientBoostingClassifier`: a mask, positions, or
+        names. "from_dtype" means the columns of a pandas or polars frame that hold text or have
+        the type category, Categorical or Enum. Dates and durations are numbers in seconds inside,
+        and come back as dates and durations. With None, a column of text is an error.
+    min_frequency : int, float or None, default=None
+        Levels of a category in fewer rows, or in a smaller fraction of them, count as one level, as
+        in `OneHotEncoder`. The group comes back as its most frequent level.
+    max_categories : int, "auto" or None, default="auto"
+        Largest number of levels of a category, the group of less frequent ones included, as in
+        `OneHotEncoder`. "auto" is 50, with a warning that names a column with more levels. None
+        keeps all levels.
 
     Attributes
     ----------
@@ -302,6 +316,10 @@ class AutoencoderTransformer(
         Number of columns seen in `fit`.
     feature_names_in_ : ndarray of shape (n_features,)
         Names of the columns seen in `fit`. Only if all names are strings.
+    is_categorical_ : ndarray of bool of shape (n_features,)
+        Whether each column holds categories. Only for a table with categories, dates or durations.
+    categories_ : list of ndarray
+        Levels of each categorical column in `fit`, in order. Only for such a table.
     n_iter_ : int
         Number of epochs trained; fewer than `max_epochs_` after an interrupt or an early stop.
     n_steps_ : int
@@ -337,6 +355,12 @@ class AutoencoderTransformer(
     a number per column instead: the column's mean or, if any value is missing in training, a number
     that is learned with the weights. Rows with no known value are not trained on. Sparse matrices
     are made dense a few batches at a time, and give the result of the dense matrix.
+
+    In a table with categories, the network gets a column for each level, and the decoder returns
+    logits of the levels. The loss is a mean over the columns of X: `loss` for numbers, and for a
+    category the cross-entropy divided by the entropy of its levels. Both are 1 if nothing but means
+    and shares is known. A level that `fit` did not see is a missing value. `inverse_transform` and
+    `reconstruct` return a frame like that of `fit`, with the most probable levels.
 
     A column that is constant in `fit`, except for rounding, is reconstructed as exactly that
     constant. A new value that differs has no effect on the code, except in image bytes and X within
@@ -553,8 +577,10 @@ class AutoencoderTransformer(
 
         Parameters
         ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Numbers without infinity. NaN, None and NA are missing values. X is not changed. It is
+        X : {array-like, sparse matrix, data frame} of shape (n_samples, n_features)
+            Numbers without infinity; a frame of pandas or polars may also have columns of text,
+            categories, dates and durations. NaN, None and NA are missing values. X is not changed.
+            It is
             not copied as a whole if it is an array, a memory map, a CSR matrix, a dataset of h5py
             or zarr, or the result of ``load_images(..., lazy=True)``. A dataset of h5py or zarr,
             and a memory map larger than half the memory of the machine or its container, is read in
@@ -734,7 +760,9 @@ class AutoencoderTransformer(
         scores : ndarray of shape (n_samples,), or ndarray or data frame of (n_samples, n_features)
             Per row: minus the `loss` in the network's range, without missing values; NaN for a row
             with no known value. Per feature: minus the absolute difference between X and its
-            reconstruction, 0 if the entry is missing. With True the unit is the standard deviation
+            reconstruction, 0 if the entry is missing. For a category: the logarithm of the
+            probability of its level, with True divided by the entropy of the column's levels. A
+            frame if X is one with categories. With True the unit is the standard deviation
             of the column in `fit`; for a column that was constant it is the size of the constant,
             or 1 if that was 0.
 

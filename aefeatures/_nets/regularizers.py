@@ -38,14 +38,14 @@ class Denoising(TakesTransform):
 
     Parameters
     ----------
-    noise : {"masking", "gaussian"} or callable, default="masking"
+    noise : {"masking", "swap", "gaussian"} or callable, default="masking"
         Kind of corruption. "masking" sets entries to 0 in the network's range: to the column's mean
-        with scaling "standard", to black in an image. "gaussian" adds normal noise. A callable,
-        such as a transform of `torchvision.transforms.v2`, takes images of shape (n, channels,
+        with scaling "standard", to black in an image. "swap" takes entries from another row of the
+        batch [2]_, which suits categories. "gaussian" adds normal noise. A callable, such as a transform of `torchvision.transforms.v2`, takes images of shape (n, channels,
         height, width) in the network's range, on the device of the training, and returns images of
         the same shape.
     amount : float, default=0.25
-        Fraction of entries that is masked, in [0, 1), or the noise's standard deviation, in units
+        Fraction of entries that is masked or swapped, in [0, 1), or the noise's standard deviation, in units
         of the root of the columns' mean variance: the same number suits pixels and standardized
         columns. Not used with a callable.
     image_shape : tuple of int or None, default=None
@@ -71,6 +71,8 @@ class Denoising(TakesTransform):
     ----------
     .. [1] P. Vincent, H. Larochelle, Y. Bengio and P.-A. Manzagol. Extracting and composing
        robust features with denoising autoencoders. ICML 2008.
+    .. [2] J. Yoon, Y. Zhang, J. Jordon and M. van der Schaar. VIME: extending the success of self-
+       and semi-supervised learning to tabular domain. NeurIPS 2020.
 
     Examples
     --------
@@ -87,6 +89,8 @@ class Denoising(TakesTransform):
     >>> transformer.set_params(regularizer=Denoising(v2.GaussianBlur(3))).fit_transform(X).shape
     (1797, 10)
     """
+
+    _columns: torch.Tensor | None = None
 
     @takes_old_arguments(positional=("image_shape",))
     def __init__(
@@ -107,12 +111,15 @@ class Denoising(TakesTransform):
             prepared.image_shape = resolve_image_shape(self.image_shape, data.batches.n_features)
             prepared._means = data.means
             return prepared
-        if not isinstance(self.noise, str) or self.noise not in ("masking", "gaussian"):
+        if not isinstance(self.noise, str) or self.noise not in ("masking", "swap", "gaussian"):
             raise ValueError(
-                f"noise must be 'masking', 'gaussian' or a callable on images, got {self.noise!r}."
+                "noise must be 'masking', 'swap', 'gaussian' or a callable on images, got "
+                f"{self.noise!r}."
             )
-        check_number(self, "amount", upper=1.0 if self.noise == "masking" else np.inf)
+        check_number(self, "amount", upper=np.inf if self.noise == "gaussian" else 1.0)
         prepared = copy.copy(self)
+        if data.batches.columns is not None:  # the levels of a category are corrupted together
+            prepared._columns = torch.from_numpy(data.batches.columns).to(data.batches.device)
         if self.noise == "gaussian":
             prepared._deviation = self.amount * data.variance() ** 0.5
         return prepared
@@ -126,8 +133,16 @@ class Denoising(TakesTransform):
         noise = torch.empty_like(inputs)
         if self.noise == "gaussian":
             return inputs + noise.normal_(0, self._deviation, generator=batch.generator)
-        masked = noise.uniform_(generator=batch.generator) < self.amount
-        return inputs.masked_fill(masked & ~inputs.isnan(), 0)
+        if self._columns is not None:
+            noise = noise[:, : int(self._columns.max()) + 1]
+        chosen = noise.uniform_(generator=batch.generator) < self.amount
+        if self._columns is not None:
+            chosen = chosen.index_select(1, self._columns)
+        if self.noise == "swap":
+            n_rows = len(inputs)
+            order = torch.randperm(n_rows, generator=batch.generator, device=inputs.device)
+            return torch.where(chosen, inputs.index_select(0, order), inputs)
+        return inputs.masked_fill(chosen & ~inputs.isnan(), 0)
 
 
 class NearPCA(Regularizer):

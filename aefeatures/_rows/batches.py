@@ -65,6 +65,8 @@ class Batches(ABC):
     batch_size : int
         Rows per batch; the last batch of an epoch has the remaining rows.
     device : torch.device
+    columns : ndarray of int or None
+        Column of X that each column in the network's range belongs to; None if they are the same.
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class Batches(ABC):
         self.n_rows, self.n_features = shape
         self.batch_size, self.device = batch_size, device
         self._scaling, self._dtype = scaling, dtype
+        self.columns: np.ndarray | None = getattr(scaling, "column_of_output", None)
         self._no_single_rows = no_single_rows and batch_size > 1
 
     def __len__(self) -> int:

@@ -26,6 +26,7 @@ from aefeatures._nets.regularizers import Denoising, NearPCA, resolve_regularize
 from aefeatures._nets.supervised import Supervised
 from aefeatures._rows.batches import Batches, RowBatches, batch_size_of
 from aefeatures._rows.labels import is_auto, keep_groups
+from aefeatures._rows.table_scaling import TableScaling
 from aefeatures._torch.random_state import (
     RandomState,
     global_seed,
@@ -52,6 +53,10 @@ _AUTO_ROWS = 3_000 * _AUTO_BATCH
 
 # Deviation of the noise that the default adds to standardized columns.
 _AUTO_NOISE = 0.3
+
+# Fraction of entries that the default swaps in tables, and its weight of the principal components.
+_TABLE_SWAPPED = 0.45
+_TABLE_WEIGHT = 0.15
 
 
 @dataclass(frozen=True)
@@ -255,6 +260,8 @@ class Fit:
 def regularizers_of(given: Any, model: Model) -> list[Regularizer]:
     """Return what the parameter `regularizer` stands for; "auto" depends on the scaling."""
     scaling = model.scaling
+    if is_auto(given.regularizer) and isinstance(scaling, TableScaling):
+        return [Denoising("swap", _TABLE_SWAPPED), NearPCA(_TABLE_WEIGHT)]
     standard = given.scaling in ("auto", "standard") and not (scaling.bounded or scaling.common)
     compresses = model.n_components < len(model.fill.values)
     if is_auto(given.regularizer) and standard and compresses:
