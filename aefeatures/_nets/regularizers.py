@@ -41,13 +41,13 @@ class Denoising(TakesTransform):
     noise : {"masking", "swap", "gaussian"} or callable, default="masking"
         Kind of corruption. "masking" sets entries to 0 in the network's range: to the column's mean
         with scaling "standard", to black in an image. "swap" takes entries from another row of the
-        batch [2]_, which suits categories. "gaussian" adds normal noise. A callable, such as a transform of `torchvision.transforms.v2`, takes images of shape (n, channels,
-        height, width) in the network's range, on the device of the training, and returns images of
-        the same shape.
+        batch [2]_, which suits categories. "gaussian" adds normal noise. A callable, such as a
+        transform of `torchvision.transforms.v2`, takes images of shape (n, channels, height, width)
+        in the network's range, on the device of the training, and returns images of the same shape.
     amount : float, default=0.25
-        Fraction of entries that is masked or swapped, in [0, 1), or the noise's standard deviation, in units
-        of the root of the columns' mean variance: the same number suits pixels and standardized
-        columns. Not used with a callable.
+        Fraction of entries that is masked or swapped, in [0, 1), or the noise's standard deviation,
+        in units of the root of the columns' mean variance: the same number suits pixels and
+        standardized columns. Not used with a callable.
     image_shape : tuple of int or None, default=None
         Layout of a row, as in `ConvNetwork`. Only used with a callable.
 
