@@ -11,10 +11,11 @@ from sklearn.preprocessing import OneHotEncoder
 
 from aefeatures._rows.columns import has_zone
 from aefeatures._rows.tables import learn_table
+from aefeatures._torch.ranks import ALONE, Ranks
 
 
-def learn(X, categorical_features="from_dtype", min_frequency=None, max_categories="auto"):
-    return learn_table(X, categorical_features, min_frequency, max_categories)
+def learn(X, chosen="from_dtype", min_frequency=None, max_categories="auto", ranks=ALONE):
+    return learn_table(X, chosen, min_frequency, max_categories, ranks)
 
 
 def with_text(values, library="pandas"):
@@ -494,7 +495,7 @@ def test_grouped_levels_come_back_as_the_commonest_or_by_their_shares():
 
 def test_many_levels_are_named_in_one_warning():
     names = pd.DataFrame({"id": [f"n{i}" for i in range(200)]})
-    with pytest.warns(UserWarning) as caught:
+    with pytest.warns(UserWarning, match="'id' has 200 levels") as caught:
         table = learn(names)
     assert [str(each.message) for each in caught] == [
         "Column 'id' has 200 levels in 200 rows. If it is an identifier, leave it out of X."
@@ -510,6 +511,34 @@ def test_many_levels_are_named_in_one_warning():
         assert learn(words, max_categories=300).columns[0].levels.n_codes == 200
         assert learn(words, max_categories=None).columns[0].levels.n_codes == 200
         assert learn(words[:20]).columns[0].levels.n_codes == 20
+
+
+# Ranks
+
+
+class Gathered(Ranks):
+    """A rank that is told the other rank's values, one after the other."""
+
+    size = 2
+
+    def __init__(self, others=()):
+        self.own, self._others = [], list(others)
+
+    def gather(self, value):
+        self.own.append(value)
+        return [value, self._others.pop(0) if self._others else value]
+
+
+def test_levels_of_all_ranks_are_joined():
+    first = pd.DataFrame({"a": ["x", "z"], "b": pd.Categorical([1, 2], [2, 1]), "c": [None, "t"]})
+    second = pd.DataFrame({"a": ["y"], "b": pd.Categorical([3], [2, 3]), "c": [None]}).astype(
+        {"c": "string"}
+    )
+    alone = Gathered()
+    learn(second, ranks=alone)
+    table = learn(first, ranks=Gathered(alone.own))
+    assert [each.tolist() for each in table.categories] == [["x", "y", "z"], [2, 1, 3], ["t"]]
+    assert [each.levels.counts.tolist() for each in table.columns] == [[1, 1, 1], [1, 1, 1], [1]]
 
 
 # The parameter
@@ -542,9 +571,9 @@ def test_categorical_features_of_arrays():
     X = FRAME.to_numpy()
     table = learn(X, [0, 1])
     assert table.is_category.tolist() == [True, True, False]
-    assert there_and_back(X, categorical_features=[0, 1]).tolist() == X.tolist()
+    assert there_and_back(X, chosen=[0, 1]).tolist() == X.tolist()
     numbers = np.array([[5, 1], [7, 2], [5, 3]])
-    back = there_and_back(numbers, categorical_features=[True, False])
+    back = there_and_back(numbers, chosen=[True, False])
     assert back.dtype == numbers.dtype
     assert back.tolist() == numbers.tolist()
     with pytest.raises(ValueError, match=r"these columns do not: 'x0' \(object\)"):

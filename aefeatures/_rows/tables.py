@@ -283,7 +283,7 @@ def learn_table(
     refuse_columns(names, dtypes, [kind not in KINDS for kind in kinds])
     columns = []
     for name, kind, values in zip(names, kinds, _columns_of(X), strict=True):
-        column = Column(name, kind, dtype_name(values, kind))
+        column = Column(name, kind, _joint_dtype(ranks.gather(dtype_name(values, kind))))
         if kind == "category":
             levels, n_rows = _learn_levels(column, values, ranks)
             levels = _grouped(name, levels, n_rows, min_frequency, max_categories)
@@ -395,6 +395,14 @@ def _joint_kind(kinds: Sequence[str]) -> str:
             f"All ranks must fit the same columns, got a column of the kinds {sorted(set(known))}."
         )
     return known[0]
+
+
+def _joint_dtype(dtypes: Sequence[Any]) -> Any:
+    """Return the type of a column of several ranks, with the levels that any of them lists."""
+    first = dtypes[0]
+    if not all(isinstance(dtype, list) for dtype in dtypes):
+        return first
+    return [[*dict.fromkeys(level for dtype in dtypes for level in dtype[0])], *first[1:]]
 
 
 # Levels
