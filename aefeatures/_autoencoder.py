@@ -18,6 +18,7 @@ from sklearn.base import (
     clone,
 )
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
@@ -407,6 +408,8 @@ class AutoencoderTransformer(
     """
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = _CONSTRAINTS
+    # scikit-learn takes parameters other than X for metadata to route.
+    __metadata_request__inverse_transform: ClassVar[dict[str, str]] = {"probabilities": UNUSED}
 
     encoder_ = _Part()
     decoder_ = _Part()
