@@ -9,7 +9,6 @@ import pyarrow as pa
 import pytest
 from sklearn.preprocessing import OneHotEncoder
 
-from aefeatures._rows.columns import has_zone
 from aefeatures._rows.tables import learn_table
 from aefeatures._torch.ranks import ALONE, Ranks
 
@@ -630,21 +629,3 @@ def test_probabilities_have_a_column_for_each_level():
     found = table.probabilities(np.array([[1.2, 0.25, 0.75, 86_400, 1.0]] * 2), X.index)
     assert found.columns.tolist() == ["n", "a_x", "a_y", "d", "b_5"]
     assert found.loc[9].tolist() == [1, 0.25, 0.75, pd.Timestamp("1970-01-02"), 1.0]
-
-
-@pytest.mark.parametrize(
-    ("dtype", "expected"),
-    [
-        ("datetime64[ns, UTC]", True),
-        ("arrow timestamp[us, tz=Asia/Tokyo]", True),
-        ("Datetime(time_unit='us', time_zone='UTC')", True),
-        ("object[UTC]", True),
-        ("datetime64[ns]", False),
-        ("arrow timestamp[us]", False),
-        ("Datetime(time_unit='us', time_zone=None)", False),
-        ("object[datetime]", False),
-        ("Date", False),
-    ],
-)
-def test_zones_in_names_of_types(dtype, expected):
-    assert has_zone(dtype) is expected
