@@ -50,7 +50,7 @@ from aefeatures._rows.checks import (
 )
 from aefeatures._rows.scaling import SCALINGS
 from aefeatures._rows.sources import Source
-from aefeatures._rows.tables import Table, as_objects
+from aefeatures._rows.tables import Table
 from aefeatures._sklearn import (
     CallbackSupportMixin,
     Hidden,
@@ -842,8 +842,10 @@ class AutoencoderTransformer(
         sklearn.exceptions.NotFittedError
             If it is not fitted.
         ValueError
-            If a parameter is code: a `loss`, a `noise` or a `Regularizer` of your own. Use pickle
-            then. A `network` of your own is not saved, and has to be given to `load` again.
+            If a parameter is code: a `loss`, a `noise` or a `Regularizer` of your own. If the
+            levels of a category are not texts, integers, floats or booleans, but intervals or
+            dates, for example. Use pickle then. A `network` of your own is not saved, and has to be
+            given to `load` again.
         OSError
             If the file cannot be written, as on a full disk.
 
@@ -933,9 +935,8 @@ class AutoencoderTransformer(
             widths = layer_widths("hidden_layer_sizes", model.network.hidden_layer_sizes)
             self.hidden_layer_sizes_ = tuple(widths)
         if self._table is not None:
-            categorical = [column for column in self._table.columns if column.levels is not None]
             self.is_categorical_ = self._table.is_category
-            self.categories_ = [as_objects(column.levels.all) for column in categorical]
+            self.categories_ = self._table.categories
         self.task_ = None
         self.n_iter_ = self.n_steps_ = 0
         self.loss_curve_ = []

@@ -8,7 +8,7 @@ NaN.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from datetime import date, datetime, timedelta
 from functools import cached_property
 from numbers import Integral, Number
@@ -26,6 +26,8 @@ _MOST_LEVELS = 50
 # A column with more levels than this, and with more than half as many levels as known values, is
 # taken for an identifier.
 _FEW_LEVELS = 20
+
+KINDS = ("number", "integer", "boolean", "date", "duration", "category")
 
 _SECONDS_OF_DAY = 86_400
 _MICROSECONDS = 1_000_000
@@ -79,6 +81,10 @@ class Levels:
         """Mask of the levels that share a code."""
         return np.bincount(self.codes, minlength=self.n_codes)[self.codes] > 1
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the fields alone: pickles and digests do not depend on what was computed."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
     def names(self) -> list[str]:
         """Return a name for each code; that of grouped levels is as in `OneHotEncoder`."""
         names = [str(self.all[i]) for i in self.commonest]
@@ -94,7 +100,8 @@ class Column:
     Attributes
     ----------
     name : str
-    kind : {"number", "integer", "boolean", "date", "duration", "category"}
+    kind : str
+        One of `KINDS`.
     dtype : str or list
         Type of the column in its library, see `_dtype_of`.
     levels : Levels or None
@@ -127,6 +134,13 @@ class Table:
     def is_category(self) -> np.ndarray:
         """Mask of the categorical columns."""
         return np.array([column.levels is not None for column in self.columns])
+
+    @property
+    def categories(self) -> list[np.ndarray]:
+        """Levels of each categorical column."""
+        return [
+            as_objects(column.levels.all) for column in self.columns if column.levels is not None
+        ]
 
     def shares(self) -> list[np.ndarray | None]:
         """Return the shares of the codes of each categorical column; None for other columns."""
@@ -432,7 +446,7 @@ def _grouped(
         If the column may be an identifier, or "auto" groups levels.
     """
     counts, n = levels.counts, len(levels.all)
-    most = _MOST_LEVELS if max_categories == "auto" else max_categories
+    most: Any = _MOST_LEVELS if max_categories == "auto" else max_categories
     least: float = 0
     if min_frequency is not None:
         whole = isinstance(min_frequency, Integral)
