@@ -723,6 +723,8 @@ def _readable(dtype: str) -> Any:
     if dtype.startswith("decimal"):
         return "float64"
     try:
-        return pd.api.types.pandas_dtype(dtype)
+        kind = pd.api.types.pandas_dtype(dtype)
     except (TypeError, NotImplementedError):
         return "object"
+    # pandas before version 3 takes "str" for a type of NumPy, which has no missing text.
+    return "object" if getattr(kind, "kind", "O") == "U" else kind
