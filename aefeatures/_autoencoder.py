@@ -792,6 +792,9 @@ class AutoencoderTransformer(
     ) -> nn.Module:
         """Return the fitted network as a module from and to X's own units.
 
+        A module of a table with categories or dates takes and returns the tensors of
+        `encode_table`, in which a category is the number of its level.
+
         Parameters
         ----------
         part : {"encoder", "decoder", "autoencoder"}, default="encoder"
