@@ -124,7 +124,8 @@ def towns():
 
 
 def of_polars(frame):
-    return pl.DataFrame({name: [v if v == v else None for v in frame[name]] for name in frame})
+    columns = {name: [v if v == v else None for v in frame[name]] for name in frame}
+    return pl.DataFrame({**columns, "age": frame["age"].to_numpy()})
 
 
 @pytest.mark.parametrize("convert", [lambda X: X, of_polars], ids=["pandas", "polars"])

@@ -33,7 +33,7 @@ from aefeatures._bridges.pipelines import flat_steps, unwrap
 from aefeatures._files import write_atomically
 from aefeatures._rows.batches import work_dtype
 from aefeatures._rows.checks import check_rows
-from aefeatures._rows.tables import Column, Table, is_frame
+from aefeatures._rows.tables import Column, Levels, Table, is_frame
 from aefeatures._sklearn import columns_of
 from aefeatures._torch.devices import PRECISIONS
 from aefeatures._torch.random_state import unaffected
@@ -82,7 +82,8 @@ def register_onnx_converters() -> None:
 
     See Also
     --------
-    to_onnx : Write a transformer, one of its parts, or a pipeline to a file.
+    to_onnx : Write a transformer, one of its parts, or a pipeline to a file. Also for transformers
+        that were fitted on tables with text, which ``skl2onnx.to_onnx`` cannot convert.
 
     Examples
     --------
@@ -738,41 +739,41 @@ def _nodes_of_columns(
     helper = _import("onnx.helper")
     nodes: list[Any] = []
     joined = []
-    for i, (name, given) in enumerate(zip(names, dtypes, strict=True)):
-        value, source = f"{output}_{i}", name
 
-        def cast(source: str, kind: Any, target: str) -> str:
-            elem_type = helper.np_dtype_to_tensor_dtype(np.dtype(kind))
-            nodes.append(helper.make_node("Cast", [source], [target], target, to=elem_type))
-            return target
+    def add(kind: str, source: str, target: str, **attributes: Any) -> str:
+        nodes.append(helper.make_node(kind, [source], [target], target, **attributes))
+        return target
 
+    def cast(source: str, given: np.dtype, wanted: np.dtype, target: str) -> str:
+        if given == wanted:
+            return source
+        return add("Cast", source, target, to=helper.np_dtype_to_tensor_dtype(wanted))
+
+    for i, (source, given) in enumerate(zip(names, dtypes, strict=True)):
+        value = f"{output}/column_{i}"
         levels = None if table is None else table.columns[i].levels
         if levels is not None:
-            if given.kind == "O":
-                keys: dict[str, Any] = {"keys_strings": levels.all or [""]}
-            elif given.kind == "f":
-                source = cast(source, np.float32, f"{value}_keys")
-                keys = {"keys_floats": [*map(float, levels.all)]}
-            else:
-                source = cast(source, np.int64, f"{value}_keys")
-                keys = {"keys_int64s": [*map(int, levels.all)]}
-            # Any other value is missing.
-            numbers = {"values_floats": [*map(float, levels.codes)] or [np.nan]}
-            coded = helper.make_node(
-                "LabelEncoder",
-                [source],
-                [f"{value}_code"],
-                f"{value}_code",
-                domain="ai.onnx.ml",
-                default_float=np.nan,
-                **keys,
-                **numbers,
-            )
-            nodes.append(coded)
-            source, given = f"{value}_code", np.dtype(np.float32)
-        joined.append(source if given == dtype else cast(source, dtype, value))
-    nodes.append(helper.make_node("Concat", joined, [output], f"{output}_joined", axis=1))
+            looked_up, keys = _keys_of(levels, given)
+            source = cast(source, given, looked_up, f"{value}_level")
+            source = add("LabelEncoder", source, f"{value}_code", domain="ai.onnx.ml", **keys)
+            given = np.dtype(np.float32)
+        joined.append(cast(source, given, dtype, value))
+    nodes.append(helper.make_node("Concat", joined, [output], f"{output}/joined", axis=1))
     return nodes
+
+
+def _keys_of(levels: Levels, given: np.dtype) -> tuple[np.dtype, dict[str, Any]]:
+    """Return the type in which levels are looked up, and the attributes of the look-up."""
+    # Any other value is missing.
+    numbers = {
+        "values_floats": [*map(float, levels.codes)] or [np.nan],
+        "default_float": np.nan,
+    }
+    if given.kind == "O":
+        return given, {"keys_strings": levels.all or [""], **numbers}
+    if given.kind == "f":
+        return np.dtype(np.float32), {"keys_floats": [*map(float, levels.all)], **numbers}
+    return np.dtype(np.int64), {"keys_int64s": [*map(int, levels.all)], **numbers}
 
 
 def _export_of_columns(transformer: AutoencoderTransformer, part: str, X: Any) -> Any:

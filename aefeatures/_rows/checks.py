@@ -424,4 +424,4 @@ def scores_in_columns(estimator: Any, scores: np.ndarray, given: Any) -> Any:
         frame = in_container(estimator, scores, given)
         return like(scores, given) if frame is None else frame
     names = [column.name for column in table.columns]
-    return make_frame(table.library, scores.T, names, getattr(given, "index", None))
+    return make_frame(table.library, [*scores.T], names, getattr(given, "index", None))
