@@ -861,6 +861,9 @@ class AutoencoderTransformer(
     ) -> nn.Module:
         """Return the fitted network as a module from and to X's own units.
 
+        A module of a table with categories or dates takes and returns the tensors of
+        `encode_table`, in which a category is the number of its level.
+
         Parameters
         ----------
         part : {"encoder", "decoder", "autoencoder"}, default="encoder"
@@ -911,8 +914,10 @@ class AutoencoderTransformer(
         sklearn.exceptions.NotFittedError
             If it is not fitted.
         ValueError
-            If a parameter is code: a `loss`, a `noise` or a `Regularizer` of your own. Use pickle
-            then. A `network` of your own is not saved, and has to be given to `load` again.
+            If a parameter is code: a `loss`, a `noise` or a `Regularizer` of your own. If the
+            levels of a category are not texts, integers, floats or booleans, but intervals or
+            dates, for example. Use pickle then. A `network` of your own is not saved, and has to be
+            given to `load` again.
         OSError
             If the file cannot be written, as on a full disk.
 
