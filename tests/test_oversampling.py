@@ -374,7 +374,7 @@ def test_errors(table):
         quick().fit_resample(np.where(X > 1, np.inf, X), y)
     text = pd.DataFrame({"size": X[:, 0], "city": pd.Categorical(np.where(X[:, 1] > 18, "a", "b"))})
     with pytest.raises(ValueError, match=r"must hold numbers, but .*'city' \(category\)"):
-        quick().fit_resample(text, y)
+        quick(autoencoder=PCA(1)).fit_resample(text, y)
     with pytest.raises(ValueError, match="more than 1 class"):
         quick().fit_resample(X, np.zeros(len(X), int))
     with pytest.raises(TypeError, match=r"frames or series of polars. Pass X.to_numpy\(\)"):

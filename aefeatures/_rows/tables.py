@@ -30,6 +30,9 @@ _FEW_LEVELS = 20
 _SECONDS_OF_DAY = 86_400
 _MICROSECONDS = 1_000_000
 
+# Kinds of columns that make a table of a frame.
+_NOT_NUMBERS = {"category", "date", "duration"}
+
 # Years 1 to 9999 in seconds, which Python and polars can represent.
 _DATES = (-62_135_596_800.0, 253_402_300_799.0)
 
@@ -170,6 +173,45 @@ class Table:
             return np.array(columns, dtype=kind if dtype == "object" else dtype).T
         return make_frame(self.library, columns, names, index)
 
+    def blocks(self) -> list[slice]:
+        """Return where each column is in the result of `Model.decode_probabilities`."""
+        sizes = [1 if each.levels is None else each.levels.n_codes for each in self.columns]
+        ends = np.cumsum(sizes).tolist()
+        return [slice(end - size, end) for size, end in zip(sizes, ends, strict=True)]
+
+    def one_row(self, values: Sequence[Any]) -> Any:
+        """Return a table of one row, given its values."""
+        if self.library == "numpy":
+            return as_objects(values)[None]
+        names = [column.name for column in self.columns]
+        if self.library == "polars":
+            return _polars().DataFrame([values], schema=names, orient="row")
+        import pandas as pd
+
+        return pd.DataFrame([values], columns=names).infer_objects()
+
+    def number_of(self, position: int, value: Any) -> float:
+        """Return one value of a column that is not categorical as a number."""
+        if self.library == "numpy":
+            values: Any = as_objects([value])
+        elif self.library == "polars":
+            values = _polars().Series([value], strict=False)
+        else:
+            import pandas as pd
+
+            values = pd.Series([value])
+        return float(_numbers(self.columns[position], values)[0])
+
+    def with_level(self, position: int, level: Any) -> Table:
+        """Return the table in which a group of levels that holds this one is always drawn as it."""
+        column = self.columns[position]
+        assert column.levels is not None
+        is_level = np.array([each == level for each in column.levels.all])
+        counts = np.where(column.levels.grouped, is_level, column.levels.counts)
+        columns = [*self.columns]
+        columns[position] = replace(column, levels=replace(column.levels, counts=counts))
+        return replace(self, columns=columns)
+
     def level_names(self) -> list[str]:
         """Return the names of the columns of `probabilities`."""
         return [
@@ -230,20 +272,15 @@ def learn_table(
     ValueError
         If a column holds values of several types, or `categorical_features` does not fit X.
     """
-    chosen = _chosen(X, categorical_features)
-    if not is_frame(X) and not any(chosen):
+    kinds = _kinds(X, categorical_features)
+    if kinds is None:
+        return None
+    kinds = [_joint_kind(each) for each in zip(*ranks.gather(kinds), strict=True)]
+    if not _NOT_NUMBERS & set(kinds):
         return None
     library = ("polars" if hasattr(X, "iter_columns") else "pandas") if is_frame(X) else "numpy"
-    names = [*map(str, X.columns)] if is_frame(X) else [f"x{i}" for i in range(X.shape[1])]
-    kinds = [
-        _kind(name, values, categorical, from_dtype=isinstance(categorical_features, str))
-        for name, values, categorical in zip(names, _columns_of(X), chosen, strict=True)
-    ]
-    kinds = [_joint_kind(each) for each in zip(*ranks.gather(kinds), strict=True)]
-    if not {"category", "date", "duration"} & set(kinds):
-        return None
     columns = []
-    for name, kind, values in zip(names, kinds, _columns_of(X), strict=True):
+    for name, kind, values in zip(_names_of(X), kinds, _columns_of(X), strict=True):
         column = Column(name, kind, _dtype_of(values))
         if kind == "category":
             levels = _learn_levels(column, values, ranks)
@@ -256,7 +293,29 @@ def learn_table(
     return Table(library, columns)
 
 
+def is_table(X: Any, categorical_features: Any) -> bool:
+    """Whether `learn_table` would return a table, without its warnings."""
+    if not (is_frame(X) or isinstance(X, np.ndarray)) or np.ndim(X) != 2:
+        return False
+    return not _NOT_NUMBERS.isdisjoint(_kinds(X, categorical_features) or [])
+
+
 # Which columns are categorical, and of which kind the others are.
+
+
+def _names_of(X: Any) -> list[str]:
+    return [*map(str, X.columns)] if is_frame(X) else [f"x{i}" for i in range(X.shape[1])]
+
+
+def _kinds(X: Any, categorical_features: Any) -> list[str] | None:
+    """Return the kind of each column, or None if X is an array without categories."""
+    chosen = _chosen(X, categorical_features)
+    if not is_frame(X) and not any(chosen):
+        return None
+    return [
+        _kind(name, values, categorical, from_dtype=isinstance(categorical_features, str))
+        for name, values, categorical in zip(_names_of(X), _columns_of(X), chosen, strict=True)
+    ]
 
 
 def _chosen(X: Any, categorical_features: Any) -> list[bool]:
