@@ -103,8 +103,8 @@ class AutoencoderGenerator(BaseEstimator):
         bandwidth means the same for any autoencoder.
 
         - None: a `GaussianMixture` with one component for every 16 different rows (in a table, for
-          every 16 rows), and at most 64 components. Fewer than 32 different rows have a single component, whose covariance leans
-          on that of the other classes.
+          every 16 rows), and at most 64 components. Fewer than 32 different rows have a single
+          component, whose covariance leans on that of the other classes.
         - "normal": the standard normal distribution of the codes, which are not standardized. It is
           the prior of an autoencoder with `Variational`, and does not support classes.
     keep_range : bool, default=True
@@ -447,9 +447,7 @@ class AutoencoderGenerator(BaseEstimator):
         self.densities_ = []
         for i, group in enumerate(groups):
             if self.density is None:
-                density: Any = _fit_mixture(
-                    group, common, rng, of_table=self._table is not None
-                )
+                density: Any = _fit_mixture(group, common, rng, of_table=self._table is not None)
             elif isinstance(self.density, str):
                 density = StandardNormal().fit(group)
             else:
