@@ -149,6 +149,9 @@ class AutoencoderGenerator(BaseEstimator):
     and dates of a class of at least 32 rows are distributed as they were in `fit`: a decoder alone
     would only approach values that many rows repeat, such as zeros.
 
+    A column of classes, such as the target of a classifier, is learned better as y than as a column
+    of X, as each class then has a density of its own.
+
     Conditions: rows are drawn, and each is kept with the probability that it fulfils the conditions
     given its code. A level has the probability that the decoder gives it. A number may differ from
     the wanted one by about a twentieth of the column's standard deviation, and is then set to it.

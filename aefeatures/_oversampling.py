@@ -108,6 +108,11 @@ class AutoencoderOversampler(BaseOverSampler):
     as they are in the row that a new row starts from. The other half move along the order of the
     column's values. In a class of few rows, all rows together count as much as three of its own.
 
+    In a table, the noise changes the probabilities that the decoder gives the levels of a category.
+    This change is added to a probability of 1 for the level that a new row starts from, and the new
+    level is drawn from the result. A missing level stays missing. `SMOTENC` of imbalanced-learn
+    takes the commonest level of the nearest rows instead.
+
     With the default autoencoder, new rows do not depend on the units of columns, except that whole
     numbers are whole in some units only. A given autoencoder with ``scaling="auto"`` does not scale
     X if all its values are within [0, 1].
@@ -163,7 +168,7 @@ class AutoencoderOversampler(BaseOverSampler):
         Parameters
         ----------
         X : {array-like, sparse matrix, pandas frame} of shape (n_samples, n_features)
-            Numbers. Categories of a pandas frame have to be numbers as well.
+            Numbers, or a table of pandas with text, categories, booleans and dates.
         y : array-like of shape (n_samples,)
             Classes.
         **params : dict
@@ -172,15 +177,16 @@ class AutoencoderOversampler(BaseOverSampler):
         Returns
         -------
         X : {ndarray, sparse matrix, pandas frame} of shape (n_samples_new, n_features)
-            The given rows unchanged, followed by the new rows in the same dtypes. New values in a
-            column of categories are among its categories.
+            The given rows unchanged, followed by the new rows in the same dtypes. New rows have
+            levels that were given.
         y : array-like of shape (n_samples_new,)
             Classes of these rows.
 
         Raises
         ------
         ValueError
-            If X holds text or infinity, or y has a single class.
+            If X holds infinity, or text that the autoencoder does not read, or if y has a single
+            class.
         TypeError
             If X or y is a frame or series of polars.
         """
