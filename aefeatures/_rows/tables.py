@@ -491,7 +491,7 @@ def _grouped(
         If the column may be an identifier, or "auto" groups levels.
     """
     counts, n = levels.counts, len(levels.all)
-    most = _MOST_LEVELS if max_categories == "auto" else max_categories
+    most: Any = _MOST_LEVELS if max_categories == "auto" else max_categories
     least: float = 0
     if min_frequency is not None:
         whole = isinstance(min_frequency, Integral)
