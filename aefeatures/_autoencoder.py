@@ -323,6 +323,8 @@ class AutoencoderTransformer(
         Whether each column holds categories. Only for a table with categories, dates or durations.
     categories_ : list of ndarray
         Levels of each categorical column in `fit`, in order. Only for such a table.
+    infrequent_categories_ : list of (ndarray or None)
+        Levels of each categorical column that count as one; None if none do. Only for such a table.
     n_iter_ : int
         Number of epochs trained; fewer than `max_epochs_` after an interrupt or an early stop.
     n_steps_ : int
@@ -1008,9 +1010,7 @@ class AutoencoderTransformer(
             widths = layer_widths("hidden_layer_sizes", model.network.hidden_layer_sizes)
             self.hidden_layer_sizes_ = tuple(widths)
         if self._table is not None:
-            self.is_categorical_ = self._table.is_category
-            self.categories_ = self._table.categories
-            self.infrequent_categories_ = self._table.infrequent_categories
+            vars(self).update(self._table.attributes())
         self.task_ = None
         self.n_iter_ = self.n_steps_ = 0
         self.loss_curve_ = []

@@ -326,8 +326,7 @@ def _set_record(
     estimator.loss_ = estimator.loss_curve_[-1]
     estimator.best_loss_ = min(estimator.validation_loss_curve_ or estimator.loss_curve_)
     if estimator._table is not None:
-        estimator.is_categorical_ = estimator._table.is_category
-        estimator.categories_ = estimator._table.categories
+        vars(estimator).update(estimator._table.attributes())
     estimator.n_features_in_ = model.n_features
     if "feature_names" in arrays:
         estimator.feature_names_in_ = _feature_names(
@@ -455,7 +454,7 @@ def _generator(state: list[Any]) -> np.random.Generator:
 
 def _pack_table(table: Table, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
     """Return a table as JSON, and add its arrays."""
-    texts = [column.name for column in table.columns]
+    texts = [str(column.name) for column in table.columns]
     columns = []
     for column in table.columns:
         dtype, levels = column.dtype, None
@@ -465,7 +464,10 @@ def _pack_table(table: Table, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
             dtype = {"levels": packed, "kind": kind, "ordered": ordered}
         if column.levels is not None:
             levels = _pack_levels(column.name, column.levels.all, texts)
-        columns.append({"kind": column.kind, "dtype": dtype, "step": column.step, "levels": levels})
+        packed_column = {"kind": column.kind, "dtype": dtype, "step": column.step, "levels": levels}
+        if isinstance(column.name, int):
+            packed_column["numbered"] = True
+        columns.append(packed_column)
     arrays["table.texts"], arrays["table.text_lengths"] = _joined(texts)
     levels_ = [column.levels for column in table.columns if column.levels is not None]
     for name in ("counts", "codes"):
@@ -474,7 +476,7 @@ def _pack_table(table: Table, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
     return {"library": table.library, "columns": columns}
 
 
-def _pack_levels(name: str, levels: list[Any], texts: list[str]) -> list[Any]:
+def _pack_levels(name: str | int, levels: list[Any], texts: list[str]) -> list[Any]:
     """Return type and number of levels, and add them to the texts."""
     found = [next((k for k in _LEVELS if isinstance(plain(each), k)), None) for each in levels]
     if None in found or len(set(found)) > 1:
@@ -515,7 +517,8 @@ def _unpack_table(document: dict[str, Any], arrays: dict[str, np.ndarray]) -> Ta
             _check_levels(name, levels)
             start = end
         kind, step = typed(column, "kind", str), typed(column, "step", float)
-        unpacked.append(_checked(Column(name, kind, dtype, levels, step)))
+        named = int(name) if column.get("numbered") is True else name
+        unpacked.append(_checked(Column(named, kind, dtype, levels, step)))
     if next(texts, None) is not None or any(len(each) != start for each in entries):
         raise ValueError("the table has texts, counts or codes that belong to no column.")
     return Table(library, unpacked)

@@ -325,7 +325,7 @@ def test_unhashable_levels_are_refused():
 def test_levels_are_sorted_or_in_the_order_of_their_type():
     X = pd.DataFrame({"a": ["c", "b", "b"], "b": pd.Categorical(["c", "b", "b"], ["x", "c", "b"])})
     table = learn(X)
-    assert [each.tolist() for each in table.categories] == [["b", "c"], ["c", "b"]]
+    assert [each.tolist() for each in table.attributes()["categories_"]] == [["b", "c"], ["c", "b"]]
     assert [each.tolist() for each in table.shares()] == [[2 / 3, 1 / 3], [1 / 3, 2 / 3]]
     assert table.numbers(X).tolist() == [[1, 0], [0, 1], [0, 1]]
     assert table.is_category.tolist() == [True, True]
@@ -469,12 +469,14 @@ def test_levels_are_grouped_as_by_one_hot_encoder(min_frequency, max_categories)
     table = learn(X, min_frequency=min_frequency, max_categories=max_categories)
     peer = OneHotEncoder(min_frequency=min_frequency, max_categories=max_categories).fit(X)
     grouped = getattr(peer, "infrequent_categories_", [None] * 12)
-    for own, other in zip(table.infrequent_categories, grouped, strict=True):
+    for own, other in zip(table.attributes()["infrequent_categories_"], grouped, strict=True):
         # A group of one level is that level.
         assert (None if own is None else own.tolist()) == (
             None if other is None or len(other) == 1 else other.tolist()
         )
-    for column, own in zip(table.columns, table.infrequent_categories, strict=True):
+    for column, own in zip(
+        table.columns, table.attributes()["infrequent_categories_"], strict=True
+    ):
         assert column.levels.n_codes == len(column.levels.all) - (
             0 if own is None else len(own) - 1
         )
@@ -484,7 +486,7 @@ def test_grouped_levels_come_back_as_the_commonest_or_by_their_shares():
     X = pd.DataFrame({"a": ["w"] * 50 + ["x"] * 10 + ["y"] * 30 + ["z"] * 60})
     table = learn(X, max_categories=2)
     assert table.columns[0].levels.names() == ["z", "infrequent_sklearn"]
-    assert table.infrequent_categories[0].tolist() == ["w", "x", "y"]
+    assert table.attributes()["infrequent_categories_"][0].tolist() == ["w", "x", "y"]
     numbers = table.numbers(X)
     assert table.rows(numbers)["a"].value_counts().to_dict() == {"w": 90, "z": 60}
     drawn = table.rows(np.ones((9000, 1)), rng=np.random.RandomState(0))["a"]
@@ -536,7 +538,11 @@ def test_levels_of_all_ranks_are_joined():
     alone = Gathered()
     learn(second, ranks=alone)
     table = learn(first, ranks=Gathered(alone.own))
-    assert [each.tolist() for each in table.categories] == [["x", "y", "z"], [2, 1, 3], ["t"]]
+    assert [each.tolist() for each in table.attributes()["categories_"]] == [
+        ["x", "y", "z"],
+        [2, 1, 3],
+        ["t"],
+    ]
     assert [each.levels.counts.tolist() for each in table.columns] == [[1, 1, 1], [1, 1, 1], [1]]
 
 

@@ -33,7 +33,8 @@ from aefeatures._bridges.pipelines import flat_steps, unwrap
 from aefeatures._files import write_atomically
 from aefeatures._rows.batches import work_dtype
 from aefeatures._rows.checks import check_rows
-from aefeatures._rows.tables import Column, Levels, Table, is_frame
+from aefeatures._rows.columns import is_frame
+from aefeatures._rows.tables import Column, Levels, Table
 from aefeatures._sklearn import columns_of
 from aefeatures._torch.devices import PRECISIONS
 from aefeatures._torch.random_state import unaffected

@@ -67,7 +67,7 @@ def encode_table(estimator: Any, X: Any) -> tuple[torch.Tensor, list[str]]:
     transformer, X = find_transformer(estimator, X)
     rows = check_rows(transformer, X, reset=False).dense()
     if transformer._table is not None:
-        names = [column.name for column in transformer._table.columns]
+        names = [str(name) for name in transformer._table.names]
     else:
         numbered = [f"x{i}" for i in range(rows.shape[1])]
         names = list(getattr(transformer, "feature_names_in_", numbered))

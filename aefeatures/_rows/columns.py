@@ -446,6 +446,19 @@ def _polars_dtype(dtype: Any) -> Any:
     return None if settings or dtype.startswith("Object") else getattr(pl, name)
 
 
+def make_series(library: str, values: list[Any]) -> Any:
+    """Return values as a column of a library, of a type that follows from them."""
+    if library == "numpy":
+        return as_objects(values)
+    if library == "polars":
+        import polars as pl
+
+        return pl.Series(values, strict=False)
+    import pandas as pd
+
+    return pd.Series(values)
+
+
 def make_frame(
     library: str, columns: Sequence[Any], names: Sequence[str | int], index: Any = None
 ) -> Any:
