@@ -326,7 +326,7 @@ def _set_record(
     estimator.loss_ = estimator.loss_curve_[-1]
     estimator.best_loss_ = min(estimator.validation_loss_curve_ or estimator.loss_curve_)
     if estimator._table is not None:
-        vars(estimator).update(estimator._table.attributes())
+        estimator.__dict__.update(estimator._table.attributes())
     estimator.n_features_in_ = model.n_features
     if "feature_names" in arrays:
         estimator.feature_names_in_ = _feature_names(
