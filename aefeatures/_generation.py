@@ -168,9 +168,10 @@ class AutoencoderGenerator(BaseEstimator):
     Examples
     --------
     >>> from sklearn.datasets import load_digits
-    >>> from aefeatures import AutoencoderGenerator
+    >>> from aefeatures import AutoencoderGenerator, AutoencoderTransformer
     >>> X, y = load_digits(return_X_y=True)
-    >>> generator = AutoencoderGenerator(random_state=0).fit(X, y)
+    >>> autoencoder = AutoencoderTransformer(8, max_epochs=20)
+    >>> generator = AutoencoderGenerator(autoencoder, random_state=0).fit(X, y)
     >>> X_new, y_new = generator.sample(100)
     >>> X_new.shape, y_new.shape
     ((100, 64), (100,))
