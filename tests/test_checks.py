@@ -431,3 +431,10 @@ def test_names_that_polars_would_make_up(names):
     generator = AutoencoderGenerator(quick(n_components=2), random_state=0).fit(frame)
     assert generator.sample(3).columns == names
     assert generator.interpolate(X[0, :3], X[1, :3], 3).columns == names
+
+
+@pytest.mark.parametrize("unit", ["datetime64[us]", "timedelta64[us]"])
+def test_frames_of_polars_whose_columns_have_no_common_type(unit):
+    frame = pl.DataFrame({"a": X[:, 0], "b": X[:, 1], "time": np.arange(20).astype(unit)})
+    transformer = quick(n_components=1).fit(frame)
+    assert transformer.reconstruct(frame).schema == frame.schema

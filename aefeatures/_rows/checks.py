@@ -82,7 +82,7 @@ def check_rows(estimator: Any, X: Any, *, reset: bool, min_rows: int = 1) -> Sou
 def _learned_table(estimator: Any, X: Any) -> Table | None:
     """Return the table that X is, or None if X is a matrix of numbers."""
     chosen = estimator.categorical_features
-    if not (is_frame(X) or isinstance(X, np.ndarray)) or np.ndim(X) != 2:
+    if not (is_frame(X) or isinstance(X, np.ndarray)) or len(X.shape) != 2:
         if chosen is None or isinstance(chosen, str) or np.size(chosen) == 0:
             return None
         raise ValueError(
@@ -99,7 +99,7 @@ def _check_table(estimator: Any, table: Table, X: Any, *, reset: bool, min_rows:
     """Return the rows of a table as numbers, after the same checks as of a matrix."""
     if not is_frame(X):
         X = np.asarray(X, dtype=None if isinstance(X, np.ndarray) else object)
-    if np.ndim(X) != 2 or X.shape[0] < min_rows:
+    if len(X.shape) != 2 or X.shape[0] < min_rows:
         check_array(np.empty(X.shape), estimator=estimator)  # raises scikit-learn's message
     validate_data(estimator, X, reset=reset, skip_check_array=True)
     numbers = table.numbers(X)
