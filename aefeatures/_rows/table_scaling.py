@@ -143,7 +143,8 @@ class TableScaling(nn.Module):
     def inverse(self, X: torch.Tensor) -> torch.Tensor:
         """Map outputs of the decoder back to columns; a category has its likeliest level."""
         numbers, levels = self.split(X)
-        codes = self._pad(levels).argmax(dim=2).to(X.dtype)
+        # Without categories there is no level to take the largest of.
+        codes = self._pad(levels).argmax(dim=2).to(X.dtype) if len(self.padded) else levels
         return self._assembled(self.numbers.inverse(numbers), codes)
 
     def probabilities(self, X: torch.Tensor) -> torch.Tensor:
