@@ -19,6 +19,9 @@ from aefeatures._rows.gaps import filled, is_plain_mark, missing_in, without_mar
 from aefeatures._rows.tables import is_frame, make_frame
 from aefeatures._sklearn import MissingValues, feature_names_in, fit_context, unchanged_on_error
 
+# Rows that the default autoencoder is trained on, seen again or not.
+_ROWS = 300_000
+
 
 class AutoencoderImputer(TransformerMixin, BaseEstimator):
     """Fill in missing values with what an autoencoder expects there.
@@ -147,7 +150,10 @@ class AutoencoderImputer(TransformerMixin, BaseEstimator):
 
     def _fit(self, X: Any, y: Any) -> None:
         X = self._without_marks(X)
-        autoencoder = _default() if self.autoencoder is None else clone(self.autoencoder)
+        autoencoder = self.autoencoder
+        if autoencoder is None:
+            autoencoder = _default(max(1, len(X)))
+        autoencoder = clone(autoencoder)
         if autoencoder.early_stopping:
             raise ValueError(
                 "autoencoder must not have early_stopping=True: no entries are hidden in "
@@ -278,15 +284,16 @@ class AutoencoderImputer(TransformerMixin, BaseEstimator):
         return tags
 
 
-def _default() -> AutoencoderTransformer:
+def _default(n_rows: int) -> AutoencoderTransformer:
+    # More epochs would overfit small tables.
     return AutoencoderTransformer(
         64,
-        hidden_layer_sizes=(256,),
+        hidden_layer_sizes=(256, 128),
         init="pca",
         scaling="standard",
         learning_rate=2e-3,
         weight_decay=0.01,
-        max_epochs=120,
+        max_epochs=int(np.clip(_ROWS // n_rows, 10, 240)),
     )
 
 

@@ -98,10 +98,12 @@ def filled(X: Any, missing: np.ndarray, estimates: Any) -> Any:
 
 
 def _pandas_filled(column: Any, missing: np.ndarray, estimates: Any) -> Any:
+    values = estimates[missing].array
+    column = column.copy()
     if hasattr(column.dtype, "categories"):
+        values = np.asarray(values, dtype=object)
         # A later table may lack levels of the first one.
         known = set(column.dtype.categories)
-        new = [level for level in estimates[missing].unique() if level not in known]
-        if new:
-            column = column.cat.add_categories(new)
-    return column.mask(missing, estimates.astype(column.dtype))
+        column = column.cat.add_categories([each for each in {*values} if each not in known])
+    column.iloc[np.flatnonzero(missing)] = values
+    return column

@@ -205,7 +205,8 @@ def as_objects(values: Sequence[Any]) -> np.ndarray:
 
 def is_frame(X: Any) -> bool:
     """Whether X is a data frame of pandas or polars."""
-    return hasattr(X, "columns") and hasattr(X, "dtypes") and hasattr(X, "shape")
+    # A lazy frame of polars has no shape, and warns if it is asked for its columns.
+    return hasattr(X, "shape") and hasattr(X, "columns") and hasattr(X, "dtypes")
 
 
 def learn_table(
