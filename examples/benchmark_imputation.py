@@ -29,6 +29,8 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.experimental import enable_iterative_imputer  # noqa: F401
 from sklearn.impute import IterativeImputer, KNNImputer, SimpleImputer
 
+from aefeatures import AutoencoderImputer
+
 SETS = ("vehicle", "glass", "segment", "adult", "texture", "vowel", "satimage", "credit_g")
 MOST_ROWS = 5_000
 
@@ -39,9 +41,7 @@ def missforest(seed):
 
 
 def autoencoder(seed):
-    from aefeatures import AutoencoderImputer
-
-    return AutoencoderImputer(random_state=seed)
+    return AutoencoderImputer(random_state=seed).set_output(transform="pandas")
 
 
 CONTESTANTS = {

@@ -64,7 +64,8 @@ class ExpectedFill(FillMissing):
         """Return X without gaps, and the sum of the covariances of the missing values of rows."""
         filled, covariance = X.clone(), X.new_zeros(X.shape[1], X.shape[1])
         for rows in X.isnan().any(dim=1).nonzero().squeeze(1).split(_ROWS_TOGETHER):
-            filled[rows], inverse = self._expected(X[rows])
+            filled[rows], lower = self._expected(X[rows])
+            inverse = torch.cholesky_inverse(lower)
             missing = X[rows].isnan().to(X.dtype)
             masked = self.factors * missing[:, :, None]
             covariance += _columns_first(masked @ inverse) @ _columns_first(masked).t()
@@ -72,7 +73,7 @@ class ExpectedFill(FillMissing):
         return filled, covariance
 
     def _expected(self, X: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return X without gaps, and the covariance of each row's factors."""
+        """Return X without gaps, and the Cholesky factor of the precision of each row's factors."""
         factors, n_factors = self.factors, self.factors.shape[1]
         missing = X.isnan()
         known = torch.where(missing, 0, X - self.values)
@@ -81,9 +82,9 @@ class ExpectedFill(FillMissing):
         precision = ((~missing).to(X.dtype) @ squares).view(len(X), n_factors, n_factors)
         precision = precision / self.noise
         precision.diagonal(dim1=1, dim2=2).add_(1)
-        inverse = torch.cholesky_inverse(torch.linalg.cholesky(precision))
-        found = (inverse @ (known @ factors / self.noise)[:, :, None]).squeeze(2)
-        return torch.where(missing, self.values + found @ factors.t(), X), inverse
+        lower = torch.linalg.cholesky(precision)
+        found = torch.cholesky_solve((known @ factors / self.noise)[:, :, None], lower).squeeze(2)
+        return torch.where(missing, self.values + found @ factors.t(), X), lower
 
 
 def _columns_first(of_rows: torch.Tensor) -> torch.Tensor:
