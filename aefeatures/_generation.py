@@ -23,6 +23,7 @@ from aefeatures._autoencoder import AutoencoderTransformer, fitted_model
 from aefeatures._nets.model import Model
 from aefeatures._nets.networks import plain
 from aefeatures._rows.checks import as_numpy, check_labels, check_rows
+from aefeatures._rows.columns import is_frame
 from aefeatures._rows.conditions import Condition, resolve_conditions
 from aefeatures._rows.labels import split_labels
 from aefeatures._rows.memory import physical_memory
@@ -35,7 +36,6 @@ from aefeatures._rows.new_rows import (
     with_dtypes,
 )
 from aefeatures._rows.sources import Source, iterate_slices, rows_of_chunk
-from aefeatures._rows.columns import is_frame
 from aefeatures._rows.tables import Table, is_table
 from aefeatures._sklearn import HasMethods, StrOptions, fit_context, unchanged_on_error
 from aefeatures._warnings import warn
