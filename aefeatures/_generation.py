@@ -36,7 +36,7 @@ from aefeatures._rows.new_rows import (
     with_dtypes,
 )
 from aefeatures._rows.sources import Source, iterate_slices, rows_of_chunk
-from aefeatures._rows.tables import Table, is_table
+from aefeatures._rows.tables import Table, is_table, table_of
 from aefeatures._sklearn import HasMethods, StrOptions, fit_context, unchanged_on_error
 from aefeatures._warnings import warn
 
@@ -765,7 +765,7 @@ def reads_table(autoencoder: Any, X: Any) -> bool:
     if not isinstance(given, AutoencoderTransformer):
         return False
     if given is not autoencoder and autoencoder is not None:  # frozen, and so fitted
-        return given._table is not None
+        return table_of(given) is not None
     return is_table(X, given.categorical_features)
 
 

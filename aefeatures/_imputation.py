@@ -11,12 +11,13 @@ from scipy import sparse
 from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.utils.validation import check_is_fitted
 
-from aefeatures._autoencoder import AutoencoderTransformer
+from aefeatures._autoencoder import AutoencoderTransformer, fitted_model
 from aefeatures._nets.hiding import ExpectedFill, Hiding
 from aefeatures._nets.regularizers import resolve_regularizers
-from aefeatures._rows.checks import like
+from aefeatures._rows.checks import check_rows, like
 from aefeatures._rows.columns import is_frame, make_frame
 from aefeatures._rows.gaps import filled, is_plain_mark, missing_in, without_marks
+from aefeatures._rows.tables import table_of
 from aefeatures._sklearn import MissingValues, feature_names_in, fit_context, unchanged_on_error
 
 # Rows that the default autoencoder is trained on, seen again or not.
@@ -172,7 +173,7 @@ class AutoencoderImputer(TransformerMixin, BaseEstimator):
         tensors = (first.values, first.factors, first.noise)
         means, factors, noise = (each.detach().cpu().numpy() for each in tensors)
         self._first = means, factors, noise
-        numbers = autoencoder._check_fitted_rows(X, "fit").dense()
+        numbers = check_rows(autoencoder, X, reset=False).dense()
         self._range = np.fmin.reduce(numbers), np.fmax.reduce(numbers)
         self._whole = _are_whole(X, numbers)
         empty = missing_in(numbers).all(axis=0)
@@ -194,14 +195,14 @@ class AutoencoderImputer(TransformerMixin, BaseEstimator):
         check_is_fitted(self)
         given, X = X, self._without_marks(X)
         autoencoder = self.autoencoder_
-        rows = autoencoder._check_fitted_rows(X, "transform")
+        rows = check_rows(autoencoder, X, reset=False)
         numbers = rows.dense()
         missing = self._missing(X, numbers)
         estimates = numbers
         if missing.any():
-            model = replace(autoencoder._model, fill=self._filling())
+            model = replace(fitted_model(autoencoder), fill=self._filling())
             estimates = self._kept_to_range(model.reconstruct(rows, autoencoder.device_))
-        table = autoencoder._table
+        table = table_of(autoencoder)
         if table is not None:
             X = X if is_frame(X) else np.asarray(X)
             full = filled(X, missing, table.rows(estimates, getattr(X, "index", None)))
@@ -242,7 +243,7 @@ class AutoencoderImputer(TransformerMixin, BaseEstimator):
 
     def _missing(self, X: Any, numbers: np.ndarray) -> np.ndarray:
         """Return where X is missing. A level that `fit` has not seen is not a missing one."""
-        if self.autoencoder_._table is None:
+        if table_of(self.autoencoder_) is None:
             return missing_in(numbers)
         return missing_in(X if is_frame(X) else np.asarray(X))
 

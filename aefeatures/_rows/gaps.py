@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from aefeatures._rows.tables import is_frame
+from aefeatures._rows.columns import is_frame
 
 
 def is_plain_mark(mark: Any) -> bool:
