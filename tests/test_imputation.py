@@ -292,7 +292,7 @@ def test_bad_input():
         AutoencoderImputer(early).fit(X)
     with pytest.raises(ValueError, match="X has no known value"):
         AutoencoderImputer(QUICK).fit(np.full((5, 2), np.nan))
-    with pytest.raises(ValueError, match="X has 3 features, but .* is expecting 4 features"):
+    with pytest.raises(ValueError, match=r"X has 3 features, but .* is expecting 4 features"):
         AutoencoderImputer(QUICK).fit(X).transform(X[:, :3])
     with pytest.raises(ValueError, match="'autoencoder' parameter of AutoencoderImputer must be"):
         AutoencoderImputer(LogisticRegression()).fit(X)
