@@ -286,14 +286,14 @@ class AutoencoderImputer(TransformerMixin, BaseEstimator):
 
 
 def _default(n_rows: int) -> AutoencoderTransformer:
-    # More epochs would overfit small tables.
+    # With less decay, small tables are learned by heart, levels of categories above all.
     return AutoencoderTransformer(
         64,
         hidden_layer_sizes=(256, 128),
         init="pca",
         scaling="standard",
         learning_rate=2e-3,
-        weight_decay=0.01,
+        weight_decay=1.0,
         max_epochs=int(np.clip(_ROWS // n_rows, 10, 240)),
     )
 
