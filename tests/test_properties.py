@@ -404,17 +404,23 @@ def as_frame(X):
         return pd.DataFrame(X, dtype=object)
 
 
+@pytest.mark.parametrize("convert", [np.asarray, lambda X: np.asarray(X).tolist()])
+@pytest.mark.parametrize(
+    "X",
+    [DATES[:, None], DATES[:, None] - DATES[0], [["a", "b"]], np.array([["1", "x"]], object)],
+    ids=lambda X: repr(X)[:40],
+)
+def test_texts_and_dates_need_a_frame(X, convert):
+    test_what_is_no_matrix_of_numbers(X, convert)
+
+
 @pytest.mark.parametrize("convert", [np.asarray, as_frame, lambda X: np.asarray(X).tolist()])
 @pytest.mark.parametrize(
     "X",
     [
         [[1 + 0j, 2]],
         np.array([[1 + 1j]], "G"),
-        DATES[:, None],
-        DATES[:, None] - DATES[0],
-        [["a", "b"]],
         [[b"a", b"b"]],
-        np.array([["1", "x"]], object),
         [[{}, 1]],
         np.array([[[1, 2], None], [3, 4]], object),
         [[10**400, 1]],
@@ -458,11 +464,17 @@ def test_what_is_no_matrix_of_numbers(X, convert):
     ids=lambda X: f"{type(X).__module__[:6]} {[*map(str, X.dtypes)]}",
 )
 def test_columns_of_other_types(X):
-    """Numbers where they are numbers, else an error that says what is there."""
+    """Numbers if they are numbers, a table of the same types, or an error that says why."""
     try:
-        codes = quick().fit_transform(X)
+        transformer = quick().fit(X)
+        codes = transformer.transform(X)
     except (ValueError, TypeError) as error:
         assert len(str(error).split()) > 3  # noqa: PT017
+        return
+    if hasattr(transformer, "is_categorical_"):
+        assert codes.shape == (len(X), 3)
+        assert np.isfinite(codes).all()
+        assert list(transformer.reconstruct(X).dtypes) == list(X.dtypes)
     else:
         assert codes.shape == (len(X), 3)
         rows = X.to_numpy().astype(object)
@@ -519,6 +531,13 @@ def is_positive(value):
     return is_number(value) and 0 < value < np.inf
 
 
+def is_choice_of_columns(value):
+    """Whether it chooses columns of `X4`."""
+    if isinstance(value, (list, tuple, range, np.ndarray)):
+        return all(is_integer(i) and 0 <= i < 4 for i in value)
+    return is_one_of(None, "from_dtype")(value)
+
+
 LEGAL = {
     "n_components": is_at_least(1),
     "hidden_layer_sizes": is_widths,
@@ -546,6 +565,13 @@ LEGAL = {
     "random_state": lambda value: value is None or is_at_least(0)(value),
     "checkpoint": lambda value: value is None or isinstance(value, str),
     "verbose": lambda value: is_at_least(0)(value),
+    "categorical_features": is_choice_of_columns,
+    "min_frequency": lambda value: (
+        value is None
+        or is_at_least(1)(value)
+        or (is_number(value) and not is_integer(value) and 0 < value < 1)
+    ),
+    "max_categories": lambda value: is_at_least(1)(value) or is_one_of("auto", None)(value),
 }
 LEGAL_IN_PARTS = [
     (DenseNetwork, "hidden_layer_sizes", is_widths),
@@ -556,7 +582,7 @@ LEGAL_IN_PARTS = [
     (ConvNetwork, "kernel_size", lambda value: is_at_least(1)(value) and value % 2 == 1),
     (ConvNetwork, "activation", ACTIVATION),
     (ConvNetwork, "normalization", NORMALIZATION),
-    (Denoising, "noise", is_one_of("masking", "gaussian")),
+    (Denoising, "noise", is_one_of("masking", "swap", "gaussian")),
     (Denoising, "amount", lambda value: is_number(value) and 0 <= value < 1),
     (Sparse, "weight", is_at_least(0, is_number)),
     (Sparse, "target", lambda value: is_number(value) and 0 < value < 1),

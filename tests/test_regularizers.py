@@ -212,7 +212,11 @@ def test_lists_combine(digits):
         (Sparse, ValueError, "'regularizer' parameter"),
         (Sparse(weight=-1), ValueError, r"weight of Sparse must be a number in \[0, inf\)"),
         (Sparse(target=1), ValueError, r"target must be in \(0, 1\), got 1"),
-        (Denoising("salt"), ValueError, "noise must be 'masking', 'gaussian' or .* got 'salt'"),
+        (
+            Denoising("salt"),
+            ValueError,
+            "noise must be 'masking', 'swap', 'gaussian' or .* got 'salt'",
+        ),
         (Denoising(amount=1.5), ValueError, r"amount of Denoising must be a number in \[0, 1\)"),
         (NeighborPreserving(0), ValueError, "n_neighbors of NeighborPreserving must be an integer"),
         (Contractive("much"), ValueError, "weight of Contractive must be a number"),

@@ -134,7 +134,7 @@ class Denoising(TakesTransform):
         if self.noise == "gaussian":
             return inputs + noise.normal_(0, self._deviation, generator=batch.generator)
         if self._columns is not None:
-            noise = noise[:, : int(self._columns.max()) + 1]
+            noise = inputs.new_empty(len(inputs), int(self._columns.max()) + 1)
         chosen = noise.uniform_(generator=batch.generator) < self.amount
         if self._columns is not None:
             chosen = chosen.index_select(1, self._columns)
