@@ -41,16 +41,18 @@ from aefeatures._persistence import load_model, save_model
 from aefeatures._rows.checks import (
     check_array_library,
     check_codes,
+    check_has_levels,
     check_rows,
     check_rows_and_labels,
     in_columns_of_fit,
     like,
     name_of_array_library,
+    probabilities_in_columns,
     scores_in_columns,
 )
 from aefeatures._rows.scaling import SCALINGS
 from aefeatures._rows.sources import Source
-from aefeatures._rows.tables import Table, as_objects
+from aefeatures._rows.tables import Table
 from aefeatures._sklearn import (
     CallbackSupportMixin,
     Hidden,
@@ -707,26 +709,51 @@ class AutoencoderTransformer(
         return like(self._model.encode(rows, self.device_), X)
 
     @takes_old_arguments(renamed={"Z": "X"})
-    def inverse_transform(self, X: Any) -> np.ndarray:
+    def inverse_transform(self, X: Any, *, probabilities: bool = False) -> np.ndarray:
         """Return the rows, in the units of `fit`, that the decoder makes of codes.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_components)
             Codes, such as `transform` returns.
+        probabilities : bool, default=False
+            Whether to return a column for each level of a category, with its probability, instead
+            of the likeliest level.
 
         Returns
         -------
         X_original : ndarray or data frame of shape (n_samples, n_features)
-            A frame with the columns of `fit` if `set_output` asks for frames. NaN in a column with
-            no known value in `fit`.
+            A frame with the columns of `fit` if the X of `fit` was a frame with categories or
+            dates, or if `set_output` asks for frames. NaN in a column with no known value in `fit`.
+            With `probabilities`, columns of levels are named as by `OneHotEncoder`.
+
+        Raises
+        ------
+        ValueError
+            If `probabilities` is True and there are no categories.
+
+        Examples
+        --------
+        >>> import pandas as pd
+        >>> from aefeatures import AutoencoderTransformer
+        >>> X = pd.DataFrame({"size": [1, 2, 30, 31], "kind": ["cup", "cup", "tree", "tree"]})
+        >>> transformer = AutoencoderTransformer(1, random_state=0).fit(X)
+        >>> codes = transformer.transform(X)
+        >>> transformer.inverse_transform(codes)["kind"].tolist()
+        ['cup', 'cup', 'tree', 'tree']
+        >>> transformer.inverse_transform(codes, probabilities=True).columns.tolist()
+        ['size', 'kind_cup', 'kind_tree']
         """
         check_is_fitted(self)
         check_array_library(self, X, self._fitted_library, "inverse_transform")
         codes = check_codes(X, self._model.n_components, self)
+        if probabilities:
+            check_has_levels(self)
+            found = self._model.decode_probabilities(codes, self.device_)
+            return probabilities_in_columns(self, found, X)
         return in_columns_of_fit(self, self._model.decode(codes, self.device_), X)
 
-    def reconstruct(self, X: Any) -> np.ndarray:
+    def reconstruct(self, X: Any, *, probabilities: bool = False) -> np.ndarray:
         """Return the reconstruction of X: an estimate of every entry.
 
         ``np.where(np.isnan(X), transformer.reconstruct(X), X)`` fills in missing values.
@@ -734,13 +761,24 @@ class AutoencoderTransformer(
         Parameters
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
+        probabilities : bool, default=False
+            As in `inverse_transform`.
 
         Returns
         -------
         X_reconstructed : ndarray or data frame of shape (n_samples, n_features)
             In X's units, in the dtype of `transform`. A frame, and NaN, as of `inverse_transform`.
+
+        Raises
+        ------
+        ValueError
+            If `probabilities` is True and there are no categories.
         """
         rows = self._check_fitted_rows(X, "reconstruct")
+        if probabilities:
+            check_has_levels(self)
+            found = self._model.reconstruct_probabilities(rows, self.device_)
+            return probabilities_in_columns(self, found, X)
         return in_columns_of_fit(self, self._model.reconstruct(rows, self.device_), X)
 
     def score_samples(self, X: Any, *, per_feature: bool | Literal["raw"] = False) -> np.ndarray:
@@ -955,15 +993,16 @@ class AutoencoderTransformer(
 
     def _reset(self, model: Model) -> None:
         """Set the attributes of a fit that begins with a new model."""
-        for name in ("hidden_layer_sizes_", "is_categorical_", "categories_"):
+        of_tables = ("is_categorical_", "categories_", "infrequent_categories_")
+        for name in ("hidden_layer_sizes_", *of_tables):
             self.__dict__.pop(name, None)
         if isinstance(model.network, DenseNetwork):
             widths = layer_widths("hidden_layer_sizes", model.network.hidden_layer_sizes)
             self.hidden_layer_sizes_ = tuple(widths)
         if self._table is not None:
-            categorical = [column for column in self._table.columns if column.levels is not None]
             self.is_categorical_ = self._table.is_category
-            self.categories_ = [as_objects(column.levels.all) for column in categorical]
+            self.categories_ = self._table.categories
+            self.infrequent_categories_ = self._table.infrequent_categories
         self.task_ = None
         self.n_iter_ = self.n_steps_ = 0
         self.loss_curve_ = []

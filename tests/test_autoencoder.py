@@ -1,3 +1,4 @@
+import datetime as dt
 import inspect
 import os
 import pickle
@@ -961,7 +962,9 @@ def test_columns_that_hold_numbers(column):
     X = frame({"a": np.arange(40.0), "b": np.arange(40.0)[::-1].copy(), "c": column})
     numbers = [np.nan if value is None or value is pd.NA else float(value) for value in column]
     expected = quick(n_components=2).fit_transform(np.c_[X["a"], X["b"], numbers])
-    np.testing.assert_array_equal(np.asarray(quick(n_components=2).fit_transform(X)), expected)
+    # A type that lists its levels is categorical by default, even if they are numbers.
+    transformer = quick(n_components=2, categorical_features=None)
+    np.testing.assert_array_equal(np.asarray(transformer.fit_transform(X)), expected)
 
 
 @pytest.mark.parametrize(
@@ -970,21 +973,18 @@ def test_columns_that_hold_numbers(column):
         (pd.Categorical(["x", "y"]), "category"),
         (pd.Categorical(["x", "y"], pd.Index(["x", "y"], dtype=object)), "category"),
         (pd.Series(["x", "y"], dtype=object), "object"),  # what a text is in pandas 2
-        (pd.Series([pd.Timestamp("2020"), None], dtype=object), "object"),
         (pd.array(["x", "y"], dtype="string"), "string"),
-        (pd.date_range("2020", periods=2), r"datetime64\[.*\]"),
-        (pd.to_timedelta([1, 2], "D"), r"timedelta64\[.*\]"),
         (np.array([1j, 2j]), "complex128"),
         (pl.Series(["x", "y"]), "String"),
         (pl.Series(["x", "y"], dtype=pl.Categorical), "Categorical.*"),
-        (pl.Series([1, 2]).cast(pl.Date), "Date"),
+        (pl.Series([dt.time(1), None]), "Time"),
     ],
 )
 def test_columns_that_hold_no_numbers_are_named(column, kind):
     frame = pl.DataFrame if isinstance(column, pl.Series) else pd.DataFrame
     X = frame({"a": [1.0, 2.0], "b": column})
     with pytest.raises(ValueError, match=rf"these columns do not: 'b' \({kind}\). Encode them"):
-        quick().fit(X)
+        quick(categorical_features=None).fit(X)
 
 
 @pytest.mark.parametrize("dump", [pickle, joblib], ids=["pickle", "joblib"])
@@ -1632,3 +1632,277 @@ def test_an_infinite_error_of_an_entry_is_no_score(digits, scaling):
     X[2, 20] = 3e38
     with pytest.raises(ValueError, match="result for row 2 is not finite"):
         transformer.score_samples(X, per_feature=True)
+
+
+# Tables
+
+
+def mixed_table(n=120, seed=0, library="pandas"):
+    """Columns of all kinds that depend on one number, with gaps."""
+    rng = np.random.default_rng(seed)
+    size = rng.random(n)
+    X = pd.DataFrame(
+        {
+            "kind": np.where(size < 0.3, "cup", np.where(size < 0.6, "cat", "tree")),
+            "height": (size * 10).astype("float32"),
+            "count": (size * 100).astype("int32"),
+            "alive": size > 0.3,
+            "built": pd.Timestamp("2020-01-01") + pd.to_timedelta((size * 1000).astype(int), "D"),
+            "lasts": pd.to_timedelta((size * 1000).astype(int), "min"),
+            "letter": pd.Categorical(np.where(size < 0.5, "A", "B"), ["B", "unused", "A"]),
+        }
+    ).astype({"built": "datetime64[us]", "lasts": "timedelta64[us]"})
+    X["built"] = X["built"].dt.tz_localize("Asia/Tokyo")
+    for column in ("kind", "height", "built", "letter"):
+        X.loc[rng.random(n) < 0.1, column] = None
+    if library == "pandas":
+        return X
+    built = pl.col("built").dt.replace_time_zone("Asia/Tokyo")
+    return pl.from_pandas(X.assign(built=X["built"].dt.tz_localize(None))).with_columns(built)
+
+
+def linear_network(n_features, n_components):
+    return torch.nn.Linear(n_features, n_components), torch.nn.Linear(n_components, n_features)
+
+
+def mean_absolute_error(reconstruction, target):
+    return (reconstruction - target).abs().mean(dim=1)
+
+
+@pytest.fixture(scope="module")
+def of_table():
+    """A transformer of 4 codes of a table. Not to be changed."""
+    return AutoencoderTransformer(4, random_state=0).fit(mixed_table())
+
+
+@pytest.mark.parametrize("library", ["pandas", "polars"])
+def test_a_table_comes_back_as_it_is(library):
+    X, X_new = mixed_table(library=library), mixed_table(50, seed=1, library=library)
+    transformer = AutoencoderTransformer(4, max_epochs=60, random_state=0).fit(X)
+    if library == "pandas":
+        X_new.index = X_new.index + 7
+    codes = transformer.transform(X_new)
+    if library == "pandas":
+        codes = pd.DataFrame(codes, index=X_new.index)
+    assert codes.shape == (50, 4)
+    assert transformer.n_features_in_ == 7
+    assert transformer.feature_names_in_.tolist() == list(X.columns)
+    assert len(transformer.get_feature_names_out()) == 4
+    for back in (transformer.inverse_transform(codes), transformer.reconstruct(X_new)):
+        assert type(back) is type(X)
+        assert list(back.columns) == list(X.columns)
+        assert list(back.dtypes) == list(X.dtypes)
+        as_pandas = back if library == "pandas" else back.to_pandas()
+        given = X_new if library == "pandas" else X_new.to_pandas()
+        assert as_pandas.notna().all(axis=None)
+        assert as_pandas.index.equals(given.index)
+        for column in ("kind", "alive", "letter"):
+            known = given[column].notna()
+            assert (as_pandas[column] == given[column])[known].mean() > 0.9
+        difference = (as_pandas["built"] - given["built"]).dt.days.abs()
+        assert difference.mean() < 60
+    scores = transformer.score_samples(X_new, per_feature=True)
+    assert type(scores) is type(X)
+    assert list(scores.columns) == list(X.columns)
+    assert scores.shape == X_new.shape
+
+
+def test_attributes_of_a_table(of_table):
+    assert of_table.is_categorical_.tolist() == [True, *[False] * 5, True]
+    assert [each.tolist() for each in of_table.categories_] == [["cat", "cup", "tree"], ["B", "A"]]
+    assert of_table.infrequent_categories_ == [None, None]
+    other = (
+        clone(of_table)
+        .set_params(n_components=1, max_categories=2, max_epochs=1)
+        .fit(mixed_table())
+    )
+    assert other.infrequent_categories_[0].tolist() == ["cat", "cup"]
+    assert other.infrequent_categories_[1] is None
+    numbers = other.fit(mixed_table()[["height", "count"]].to_numpy())
+    for name in ("is_categorical_", "categories_", "infrequent_categories_"):
+        assert not hasattr(numbers, name)
+
+
+def test_scores_of_a_table_have_a_column_for_each_original_one(of_table):
+    X = mixed_table()
+    strange = X.iloc[:1].assign(kind="tree", height=0.1, count=1)
+    assert of_table.score_samples(strange)[0] < of_table.score_samples(X).min()
+    for per_feature in (True, "raw"):
+        scores = of_table.score_samples(X, per_feature=per_feature)
+        assert scores.columns.tolist() == X.columns.tolist()
+        assert (scores.to_numpy()[X.isna()] == 0).all()
+        assert (scores <= 0).all(axis=None)
+        of_strange = of_table.score_samples(strange, per_feature=per_feature)
+        assert of_strange["kind"].item() < scores["kind"].quantile(0.1)
+    assert of_table.score(X) == pytest.approx(of_table.score_samples(X).mean())
+
+
+@pytest.mark.parametrize("library", ["pandas", "polars"])
+def test_probabilities_of_levels(library):
+    X = mixed_table(library=library)
+    transformer = quick().fit(X)
+    found = transformer.reconstruct(X, probabilities=True)
+    assert sorted(found.columns) == sorted(
+        [
+            *("kind_cat", "kind_cup", "kind_tree", "height", "count", "alive", "built", "lasts"),
+            *("letter_B", "letter_A"),
+        ]
+    )
+    decoded = transformer.inverse_transform(transformer.transform(X), probabilities=True)
+    likeliest = transformer.reconstruct(X)
+    for frame in (found, decoded):
+        frame = frame if library == "pandas" else frame.to_pandas()
+        likely = likeliest if library == "pandas" else likeliest.to_pandas()
+        shares = frame[["kind_cat", "kind_cup", "kind_tree"]]
+        np.testing.assert_allclose(shares.sum(axis=1), 1, rtol=1e-5)
+        assert (shares.idxmax(axis=1).str.removeprefix("kind_") == likely["kind"]).all()
+        assert (frame["built"] == likely["built"]).mean() > 0.9
+    with pytest.raises(TypeError, match="positional"):
+        transformer.reconstruct(X, True)
+
+
+@pytest.mark.parametrize("X", [np.eye(4), pd.DataFrame({"a": pd.to_datetime(["2020", "2021"])})])
+@pytest.mark.filterwarnings("ignore:.*learned nothing", "ignore:.*code is not a compression")
+def test_probabilities_need_categories(X):
+    transformer = quick(n_components=1).fit(X)
+    with pytest.raises(ValueError, match="probabilities=True needs categories, but the X of fit"):
+        transformer.reconstruct(X, probabilities=True)
+    with pytest.raises(ValueError, match="probabilities=True needs categories, but the X of fit"):
+        transformer.inverse_transform(transformer.transform(X), probabilities=True)
+
+
+def test_arrays_with_categories():
+    X = mixed_table()[["kind", "height", "count", "alive"]].dropna().to_numpy(object)
+    transformer = quick(categorical_features=[0], max_epochs=60).fit(X)
+    back = transformer.reconstruct(X)
+    assert isinstance(back, np.ndarray)
+    assert back.dtype == object
+    assert set(back[:, 0]) <= {"cup", "cat", "tree"}
+    assert [type(value) for value in back[0]] == [str, float, int, bool]
+    np.testing.assert_array_equal(transformer.fit(X.tolist()).reconstruct(X.tolist()), back)
+    assert transformer.score_samples(X, per_feature=True).shape == X.shape
+    assert transformer.reconstruct(X, probabilities=True).shape == (len(X), 6)
+    frame = transformer.set_output(transform="pandas").reconstruct(X)
+    assert frame.columns.tolist() == ["x0", "x1", "x2", "x3"]
+    numbers = np.array([[5, 1.0], [7, 2], [5, 3]] * 10)
+    transformer = quick(n_components=1, categorical_features=[0], max_epochs=60).fit(numbers)
+    np.testing.assert_array_equal(transformer.reconstruct(numbers)[:, 0], numbers[:, 0])
+
+
+@pytest.mark.parametrize("X", [sparse.eye(3).tocsr(), torch.eye(3)])
+def test_categories_need_a_frame_or_an_array(X):
+    with pytest.raises(ValueError, match="needs a data frame or an array of two dimensions"):
+        quick(categorical_features=[0]).fit(X)
+
+
+def test_a_table_with_other_columns(of_table):
+    X = mixed_table()
+    with pytest.raises(ValueError, match="feature names should match those"):
+        of_table.transform(X[X.columns[::-1]])
+    with pytest.raises(ValueError, match="'kind' had levels such as 'cat' in fit"):
+        of_table.transform(X.assign(kind=3))
+    with pytest.raises(ValueError, match="0 sample"):
+        of_table.transform(X[:0])
+    with pytest.raises(ValueError, match="0 sample"):
+        quick().fit(X[:0])
+    with pytest.raises(ValueError, match="feature names should match those"):
+        of_table.transform(X.iloc[:, 1:])
+    with pytest.raises(ValueError, match="infinity"):
+        of_table.transform(X.assign(height=np.inf))
+    with pytest.warns(UserWarning, match="does not have valid feature names"):
+        codes = of_table.transform(X.to_numpy())
+    np.testing.assert_allclose(codes, of_table.transform(X), rtol=1e-5, atol=1e-5)
+    unseen = of_table.transform(X.assign(kind="moon"))
+    np.testing.assert_array_equal(unseen, of_table.transform(X.assign(kind=None)))
+
+
+def test_one_row_of_a_table(of_table):
+    X = mixed_table()
+    one = of_table.transform(X[:1])
+    np.testing.assert_allclose(one, of_table.transform(X)[:1], rtol=1e-4, atol=1e-5)
+    alone = quick(n_components=1).fit(X.dropna()[:1])
+    pd.testing.assert_frame_equal(alone.reconstruct(X.dropna()[:1]), X.dropna()[:1])
+
+
+def test_a_column_without_known_levels_or_with_one():
+    X = mixed_table()[["kind", "height"]].assign(
+        none=pd.Series([None] * 120, dtype="string"), one="same"
+    )
+    with pytest.warns(UserWarning, match="X has no known value in column 'none'"):
+        transformer = quick().fit(X)
+    back = transformer.reconstruct(X)
+    assert back["none"].isna().all()
+    assert (back["one"] == "same").all()
+    other = X.assign(none="now", one="another")
+    np.testing.assert_array_equal(
+        transformer.transform(other), transformer.transform(X.assign(one=None))
+    )
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"regularizer": "supervised"},
+        {"regularizer": "neighbors"},
+        {"regularizer": "variational"},
+        {"regularizer": "denoising"},
+        {"regularizer": "contractive"},
+        {"regularizer": "sparse"},
+        {"regularizer": "near_pca"},
+        {"regularizer": None},
+        {"early_stopping": True},
+        {"warm_start": True},
+        {"precision": "float64"},
+        {"precision": "bfloat16"},
+        {"network": DenseNetwork((16,), activation="gelu")},
+        {"network": linear_network},
+        {"loss": "mae"},
+        {"loss": mean_absolute_error},
+        {"scaling": "feature"},
+        {"init": "random", "normalization": "batch"},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("gaps", [True, False])
+def test_settings_of_a_table(params, gaps):
+    X = mixed_table() if gaps else mixed_table().dropna()
+    y = X["count"].to_numpy() > 50
+    transformer = quick(max_epochs=60, **params).fit(X, y)
+    transformer.fit(X, y)
+    back = transformer.reconstruct(X)
+    majority = X["kind"].value_counts(normalize=True).iloc[0]
+    assert (back["kind"] == X["kind"])[X["kind"].notna()].mean() > majority
+    assert np.isfinite(transformer.transform(X)).all()
+    assert pickle.loads(pickle.dumps(transformer)).reconstruct(X).equals(back)
+
+
+def test_partial_fit_of_a_table():
+    X = mixed_table()
+    transformer = quick()
+    for _ in range(20):
+        transformer.partial_fit(X[:60]).partial_fit(X[60:].assign(letter="C"))
+    assert [each.tolist() for each in transformer.categories_] == [
+        ["cat", "cup", "tree"],
+        ["B", "A"],
+    ]
+    assert (transformer.reconstruct(X)["kind"] == X["kind"]).mean() > 0.7
+    with pytest.raises(ValueError, match="'kind' had levels such as 'cat' in fit"):
+        transformer.partial_fit(X.assign(kind=1))
+
+
+def test_convolutions_need_images(of_table):
+    with pytest.raises(ValueError, match="image"):
+        quick(network=ConvNetwork()).fit(mixed_table())
+
+
+def test_cross_entropy_of_a_table_is_refused():
+    with pytest.raises(ValueError, match="loss='bce' is not supported for tables with categories"):
+        quick(loss="bce").fit(mixed_table())
+
+
+def test_numbers_do_not_change_with_the_parameters_of_tables(digits):
+    X = pd.DataFrame(digits[0][:80])
+    codes = quick().fit_transform(X)
+    others = {"categorical_features": None, "min_frequency": 3, "max_categories": 4}
+    np.testing.assert_array_equal(quick(**others).fit_transform(X), codes)
+    np.testing.assert_array_equal(quick(categorical_features=[]).fit_transform(X.to_numpy()), codes)

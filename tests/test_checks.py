@@ -382,7 +382,7 @@ def test_tensors_that_hold_no_rows_say_what_to_pass(make, advice):
 )
 def test_what_is_no_number_among_objects_is_named(bad, message):
     with pytest.raises((TypeError, ValueError), match=message):
-        quick().fit(bad)
+        quick(categorical_features=None).fit(bad)
 
 
 class Uncounted:

@@ -256,6 +256,21 @@ ORDER = np.argsort(Y[ALL], kind="stable")
 SORTED, SORTED_Y = X[ALL][ORDER], Y[ALL][ORDER]
 
 
+# A table of which no rank sees all levels, and the last rank no rows.
+TABLE = pd.DataFrame(
+    {"digit": np.array([f"digit {each}" for each in SORTED_Y]), "dark": SORTED.mean(axis=1)}
+)
+
+
+def of_table(rank):
+    transformer = AutoencoderTransformer(1, max_epochs=2, random_state=0).fit(TABLE[PARTS[rank]])
+    return {
+        "levels": transformer.categories_[0].tolist(),
+        "counts": transformer._table.columns[0].levels.counts.tolist(),
+        "codes": transformer.transform(TABLE),
+    }
+
+
 def shares(rank):
     """Everything that is compared, by name."""
     rows = X[PARTS[rank]]
@@ -272,6 +287,7 @@ def shares(rank):
         ),
         "batch normalization": lambda: fitted(rows, normalization="batch"),
         "missing": lambda: fitted(missing_in_the_second(rank)),
+        "table": lambda: of_table(rank),
         "nothing known": lambda: fitted(
             np.vstack([missing_in_the_second(rank), np.full((200 * (rank > 0), 64), np.nan)])
         ),
@@ -294,6 +310,7 @@ def shares(rank):
         "infinity": lambda: fitted(bad),
         "columns": lambda: fitted(rows[:, rank:]),
         "names": lambda: fitted(pd.DataFrame(rows, columns=NAMES[:: -1 if rank else 1])),
+        "kinds": lambda: fitted(TABLE.assign(digit=SORTED_Y) if rank else TABLE),
         "parameter": lambda: fitted(rows, batch_size=64 if rank else 32),
         "layers": lambda: fitted(rows, hidden_layer_sizes=(8 + rank,)),
         "regularizer": lambda: fitted(rows, regularizer=Variational(0.1 + rank)),
@@ -465,6 +482,15 @@ def test_scaling_is_that_of_all_rows(ranks, how):
             each[f"scaled {how}"], (scaling.offset, scaling.scale, means), strict=True
         ):
             np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+def test_levels_of_a_table_are_those_of_all_ranks(ranks):
+    for each in ranks:
+        found = each["table"]
+        assert found["levels"] == sorted(set(TABLE["digit"]))
+        assert found["counts"] == TABLE["digit"].value_counts().sort_index().tolist()
+        np.testing.assert_array_equal(found["codes"], ranks[0]["table"]["codes"])
+        assert "must fit the same columns, got a column of the kinds" in each["kinds"]
 
 
 def test_auto_epochs_are_of_all_rows_and_batches(ranks):

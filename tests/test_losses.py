@@ -5,7 +5,15 @@ import torch.nn.functional as F
 from sklearn import metrics
 
 from aefeatures import AutoencoderTransformer
-from aefeatures._nets.losses import LOSSES, leave_out_missing, resolve_loss
+from aefeatures._nets.losses import (
+    LOSSES,
+    TableGradient,
+    TableLoss,
+    leave_out_missing,
+    resolve_loss,
+)
+from aefeatures._rows.scaling import Scaling
+from aefeatures._rows.table_scaling import TableScaling
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*learned nothing")
 
@@ -237,3 +245,98 @@ def test_losses_that_missing_values_cannot_be_left_out_of_are_refused(missing, l
 
     with pytest.raises(RuntimeError, match="broken"):  # no riddle
         leave_out_missing(broken)(reconstruction, target)
+
+
+# Tables
+
+SHARES = {
+    "two": np.array([0.5, 0.5]),
+    "three": np.array([0.6, 0.3, 0.1]),
+    "one": np.ones(1),
+    "none": np.empty(0),
+}
+TABLES = [
+    ["two", None, "three", None],
+    ["two", "three"],
+    [None, None, None],
+    ["one", None, "two"],
+    ["none", "three", None],
+    ["one"],
+]
+
+
+def table_of(shares, n=4000, seed=0):
+    """A scaling, and rows in the network's range of which no value is missing."""
+    rng = np.random.default_rng(seed)
+    shares = [None if each is None else SHARES[each] for each in shares]
+    n_numbers = sum(share is None for share in shares)
+    ones, zeros = np.ones(n_numbers), np.zeros(n_numbers)
+    numbers = Scaling(zeros, ones, bounded=False, center=zeros, spread=ones)
+    columns = [
+        rng.standard_normal(n)
+        if share is None
+        else np.full(n, np.nan)
+        if len(share) == 0
+        else rng.choice(len(share), n, p=share)
+        for share in shares
+    ]
+    scaling = TableScaling(numbers, shares)
+    return scaling, scaling(torch.from_numpy(np.array(columns, float).T))
+
+
+@pytest.mark.parametrize("shares", TABLES)
+def test_written_gradient_of_tables_is_that_of_autograd(shares):
+    scaling, target = table_of(shares, 50)
+    loss = TableLoss(LOSSES["mse"], scaling)
+    reconstruction = torch.randn(target.shape, generator=torch.Generator().manual_seed(0)).double()
+    gradient = torch.empty_like(target)
+    summed = TableGradient(loss, target)(reconstruction, target, gradient)
+    rows = loss(reconstruction.requires_grad_(), target)
+    torch.testing.assert_close(summed, rows.sum().detach())
+    (expected,) = torch.autograd.grad(rows.mean(), reconstruction)
+    torch.testing.assert_close(gradient, expected)
+    assert scaling.share.device.type == "cpu"
+
+
+@pytest.mark.parametrize("shares", TABLES[:3])
+def test_means_and_shares_have_a_loss_of_one(shares):
+    scaling, target = table_of(shares)
+    loss = TableLoss(LOSSES["mse"], scaling)
+    assert float(loss(loss.constant(target), target).mean()) == pytest.approx(1, rel=0.03)
+    assert float(loss(loss.perfect(target), target).mean()) == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize("numbers", ["mse", "mae", "huber", "own mean", "own sum"])
+@pytest.mark.parametrize("shares", TABLES[:4])
+def test_missing_values_of_tables_are_left_out(shares, numbers):
+    own = {
+        "own mean": lambda r, t: (r - t).abs().pow(1.5).mean(dim=1),
+        "own sum": lambda r, t: (r - t).abs().pow(1.5).sum(dim=1),
+    }
+    scaling, target = table_of(shares, 40)
+    loss = TableLoss(own.get(numbers) or LOSSES[numbers], scaling)
+    known = leave_out_missing(loss)
+    reconstruction = torch.randn(target.shape).double().requires_grad_()
+    torch.testing.assert_close(known(reconstruction, target), loss(reconstruction, target))
+    for column in range(scaling.n_features):
+        hidden = torch.from_numpy(scaling.column_of_output == column)
+        rows = known(reconstruction, target.masked_fill(hidden, torch.nan))
+        (gradient,) = torch.autograd.grad(rows.sum(), reconstruction)
+        assert (gradient[:, hidden] == 0).all()
+        other = reconstruction.detach().masked_fill(hidden, 3.0)
+        torch.testing.assert_close(
+            known(other, target.masked_fill(hidden, torch.nan)), rows.detach()
+        )
+    all_missing = known(reconstruction, torch.full_like(target, torch.nan))
+    assert all_missing.tolist() == [0.0] * 40
+
+
+def test_each_column_of_a_table_counts_once():
+    scaling, target = table_of(["three", None], 40)
+    loss = leave_out_missing(TableLoss(LOSSES["mse"], scaling))
+    reconstruction = torch.randn(target.shape).double()
+    parts = []
+    for column in range(2):
+        hidden = torch.from_numpy(scaling.column_of_output == column)
+        parts.append(loss(reconstruction, target.masked_fill(hidden, torch.nan)))
+    torch.testing.assert_close(loss(reconstruction, target), (parts[0] + parts[1]) / 2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -120,7 +121,7 @@ class TableGradient:
         self._share, self._unit = scaling.share.to(like), scaling.unit.to(like)
         self._factor = (scaling.weight[scaling.block] / n_columns).to(like)
         self._n_columns = n_columns
-        self._scaling = scaling.to(like.device)
+        self._scaling = copy.deepcopy(scaling).to(like.device)  # the model's own stays on the CPU
 
     def __call__(
         self, reconstruction: torch.Tensor, target: torch.Tensor, gradient: torch.Tensor

@@ -127,19 +127,28 @@ class Model:
     def decode_probabilities(self, codes: np.ndarray, device: torch.device) -> np.ndarray:
         """Return the rows of codes, with a probability for each level of a table's categories."""
         decoder = self._placed(self.decoder, codes.dtype, device)
-        scaling = self.scaling
-        assert isinstance(scaling, TableScaling)
 
         def rows(chunk: np.ndarray) -> Any:
-            found = scaling.probabilities(decoder(to_tensor(chunk, device)))
-            return found, found.isnan()
+            return self._probabilities(decoder(to_tensor(chunk, device)))
 
-        return self._map(rows, ArraySource(codes), scaling.n_outputs)
+        return self._map(rows, ArraySource(codes), len(self.fill.values))
 
     def reconstruct(self, rows: Source, device: torch.device) -> np.ndarray:
         """Return the reconstructions of rows, in X's units."""
         return self._map_reconstructed(
-            rows, device, lambda _, reconstruction: self._in_units_of_rows(reconstruction), True
+            rows,
+            device,
+            lambda _, reconstruction: self._in_units_of_rows(reconstruction),
+            self.n_features,
+        )
+
+    def reconstruct_probabilities(self, rows: Source, device: torch.device) -> np.ndarray:
+        """Return reconstructions as `decode_probabilities` does."""
+        return self._map_reconstructed(
+            rows,
+            device,
+            lambda _, reconstruction: self._probabilities(reconstruction),
+            len(self.fill.values),
         )
 
     def row_losses(self, rows: Source, device: torch.device) -> np.ndarray:
@@ -149,7 +158,7 @@ class Model:
             rows,
             device,
             lambda row, reconstruction: (loss(reconstruction, row), row.isnan().all(dim=1)),
-            False,
+            None,
         )
 
     def entry_errors(self, rows: Source, device: torch.device, *, raw: bool) -> np.ndarray:
@@ -161,7 +170,7 @@ class Model:
             missing = scaling.missing(row) if isinstance(scaling, TableScaling) else row.isnan()
             return difference.masked_fill(missing, 0)
 
-        return self._map_reconstructed(rows, device, errors, True)
+        return self._map_reconstructed(rows, device, errors, self.n_features)
 
     def to_module(self, part: str) -> nn.Module:
         """Return a copy of a part as a module that takes and returns X in its own units."""
@@ -193,9 +202,12 @@ class Model:
         rows: Source,
         device: torch.device,
         function: Callable[[torch.Tensor, torch.Tensor], Any],
-        per_entry: bool,
+        n_columns: int | None,
     ) -> np.ndarray:
-        """Apply `function` to rows and reconstructions in the network's range."""
+        """Apply `function` to rows and reconstructions in the network's range.
+
+        Its result has one number for each row, or `n_columns`.
+        """
         encoder = self._placed(self.encoder, rows.dtype, device)
         decoder = self._placed(self.decoder, rows.dtype, device)
         scaling = self.scaling
@@ -207,7 +219,7 @@ class Model:
             reconstruction = decoder(encoder(self._filled(inputs, chunk)))
             return function(scaling.targets(scaled), scaling.outputs(reconstruction))
 
-        return self._map(on_chunk, rows, rows.shape[1] if per_entry else None)
+        return self._map(on_chunk, rows, n_columns)
 
     def _map(
         self, function: Callable[[np.ndarray], Any], rows: Source, n_columns: int | None
@@ -233,6 +245,12 @@ class Model:
         fill = place(self.fill, inputs.device, work_dtype(rows.dtype, inputs.device))
         filled: torch.Tensor = fill(inputs)
         return filled
+
+    def _probabilities(self, rows: torch.Tensor) -> Any:
+        """Return numbers in X's units and probabilities of levels, and where they are missing."""
+        assert isinstance(self.scaling, TableScaling)
+        found = self.scaling.probabilities(rows)
+        return found, found.isnan()
 
     def _in_units_of_rows(self, rows: torch.Tensor) -> Any:
         """Return rows in X's units, and where they are missing if any column was never known."""

@@ -19,8 +19,9 @@ from sklearn.utils.validation import (
 )
 
 from aefeatures._rows.batches import work_dtype
+from aefeatures._rows.columns import is_frame, is_pandas, make_frame
 from aefeatures._rows.sources import ArraySource, RowView, Source, as_source, is_dataset
-from aefeatures._rows.tables import Table, is_frame, learn_table, make_frame
+from aefeatures._rows.tables import Table, learn_table, refuse_columns
 from aefeatures._sklearn import (
     array_library,
     convert_like,
@@ -82,14 +83,17 @@ def check_rows(estimator: Any, X: Any, *, reset: bool, min_rows: int = 1) -> Sou
 def _learned_table(estimator: Any, X: Any) -> Table | None:
     """Return the table that X is, or None if X is a matrix of numbers."""
     chosen = estimator.categorical_features
-    if not (is_frame(X) or isinstance(X, np.ndarray)) or np.ndim(X) != 2:
-        if chosen is None or isinstance(chosen, str) or np.size(chosen) == 0:
+    has_chosen = not (chosen is None or isinstance(chosen, str) or np.size(chosen) == 0)
+    _refuse_unknown_size(X)
+    if has_chosen and isinstance(X, (list, tuple)):
+        X = _as_array(X)
+    if not (is_frame(X) or isinstance(X, np.ndarray)) or len(X.shape) != 2:
+        if not has_chosen:
             return None
         raise ValueError(
-            "categorical_features needs a data frame or an array in memory, got "
+            "categorical_features needs a data frame or an array of two dimensions in memory, got "
             f"{type(X).__name__}. Convert X, or set categorical_features=None."
         )
-    _refuse_unknown_size(X)
     return learn_table(
         X, chosen, estimator.min_frequency, estimator.max_categories, current_ranks()
     )
@@ -97,19 +101,26 @@ def _learned_table(estimator: Any, X: Any) -> Table | None:
 
 def _check_table(estimator: Any, table: Table, X: Any, *, reset: bool, min_rows: int) -> Source:
     """Return the rows of a table as numbers, after the same checks as of a matrix."""
+    _refuse_unknown_size(X)
     if not is_frame(X):
-        X = np.asarray(X, dtype=None if isinstance(X, np.ndarray) else object)
-    if np.ndim(X) != 2 or X.shape[0] < min_rows:
+        X = _as_array(X)
+    if len(X.shape) != 2 or X.shape[0] < min_rows:
         check_array(np.empty(X.shape), estimator=estimator)  # raises scikit-learn's message
     validate_data(estimator, X, reset=reset, skip_check_array=True)
     numbers = table.numbers(X)
     with _overflow_ignored():
-        assert_all_finite(numbers, allow_nan=True, input_name="X", estimator_name=_name(estimator))
+        assert_all_finite(
+            numbers, allow_nan=True, input_name="X", estimator_name=type(estimator).__name__
+        )
     return ArraySource(numbers)
 
 
-def _name(estimator: Any) -> str:
-    return type(estimator).__name__
+def _as_array(X: Any) -> np.ndarray:
+    """Return rows as an array, of objects if their library has no arrays of its own."""
+    if sparse.issparse(X):
+        X = X.toarray()
+    X = as_numpy(X)
+    return X if isinstance(X, np.ndarray) else np.array(X, dtype=object)
 
 
 def check_matrix(estimator: Any, X: Any, *, reset: bool, min_rows: int = 1) -> Any:
@@ -210,7 +221,7 @@ def _pandas_numbers(X: Any) -> Any:
     if all(_is_plain(dtype) for dtype in X.dtypes):
         return X
     columns: list[Any] = [_pandas_column(X.iloc[:, i]) for i in range(X.shape[1])]
-    _refuse_columns(X, [column is None for column in columns])
+    refuse_columns(X.columns, X.dtypes, [column is None for column in columns])
     numbers = np.empty(X.shape, np.result_type(*{column.dtype for column in columns}))
     for i, column in enumerate(columns):
         numbers[:, i] = column
@@ -255,7 +266,7 @@ def _polars_numbers(X: Any) -> Any:
             changed.append(pl.Series(column.name, numbers))
         elif not refused[-1] and column[:0].to_numpy().dtype.kind == "O":  # such as Decimal
             changed.append(column.cast(pl.Float64))
-    _refuse_columns(X, refused)
+    refuse_columns(X.columns, X.dtypes, refused)
     return X.with_columns(changed) if changed else X
 
 
@@ -265,18 +276,6 @@ def _floats_or_none(objects: np.ndarray) -> np.ndarray | None:
     except (TypeError, ValueError):
         return None
     return floats
-
-
-def _refuse_columns(X: Any, refused: list[bool]) -> None:
-    """Raise an error that names the `refused` columns, which hold no numbers, if there are any."""
-    columns = zip(X.columns, X.dtypes, refused, strict=True)
-    others = [f"{name!r} ({dtype})" for name, dtype, is_other in columns if is_other]
-    if others:
-        more = ", ..." if len(others) > 5 else ""
-        raise ValueError(
-            f"X must hold numbers, but these columns do not: {', '.join(others[:5])}{more}. Encode "
-            "them first, for example with skrub.TableVectorizer or a ColumnTransformer."
-        )
 
 
 def _overflow_ignored() -> np.errstate:
@@ -412,7 +411,9 @@ def in_columns_of_fit(estimator: Any, rows: np.ndarray, given: Any) -> Any:
     """
     table: Table | None = getattr(estimator, "_table", None)
     if table is not None:
-        return table.rows(rows, getattr(given, "index", None))
+        rows = table.rows(rows, _index_of(given))
+        if table.library != "numpy":
+            return rows
     frame = in_container(estimator, rows, given)
     return like(rows, given) if frame is None else frame
 
@@ -423,5 +424,30 @@ def scores_in_columns(estimator: Any, scores: np.ndarray, given: Any) -> Any:
     if table is None or table.library == "numpy":
         frame = in_container(estimator, scores, given)
         return like(scores, given) if frame is None else frame
-    names = [column.name for column in table.columns]
-    return make_frame(table.library, scores.T, names, getattr(given, "index", None))
+    return make_frame(table.library, [*scores.T], table.names, _index_of(given))
+
+
+def probabilities_in_columns(estimator: Any, found: np.ndarray, given: Any) -> Any:
+    """Return numbers and probabilities of levels in columns of their own, in a frame if X was one.
+
+    Raises
+    ------
+    ValueError
+        If X has no categories.
+    """
+    table: Table = estimator._table
+    return table.probabilities(found, _index_of(given))
+
+
+def check_has_levels(estimator: Any) -> None:
+    """Refuse to give probabilities of levels if X has no categories."""
+    table: Table | None = getattr(estimator, "_table", None)
+    if table is None or not table.is_category.any():
+        raise ValueError(
+            "probabilities=True needs categories, but the X of fit has no categorical columns."
+        )
+
+
+def _index_of(X: Any) -> Any:
+    """Return the index of a frame of pandas, otherwise None."""
+    return X.index if is_frame(X) and is_pandas(X) else None

@@ -56,7 +56,7 @@ class TableScaling(nn.Module):
         entropies = [-float((share * np.log(share)).sum()) for _, share in full]
         places = np.arange(sum(sizes))
         starts = np.cumsum([0, *sizes])
-        padded = np.full((len(full), max(sizes, default=0)), sum(sizes))
+        padded = np.full((len(full), max(sizes, default=1)), sum(sizes))
         for row, (start, size) in zip(padded, zip(starts, sizes, strict=False), strict=True):
             row[:size] = np.arange(start, start + size)
         buffers = {
