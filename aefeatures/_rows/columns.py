@@ -282,7 +282,15 @@ def zone_of(values: Any) -> str | None:
 
 def has_zone(dtype: Any) -> bool:
     """Whether dates of a type that `dtype_name` describes have a time zone."""
-    return bool(re.search(r"^datetime64\[.*,|tz=|\[UTC\]|time_zone='", str(dtype)))
+    return zone_in_name(dtype) is not None
+
+
+def zone_in_name(dtype: Any) -> str | None:
+    """Return the time zone in the description of a type by `dtype_name`, None if it has none."""
+    zone = re.search(
+        r"^datetime64\[\w+, (.+)\]|\btz=(.+)\]|^object\[(UTC)\]|time_zone='(.+?)'", str(dtype)
+    )
+    return next(filter(None, zone.groups())) if zone else None
 
 
 # Types by name

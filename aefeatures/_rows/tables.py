@@ -228,6 +228,17 @@ class Table:
                 columns.append(make_column(values, column.dtype, self.library))
         return make_frame(self.library, columns, self.level_names(), index)
 
+    def levels_in(self, X: Any) -> list[tuple[np.ndarray, list[str]] | None]:
+        """Return the levels of each category of X as positions in a list; None for other columns.
+
+        The list begins with the commonest level of each code. Other grouped levels follow, then
+        levels that `fit` did not see. The position of a missing value is -1.
+        """
+        return [
+            None if column.levels is None else _named_levels(column.name, column.levels, values)
+            for column, values in zip(self.columns, _columns_of(X), strict=True)
+        ]
+
     @property
     def names(self) -> list[str | int]:
         """Names of the columns."""
@@ -535,6 +546,13 @@ def _codes(name: str | int, levels: Levels, values: Any) -> np.ndarray:
     code_of = levels.code_of
     of_known = np.array([code_of.get(value, np.nan) for value in known] + [np.nan], np.float32)
     return of_known[codes]
+
+
+def _named_levels(name: str | int, levels: Levels, values: Any) -> tuple[np.ndarray, list[str]]:
+    codes, known = _levels_in(name, values)
+    listed = dict.fromkeys([*(levels.all[i] for i in levels.commonest), *known])
+    place = {level: i for i, level in enumerate(listed)}
+    return np.array([*(place[level] for level in known), -1])[codes], [*map(str, listed)]
 
 
 def _check_zone(column: Column, values: Any) -> None:
