@@ -74,7 +74,8 @@ def write_latent_map(
     Categories are shown as their levels, and dates and durations as such, even in decoded rows. A
     decoded category is its likeliest level, and reconstructed levels that differ from the row's are
     marked. Points are coloured by y, by their reconstruction error or by a column of a table, as
-    chosen in the page. The file contains the rows that it shows: anybody who gets the page gets these rows.
+    chosen in the page. The file contains the rows that it shows: anybody who gets the page gets
+    these rows.
 
     Parameters
     ----------
@@ -447,8 +448,8 @@ def _page_layers(decoder: nn.Module, scaling: AnyScaling) -> list[dict[str, Any]
         return [*layers, _affine(*map(np.atleast_1d, scaling.affine()))]
     factor, offset = np.ones(scaling.n_outputs), np.zeros(scaling.n_outputs)
     factor[: scaling.n_numbers], offset[: scaling.n_numbers] = scaling.numbers.affine()
-    order = np.argsort(scaling.column_of_output, kind="stable")
-    return [*layers, _affine(factor, offset), {"kind": "order", "order": order.tolist()}]
+    order = {"kind": "order", "order": scaling.order.tolist()}
+    return [*layers, _affine(factor, offset), order]
 
 
 def _flat_layers(module: nn.Module) -> list[nn.Module]:

@@ -44,6 +44,13 @@ def is_pandas(values: Any) -> bool:
     return hasattr(values, "iloc")
 
 
+def columns_of(X: Any) -> list[Any]:
+    """Return the columns of a frame or an array."""
+    if is_pandas(X):
+        return [X.iloc[:, i] for i in range(X.shape[1])]
+    return [*X.get_columns()] if is_frame(X) else [X[:, i] for i in range(X.shape[1])]
+
+
 def _holds_objects(values: Any) -> bool:
     return str(values.dtype).lower() == "object"
 

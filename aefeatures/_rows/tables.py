@@ -21,6 +21,7 @@ from aefeatures._rows.columns import (
     as_objects,
     as_seconds,
     as_times,
+    columns_of,
     dtype_name,
     factorized,
     has_zone,
@@ -189,7 +190,7 @@ class Table:
         """
         numbers = [
             _numbers(column, values)
-            for column, values in zip(self.columns, _columns_of(X), strict=True)
+            for column, values in zip(self.columns, columns_of(X), strict=True)
         ]
         dtype = np.result_type(np.float32, *(each.dtype for each in numbers))
         matrix = np.empty((X.shape[0], len(numbers)), dtype)
@@ -236,7 +237,7 @@ class Table:
         """
         return [
             None if column.levels is None else _named_levels(column.name, column.levels, values)
-            for column, values in zip(self.columns, _columns_of(X), strict=True)
+            for column, values in zip(self.columns, columns_of(X), strict=True)
         ]
 
     @property
@@ -290,10 +291,10 @@ def learn_table(
     if _NOT_NUMBERS.isdisjoint(kinds):
         return None
     names = _names_of(X)
-    dtypes = [values.dtype for values in _columns_of(X)]
+    dtypes = [values.dtype for values in columns_of(X)]
     refuse_columns(names, dtypes, [kind not in KINDS for kind in kinds])
     columns = []
-    for name, kind, values in zip(names, kinds, _columns_of(X), strict=True):
+    for name, kind, values in zip(names, kinds, columns_of(X), strict=True):
         column = Column(name, kind, _joint_dtype(ranks.gather(dtype_name(values, kind))))
         if kind == "category":
             levels, n_rows = _learn_levels(column, values, ranks)
@@ -326,13 +327,6 @@ def _names_of(X: Any) -> list[str | int]:
     return [int(name) if isinstance(name, Integral) else str(name) for name in X.columns]
 
 
-def _columns_of(X: Any) -> list[Any]:
-    """Return the columns of a frame or an array."""
-    if is_pandas(X):
-        return [X.iloc[:, i] for i in range(X.shape[1])]
-    return [*X.get_columns()] if is_frame(X) else [X[:, i] for i in range(X.shape[1])]
-
-
 # Which columns are categorical, and of which kind the others are.
 
 
@@ -346,7 +340,7 @@ def _kinds(X: Any, categorical_features: Any) -> list[str] | None:
         return None
     from_dtype = isinstance(categorical_features, str)
     kinds = []
-    for name, values, categorical in zip(_names_of(X), _columns_of(X), chosen, strict=True):
+    for name, values, categorical in zip(_names_of(X), columns_of(X), chosen, strict=True):
         kind = "category" if categorical else kind_of(values)
         if from_dtype and kind == "mixed":
             _refuse_mixed(name, known_values(values))
