@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from aefeatures._autoencoder import AutoencoderTransformer
 from aefeatures._bridges.onnx import register_onnx_converters, to_onnx
+from aefeatures._bridges.pipelines import encode_table
 from aefeatures._bridges.ray import fit_on_ray, transform_on_ray
 from aefeatures._bridges.vision import load_images
 from aefeatures._frames import NextFramePredictor
@@ -48,6 +49,7 @@ __all__ = [
     "Supervised",
     "Variational",
     "distributed",
+    "encode_table",
     "fit_on_ray",
     "load_images",
     "register_onnx_converters",

@@ -18,6 +18,7 @@ from sklearn.base import (
     clone,
 )
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
@@ -322,6 +323,8 @@ class AutoencoderTransformer(
         Whether each column holds categories. Only for a table with categories, dates or durations.
     categories_ : list of ndarray
         Levels of each categorical column in `fit`, in order. Only for such a table.
+    infrequent_categories_ : list of (ndarray or None)
+        Levels of each categorical column that count as one; None if none do. Only for such a table.
     n_iter_ : int
         Number of epochs trained; fewer than `max_epochs_` after an interrupt or an early stop.
     n_steps_ : int
@@ -431,6 +434,8 @@ class AutoencoderTransformer(
     """
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = _CONSTRAINTS
+    # scikit-learn takes parameters other than X for metadata to route.
+    __metadata_request__inverse_transform: ClassVar[dict[str, str]] = {"probabilities": UNUSED}
 
     encoder_ = _Part()
     decoder_ = _Part()
@@ -858,6 +863,9 @@ class AutoencoderTransformer(
     ) -> nn.Module:
         """Return the fitted network as a module from and to X's own units.
 
+        A module of a table with categories or dates takes and returns the tensors of
+        `encode_table`, in which a category is the number of its level.
+
         Parameters
         ----------
         part : {"encoder", "decoder", "autoencoder"}, default="encoder"
@@ -908,8 +916,10 @@ class AutoencoderTransformer(
         sklearn.exceptions.NotFittedError
             If it is not fitted.
         ValueError
-            If a parameter is code: a `loss`, a `noise` or a `Regularizer` of your own. Use pickle
-            then. A `network` of your own is not saved, and has to be given to `load` again.
+            If a parameter is code: a `loss`, a `noise` or a `Regularizer` of your own. If the
+            levels of a category are not texts, integers, floats or booleans, but intervals or
+            dates, for example. Use pickle then. A `network` of your own is not saved, and has to be
+            given to `load` again.
         OSError
             If the file cannot be written, as on a full disk.
 
@@ -1000,9 +1010,7 @@ class AutoencoderTransformer(
             widths = layer_widths("hidden_layer_sizes", model.network.hidden_layer_sizes)
             self.hidden_layer_sizes_ = tuple(widths)
         if self._table is not None:
-            self.is_categorical_ = self._table.is_category
-            self.categories_ = self._table.categories
-            self.infrequent_categories_ = self._table.infrequent_categories
+            vars(self).update(self._table.attributes())
         self.task_ = None
         self.n_iter_ = self.n_steps_ = 0
         self.loss_curve_ = []

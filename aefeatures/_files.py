@@ -28,9 +28,10 @@ from aefeatures._version import __version__
 
 E = TypeVar("E")
 
-FORMAT = 1
-# First version that reads FORMAT. An older version asks its user to install this one.
-_NEEDS = "0.1.0"
+# Latest format. A file has the first format that can hold it, so that older versions read it.
+FORMAT = 2
+# First version that reads each format. An older version asks its user to install this one.
+_NEEDS = {1: "0.1.0", 2: "0.1.0"}
 
 _KEY = "aefeatures"
 _START = b'{"__metadata__":{"' + _KEY.encode() + b'":"{\\"digest\\":\\"'
@@ -45,8 +46,11 @@ def write_file(
     arrays: dict[str, np.ndarray],
     what: str = "model",
     temporary: str | None = None,
+    format_: int = 1,
 ) -> None:
-    """Write a file for `read_file`. For `what` and `temporary` see `write_atomically`.
+    """Write a file of a format for `read_file`.
+
+    For `what` and `temporary` see `write_atomically`.
 
     Raises
     ------
@@ -55,7 +59,7 @@ def write_file(
     OSError
         If the file cannot be written.
     """
-    envelope = {"digest": _NO_DIGEST, "format": FORMAT, "needs": _NEEDS, **document}
+    envelope = {"digest": _NO_DIGEST, "format": format_, "needs": _NEEDS[format_], **document}
     text = json.dumps(envelope, allow_nan=False, separators=(",", ":"))
     data = safetensors.numpy.save(arrays, metadata={_KEY: text})
     header_end = 8 + int.from_bytes(data[:8], "little")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+from collections.abc import Mapping
 from numbers import Integral
 from typing import Any, ClassVar, Self
 
@@ -18,14 +19,26 @@ from sklearn.utils import check_random_state, get_tags
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, column_or_1d
 
-from aefeatures._autoencoder import AutoencoderTransformer
+from aefeatures._autoencoder import AutoencoderTransformer, fitted_model
+from aefeatures._nets.model import Model
 from aefeatures._nets.networks import plain
 from aefeatures._rows.checks import as_numpy, check_labels, check_rows
+from aefeatures._rows.conditions import Condition, resolve_conditions
 from aefeatures._rows.labels import split_labels
 from aefeatures._rows.memory import physical_memory
-from aefeatures._rows.new_rows import describe_columns, describe_dtypes, keep_to, with_dtypes
-from aefeatures._rows.sources import Source, iterate_slices
+from aefeatures._rows.new_rows import (
+    Marginals,
+    describe_columns,
+    describe_dtypes,
+    draw_levels,
+    keep_to,
+    with_dtypes,
+)
+from aefeatures._rows.sources import Source, iterate_slices, rows_of_chunk
+from aefeatures._rows.columns import is_frame
+from aefeatures._rows.tables import Table, is_table
 from aefeatures._sklearn import HasMethods, StrOptions, fit_context, unchanged_on_error
+from aefeatures._warnings import warn
 
 # Largest number of components of a mixture, and number of rows for each component. With fewer rows,
 # the covariance of a component would span too few directions.
@@ -36,6 +49,13 @@ _ROWS_PER_COMPONENT = 16
 _LEAST_VARIANCE = 1e-4
 
 _N_NEIGHBORS = 5
+
+# Number of rows that are drawn in `fit` to learn how decoded columns are distributed.
+_DECODED_ROWS = 4_000
+
+# Rows that are drawn for each row that has to fulfil conditions, and least number of them.
+_TRIES_PER_ROW = 20
+_LEAST_TRIES = 50_000
 
 
 class StandardNormal(BaseEstimator):
@@ -83,9 +103,9 @@ class AutoencoderGenerator(BaseEstimator):
         the standardized codes. These have zero mean and unit variance over all rows, so that a
         bandwidth means the same for any autoencoder.
 
-        - None: a `GaussianMixture` with one component for every 16 different rows, and at most 64
-          components. Fewer than 32 different rows have a single component, whose covariance leans
-          on that of the other classes.
+        - None: a `GaussianMixture` with one component for every 16 different rows (in a table, for
+          every 16 rows), and at most 64 components. Fewer than 32 different rows have a single
+          component, whose covariance leans on that of the other classes.
         - "normal": the standard normal distribution of the codes, which are not standardized. It is
           the prior of an autoencoder with `Variational`, and does not support classes.
     keep_range : bool, default=True
@@ -123,6 +143,21 @@ class AutoencoderGenerator(BaseEstimator):
     of the 5 labelled rows with the nearest codes have, weighted by distance. -1 is a class if y has
     just one other value, a number.
 
+    Tables: with an `AutoencoderTransformer`, X may be a frame with text, categories, booleans,
+    dates and missing values. Samples then have the same columns in the same types, without missing
+    values. Levels are drawn from the probabilities that the decoder gives them. Levels that share a
+    code (see `max_categories`) are drawn by their shares in `fit`. With `keep_range`, the numbers
+    and dates of a class of at least 32 rows are distributed as they were in `fit`: a decoder alone
+    would only approach values that many rows repeat, such as zeros.
+
+    A column of classes, such as the target of a classifier, is learned better as y than as a column
+    of X, as each class then has a density of its own.
+
+    Conditions: rows are drawn, and each is kept with the probability that it fulfils the conditions
+    given its code. A level has the probability that the decoder gives it. A number may differ from
+    the wanted one by about a twentieth of the column's standard deviation, and is then set to it.
+    If y is not given, classes are as frequent as among rows that fulfil the conditions.
+
     Samples are in X's units. They are float64 if X is float64 or holds 32- or 64-bit integers, and
     float32 otherwise. They are a frame of pandas or polars if `fit` got one.
 
@@ -140,6 +175,19 @@ class AutoencoderGenerator(BaseEstimator):
     >>> X_new.shape, y_new.shape
     ((100, 64), (100,))
     >>> sevens, _ = generator.sample(5, y=7)
+
+    A table, and rows that fulfil a condition:
+
+    >>> import numpy as np
+    >>> import pandas as pd
+    >>> rng = np.random.default_rng(0)
+    >>> color = rng.choice(["red", "green", "blue"], 500)
+    >>> size = (color == "red") * 5 + rng.integers(0, 3, 500)
+    >>> table = pd.DataFrame({"color": color, "size": size})
+    >>> generator = AutoencoderGenerator(random_state=0).fit(table)
+    >>> red = generator.sample(100, conditions={"color": "red"})
+    >>> set(red["color"]), red["size"].dtype
+    ({'red'}, dtype('int64'))
     """
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
@@ -157,8 +205,10 @@ class AutoencoderGenerator(BaseEstimator):
     _mean: np.ndarray
     _spread: np.ndarray
     _code_dtype: str
-    # These two defaults are for pickles of an earlier version, which lack the attributes.
+    # These defaults are for pickles of an earlier version, which lack the attributes.
     _described: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
+    _table: Table | None = None
+    _marginals: list[Marginals] | None = None
     _frame: str | None
     _columns: Any
     _column_levels: list[Any] | None
@@ -200,7 +250,9 @@ class AutoencoderGenerator(BaseEstimator):
         X, y = as_numpy(X), as_numpy(y)
         # With array API dispatch, scikit-learn's mixtures cannot be initialized by k-means.
         with unchanged_on_error(self), config_context(array_api_dispatch=False):
-            rows = check_rows(self, X, reset=True)
+            of_table = reads_table(self.autoencoder, X)
+            self._table = self._marginals = None
+            rows = X if of_table else check_rows(self, X, reset=True)
             rng = make_rng(self.random_state)
             classes = labels = None
             if y is not None:
@@ -214,6 +266,9 @@ class AutoencoderGenerator(BaseEstimator):
                     )
             self.autoencoder_ = self._make_autoencoder(rows, rng)
             self.autoencoder_.fit(X, y)
+            if of_table:  # the columns that the autoencoder has learned
+                self._table = unfrozen(self.autoencoder_)._table
+                rows = check_rows(self, X, reset=True)
             codes = np.asarray(self.autoencoder_.transform(X))
             # A string, as skops does not trust NumPy's dtypes by default.
             self._code_dtype = codes.dtype.name
@@ -228,6 +283,8 @@ class AutoencoderGenerator(BaseEstimator):
             if self.keep_range:
                 self._described = describe_columns(rows)
                 self._dtypes = None if self._frame is None else describe_dtypes(X)
+                if self._table is not None:
+                    self._learn_marginals(rows, labels, rng)
         return self
 
     def sample(
@@ -235,6 +292,7 @@ class AutoencoderGenerator(BaseEstimator):
         n_samples: int,
         y: Any = None,
         random_state: int | np.random.RandomState | None = None,
+        conditions: Mapping[Any, Any] | None = None,
     ) -> Any:
         """Draw new rows.
 
@@ -248,6 +306,11 @@ class AutoencoderGenerator(BaseEstimator):
         random_state : int, RandomState instance or None, default=None
             Determines what is drawn. None uses the generator's own `random_state`. If that is an
             int, each call draws the same rows.
+        conditions : dict, default=None
+            Columns and the value that each has in all rows, such as ``{"education": "Doctorate",
+            "age": 40}``: a level, a number, a boolean or a date. Columns are given by name, or by
+            position if the X of `fit` had no names. The other columns are as in rows that have
+            these values. The notes say how.
 
         Returns
         -------
@@ -261,10 +324,17 @@ class AutoencoderGenerator(BaseEstimator):
         ------
         ValueError
             If `n_samples` is below 1, if y has another length or holds a class that `fit` has not
-            seen, or if y is given but `fit` got none.
+            seen, or if y is given but `fit` got none. Also if conditions name a column or a level
+            that `fit` has not seen, or a number out of the column's range.
         MemoryError
             If the rows are larger than the memory. Codes are drawn and decoded in parts, so that
             little more memory is needed than for the result.
+
+        Warns
+        -----
+        UserWarning
+            If rows that fulfil the conditions are so rare that too few were drawn. The others are
+            then the rows that were nearest to fulfilling them.
         """
         check_is_fitted(self)
         if isinstance(n_samples, bool) or not isinstance(n_samples, Integral) or n_samples < 1:
@@ -272,14 +342,25 @@ class AutoencoderGenerator(BaseEstimator):
         n_samples = int(n_samples)
         self._check_size(n_samples)
         rng = make_rng(self.random_state if random_state is None else random_state)
+        if conditions:
+            wanted = self._resolve_conditions(conditions)
+            if y is None and self.classes_ is not None:
+                labels = np.full(n_samples, -1)  # the conditions make some classes more likely
+            else:
+                labels = self._resolve_labels(n_samples, y, rng)
+            samples, labels = self._draw_fulfilling(labels, wanted, rng)
+            if self._table is None:
+                samples = self._kept(samples, self._code_dtype)
+            X = self._to_frame(samples, self._dtypes, rng, wanted)
+            return X if self.classes_ is None else (X, self.classes_[labels])
         labels = self._resolve_labels(n_samples, y, rng)
-        samples: np.ndarray | None = None
-        for part in iterate_slices(n_samples, self.n_features_in_):
-            decoded = self._decode(self._draw_codes(labels[part], rng))
+        samples = None
+        for part in iterate_slices(n_samples, self._width):
+            decoded = self._make_rows(labels[part], rng)
             if samples is None:
                 samples = np.empty((n_samples, self.n_features_in_), decoded.dtype)
             samples[part] = decoded
-        X = self._to_frame(samples, self._dtypes)
+        X = self._to_frame(samples, self._dtypes, rng)
         return X if self.classes_ is None else (X, self.classes_[labels])
 
     def score_samples(self, X: Any) -> np.ndarray:
@@ -346,7 +427,7 @@ class AutoencoderGenerator(BaseEstimator):
         steps = self._decode(np.linspace(*ends, int(n_steps)))
         return self._to_frame(steps, self._dtypes)
 
-    def _make_autoencoder(self, rows: Source, rng: np.random.RandomState) -> Any:
+    def _make_autoencoder(self, rows: Any, rng: np.random.RandomState) -> Any:
         given = self.autoencoder
         return give_seeds(default_autoencoder(rows) if given is None else clone(given), rng)
 
@@ -370,7 +451,7 @@ class AutoencoderGenerator(BaseEstimator):
         self.densities_ = []
         for i, group in enumerate(groups):
             if self.density is None:
-                density: Any = _fit_mixture(group, common, rng)
+                density: Any = _fit_mixture(group, common, rng, of_table=self._table is not None)
             elif isinstance(self.density, str):
                 density = StandardNormal().fit(group)
             else:
@@ -434,6 +515,142 @@ class AutoencoderGenerator(BaseEstimator):
             codes[places] = drawn[rng.permutation(len(places))]
         return codes * self._spread + self._mean
 
+    def _learn_marginals(
+        self, rows: Source, labels: np.ndarray | None, rng: np.random.RandomState
+    ) -> None:
+        """Learn how the numbers of each class are distributed, before and after the decoder."""
+        assert self._table is not None
+        numbers = np.flatnonzero(~self._table.is_category)
+        starts = [self._table.blocks()[i].start for i in numbers]
+        X = rows.take(np.arange(rows.shape[0]))[:, numbers]
+        self._marginals = []
+        for label in range(len(self.densities_)):
+            codes = self._draw_codes(np.full(_DECODED_ROWS, label), rng)
+            members = X if labels is None else X[labels == label]
+            decoded = self._probabilities(codes)[:, starts]
+            self._marginals.append(Marginals(members, decoded, numbers.tolist()))
+
+    @property
+    def _model(self) -> Model:
+        return fitted_model(unfrozen(self.autoencoder_))
+
+    @property
+    def _width(self) -> int:
+        """Largest number of columns that a row has on its way."""
+        return self.n_features_in_ if self._table is None else self._table.blocks()[-1].stop
+
+    def _make_rows(self, labels: np.ndarray, rng: np.random.RandomState) -> np.ndarray:
+        """Return new rows of the classes at these positions."""
+        codes = self._draw_codes(labels, rng)
+        if self._table is None:
+            return self._decode(codes)
+        return self._draw_rows(self._probabilities(codes), labels, rng)
+
+    def _draw_rows(
+        self, decoded: np.ndarray, labels: np.ndarray, rng: np.random.RandomState
+    ) -> np.ndarray:
+        """Return rows of a table, given numbers and probabilities of levels."""
+        assert self._table is not None
+        blocks = [decoded[:, block] for block in self._table.blocks()]
+        rows = np.empty((len(decoded), len(blocks)))
+        for i, is_category in enumerate(self._table.is_category):
+            rows[:, i] = draw_levels(blocks[i], rng) if is_category else blocks[i][:, 0]
+        if self._marginals is not None:
+            for label in np.unique(labels):
+                of_class = labels == label
+                restored = rows[of_class]
+                self._marginals[label].restore(restored, rng)
+                rows[of_class] = restored
+        return self._kept(rows, np.float64)
+
+    def _probabilities(self, codes: np.ndarray) -> np.ndarray:
+        autoencoder = unfrozen(self.autoencoder_)
+        return self._model.decode_probabilities(codes.astype(self._code_dtype), autoencoder.device_)
+
+    def _resolve_conditions(self, conditions: Mapping[Any, Any]) -> list[Condition]:
+        names = None if self._frame is None else [plain(each) for each in self._columns]
+        return resolve_conditions(
+            conditions, names, self.n_features_in_, self._described, self._table
+        )
+
+    def _draw_fulfilling(
+        self, labels: np.ndarray, wanted: list[Condition], rng: np.random.RandomState
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return rows that fulfil conditions, and labels, of which -1 stands for any class."""
+        rows = np.empty((len(labels), self.n_features_in_))
+        given, labels = labels, labels.copy()
+        for label in np.unique(given):
+            places = np.flatnonzero(given == label)
+            rows[places], labels[places] = self._draw_of_class(len(places), label, wanted, rng)
+        return rows, labels
+
+    def _draw_of_class(
+        self, n: int, label: int, wanted: list[Condition], rng: np.random.RandomState
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return `n` rows that fulfil conditions, and their labels.
+
+        A row is kept with the probability that it fulfils the conditions, given its code. If too
+        few are kept, the others with the largest ratio of this probability to a random number join.
+        """
+        tries = max(_LEAST_TRIES, _TRIES_PER_ROW * n)
+        largest = min(rows_of_chunk(self._width), tries)
+        size = min(max(2 * n, 1_000), largest)
+        best = np.empty((0, self.n_features_in_))
+        keys, best_labels = np.empty(0), np.empty(0, np.intp)
+        spreads: list[float] | None = None
+        drawn = 0
+        while drawn < tries and np.count_nonzero(keys >= 0) < n:
+            labels = np.full(size, label)
+            if label < 0:
+                labels = rng.choice(len(self.densities_), size, p=self.class_prior_)
+            rows, weights, spreads = self._weighted_rows(labels, wanted, spreads, rng)
+            keys = np.concatenate([keys, weights - np.log(1 - rng.random_sample(size))])
+            best, best_labels = np.concatenate([best, rows]), np.append(best_labels, labels)
+            # Rows are equally likely once they are kept.
+            keys = np.where(keys >= 0, rng.random_sample(len(keys)), keys)
+            chosen = np.sort(np.argsort(-keys, kind="stable")[:n])
+            keys, best, best_labels = keys[chosen], best[chosen], best_labels[chosen]
+            drawn += size
+            size = min(2 * size, largest)
+        n_kept = np.count_nonzero(keys >= 0)
+        if n_kept < n:
+            warn(
+                f"Among {drawn:,} rows only {n_kept:,} fulfil the conditions, {n:,} are wanted. "
+                "The others are nearest to rows that fulfil them: fit has seen few such rows, or "
+                "none."
+            )
+        for condition in wanted:
+            best[:, condition.column] = condition.value
+        return best, best_labels
+
+    def _weighted_rows(
+        self,
+        labels: np.ndarray,
+        wanted: list[Condition],
+        spreads: list[float] | None,
+        rng: np.random.RandomState,
+    ) -> tuple[np.ndarray, np.ndarray, list[float]]:
+        """Return rows, the logarithms of their weights under conditions, and columns' spreads."""
+        weights = np.zeros(len(labels))
+        codes = self._draw_codes(labels, rng)
+        if self._table is None:
+            rows = np.asarray(self._decode(codes), np.float64)
+        else:
+            decoded = self._probabilities(codes)
+            rows = self._draw_rows(decoded, labels, rng)
+            blocks = self._table.blocks()
+        if spreads is None:
+            spreads = [float(np.nanstd(rows[:, each.column])) for each in wanted]
+        for condition, spread in zip(wanted, spreads, strict=True):
+            column = condition.column
+            if self._table is not None and self._table.is_category[column]:
+                level = decoded[:, blocks[column]][:, int(condition.value)]
+                with np.errstate(divide="ignore"):
+                    weights += np.log(level.astype(np.float64) * condition.share)
+            else:
+                weights += condition.log_weights(rows[:, column], spread)
+        return rows, weights, spreads
+
     # With array API dispatch, a frozen autoencoder that was fitted on tensors would accept tensors
     # only.
 
@@ -444,16 +661,24 @@ class AutoencoderGenerator(BaseEstimator):
     def _decode(self, codes: np.ndarray) -> np.ndarray:
         with config_context(array_api_dispatch=False):
             decoded = self.autoencoder_.inverse_transform(codes.astype(self._code_dtype))
-        decoded = np.asarray(decoded)
+        decoded = np.asarray(decoded if self._table is None else self._table.numbers(decoded))
+        return self._kept(decoded, decoded.dtype)
+
+    def _kept(self, rows: np.ndarray, dtype: Any) -> np.ndarray:
+        """Return rows that keep to what is known of the columns, in this type if in an array."""
         if self._described is None:
-            return decoded
-        kept = keep_to(decoded, *self._described)
+            return rows.astype(dtype, copy=False)
+        kept = keep_to(rows, *self._described)
         # For a frame, integers stay integers, as float64 cannot hold all of them.
-        return kept if self._frame is not None else kept.astype(decoded.dtype, copy=False)
+        return kept if self._frame is not None else kept.astype(dtype, copy=False)
 
     def _encode_one(self, row: Any, name: str) -> np.ndarray:
         row = as_numpy(row)
-        if np.ndim(row) == 1:
+        if self._table is not None and not hasattr(row, "columns") and np.ndim(row) < 2:
+            row = self._table.one_row(list(self._in_column_order(row, name)))
+            if self._frame == "pandas":
+                row.columns = self._pandas_columns()
+        elif np.ndim(row) == 1:
             row = self._to_frame(np.asarray(self._in_column_order(row, name))[None])
         n_rows = check_rows(self, row, reset=False).shape[0]
         if n_rows != 1:
@@ -478,8 +703,23 @@ class AutoencoderGenerator(BaseEstimator):
             )
         return row.loc[columns]
 
-    def _to_frame(self, X: Any, dtypes: list[Any] | None = None) -> Any:
+    def _to_frame(
+        self,
+        X: Any,
+        dtypes: list[Any] | None = None,
+        rng: np.random.RandomState | None = None,
+        wanted: list[Condition] | None = None,
+    ) -> Any:
         """Return rows as a frame, with these dtypes if given, if `fit` got a frame."""
+        if self._table is not None:
+            table = self._table
+            for condition in wanted or ():
+                if condition.level is not None:
+                    table = table.with_level(condition.column, condition.level)
+            rows = table.rows(X, rng=rng)
+            if self._frame == "pandas":  # a table has its names as text
+                rows.columns = self._pandas_columns()
+            return rows
         if self._frame is None:
             return X
         if self._frame == "polars":
@@ -490,14 +730,19 @@ class AutoencoderGenerator(BaseEstimator):
         else:
             import pandas as pd
 
-            columns, levels = self._columns, getattr(self, "_column_levels", None)
-            # In a pickle of an earlier version `_columns` is an Index and levels are missing.
-            if levels is not None and len(levels) > 1:
-                columns = pd.MultiIndex.from_tuples(columns, names=levels)
-            elif levels is not None:
-                columns = pd.Index(columns, name=levels[0])
-            frame = pd.DataFrame(X, columns=columns)
+            frame = pd.DataFrame(X, columns=self._pandas_columns())
         return frame if dtypes is None else with_dtypes(frame, dtypes)
+
+    def _pandas_columns(self) -> Any:
+        import pandas as pd
+
+        columns, levels = self._columns, getattr(self, "_column_levels", None)
+        # In a pickle of an earlier version `_columns` is an Index and levels are missing.
+        if levels is None:
+            return columns
+        if len(levels) > 1:
+            return pd.MultiIndex.from_tuples(columns, names=levels)
+        return pd.Index(columns, name=levels[0])
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -508,15 +753,31 @@ class AutoencoderGenerator(BaseEstimator):
         return tags
 
 
-def default_scaling(X: Source) -> str:
+def unfrozen(autoencoder: Any) -> Any:
+    """Return the estimator in a `FrozenEstimator`, or the estimator itself."""
+    return autoencoder.estimator if isinstance(autoencoder, FrozenEstimator) else autoencoder
+
+
+def reads_table(autoencoder: Any, X: Any) -> bool:
+    """Whether an autoencoder takes X for a table with categories, dates or durations."""
+    given = AutoencoderTransformer() if autoencoder is None else unfrozen(autoencoder)
+    if not isinstance(given, AutoencoderTransformer):
+        return False
+    if given is not autoencoder and autoencoder is not None:  # frozen, and so fitted
+        return given._table is not None
+    return is_table(X, given.categorical_features)
+
+
+def default_scaling(X: Any) -> str:
     """Return the `scaling` of a default autoencoder, which does not depend on the columns' units.
 
     "auto" would not scale data that happens to be within [0, 1].
     """
-    return "auto" if X.dtype in (np.uint8, np.uint16) else "standard"
+    pictures = not is_frame(X) and X.dtype in (np.uint8, np.uint16)
+    return "auto" if pictures else "standard"
 
 
-def default_autoencoder(X: Source) -> AutoencoderTransformer:
+def default_autoencoder(X: Any) -> AutoencoderTransformer:
     """Return the autoencoder of a generator with ``autoencoder=None``."""
     n_features = X.shape[1]
     return AutoencoderTransformer(
@@ -593,12 +854,15 @@ def common_covariance(groups: list[np.ndarray]) -> np.ndarray:
 
 
 def _fit_mixture(
-    codes: np.ndarray, common: np.ndarray, rng: np.random.RandomState
+    codes: np.ndarray, common: np.ndarray, rng: np.random.RandomState, *, of_table: bool = False
 ) -> GaussianMixture:
     """Return a Gaussian mixture fitted to the codes, with more components for more rows."""
     # Equal rows may have codes that differ in the last digits, depending on their batch.
     distinct = np.unique(codes.round(6), axis=0)
     n_components = min(_MOST_COMPONENTS, len(distinct) // _ROWS_PER_COMPONENT)
+    if of_table:  # equal rows are usual, and each kind of them may need a component
+        n_rows = len(codes)
+        n_components = min(_MOST_COMPONENTS, len(distinct), n_rows // _ROWS_PER_COMPONENT)
     if n_components < 2:
         return _fit_normal(codes, common)
     return GaussianMixture(

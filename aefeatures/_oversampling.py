@@ -8,9 +8,10 @@ from typing import Any, ClassVar
 import numpy as np
 from scipy import sparse
 from sklearn.base import clone
-from sklearn.utils import get_tags
+from sklearn.utils import check_consistent_length, get_tags
+from sklearn.utils.validation import validate_data
 
-from aefeatures._autoencoder import AutoencoderTransformer
+from aefeatures._autoencoder import AutoencoderTransformer, fitted_model
 from aefeatures._generation import (
     CODES_AND_BACK,
     common_covariance,
@@ -18,18 +19,22 @@ from aefeatures._generation import (
     give_seeds,
     leaning_covariance,
     make_rng,
+    reads_table,
     scale_of_codes,
+    unfrozen,
 )
 from aefeatures._nets.networks import plain
 from aefeatures._rows.checks import check_matrix
 from aefeatures._rows.new_rows import (
     PointMasses,
     describe_columns,
+    draw_levels,
     keep_to,
     numbers_of_categories,
     to_categories,
 )
 from aefeatures._rows.sources import as_source, evenly_spaced, iterate_slices
+from aefeatures._rows.tables import Table
 from aefeatures._sklearn import Interval, parameter_constraints
 
 try:
@@ -103,6 +108,11 @@ class AutoencoderOversampler(BaseOverSampler):
     as they are in the row that a new row starts from. The other half move along the order of the
     column's values. In a class of few rows, all rows together count as much as three of its own.
 
+    In a table, the noise changes the probabilities that the decoder gives the levels of a category.
+    This change is added to a probability of 1 for the level that a new row starts from, and the new
+    level is drawn from the result. A missing level stays missing. `SMOTENC` of imbalanced-learn
+    takes the commonest level of the nearest rows instead.
+
     With the default autoencoder, new rows do not depend on the units of columns, except that whole
     numbers are whole in some units only. A given autoencoder with ``scaling="auto"`` does not scale
     X if all its values are within [0, 1].
@@ -124,6 +134,8 @@ class AutoencoderOversampler(BaseOverSampler):
         "spread": [Interval(Real, 0, None, closed="left")],
     }
 
+    _table: Table | None = None
+
     def __init__(
         self,
         *,
@@ -141,9 +153,13 @@ class AutoencoderOversampler(BaseOverSampler):
         if any(type(given).__module__.startswith("polars") for given in (X, y)):
             raise TypeError(
                 "imbalanced-learn does not return frames or series of polars. Pass X.to_numpy() "
-                "and y.to_numpy() instead."
+                "or X.to_pandas(), and y.to_numpy() instead."
             )
         y, one_of_each = check_target_type(y, indicate_one_vs_all=True)
+        if reads_table(self.autoencoder, X):
+            validate_data(self, X, y, reset=True, skip_check_array=True)
+            check_consistent_length(X, y)
+            return X, y, one_of_each
         return check_matrix(self, X, reset=True), y, one_of_each
 
     def fit_resample(self, X: Any, y: Any, **params: Any) -> tuple[Any, Any]:
@@ -152,7 +168,7 @@ class AutoencoderOversampler(BaseOverSampler):
         Parameters
         ----------
         X : {array-like, sparse matrix, pandas frame} of shape (n_samples, n_features)
-            Numbers. Categories of a pandas frame have to be numbers as well.
+            Numbers, or a table of pandas with text, categories, booleans and dates.
         y : array-like of shape (n_samples,)
             Classes.
         **params : dict
@@ -161,18 +177,21 @@ class AutoencoderOversampler(BaseOverSampler):
         Returns
         -------
         X : {ndarray, sparse matrix, pandas frame} of shape (n_samples_new, n_features)
-            The given rows unchanged, followed by the new rows in the same dtypes. New values in a
-            column of categories are among its categories.
+            The given rows unchanged, followed by the new rows in the same dtypes. New rows have
+            levels that were given.
         y : array-like of shape (n_samples_new,)
             Classes of these rows.
 
         Raises
         ------
         ValueError
-            If X holds text or infinity, or y has a single class.
+            If X holds infinity, or text that the autoencoder does not read, or if y has a single
+            class.
         TypeError
             If X or y is a frame or series of polars.
         """
+        if reads_table(self.autoencoder, X):
+            return super().fit_resample(X, y, **params)
         X_more, y_more = super().fit_resample(numbers_of_categories(X), y, **params)
         if not hasattr(X, "iloc"):
             return X_more, y_more
@@ -190,8 +209,13 @@ class AutoencoderOversampler(BaseOverSampler):
             return X.copy(), y.copy()
         rng = make_rng(self.random_state)
         made = _default_autoencoder(X) if self.autoencoder is None else clone(self.autoencoder)
-        named = self._name_columns(X)
+        of_table = reads_table(self.autoencoder, X)
+        named = X if of_table else self._name_columns(X)
         self.autoencoder_ = give_seeds(made, rng).fit(named, y)
+        self._table = unfrozen(self.autoencoder_)._table if of_table else None
+        given = X
+        if self._table is not None:
+            X = self._table.numbers(X)
         codes = np.asarray(self.autoencoder_.transform(named), dtype=np.float64)
         # Codes are scaled, as every autoencoder has its own units of codes.
         scale = scale_of_codes(codes)[1]
@@ -216,8 +240,13 @@ class AutoencoderOversampler(BaseOverSampler):
                 start, moved = self._move(X, codes, chosen[part], noise[part])
                 rows = keep_to(moved, *described)
                 masses.restore(moved, rows, start, rng)
+                if self._table is not None:
+                    self._move_levels(rows, codes[chosen[part]], noise[part], rng)
                 parts.append(sparse.csr_matrix(rows) if sparse.issparse(X) else rows)
         labels = [np.full(n, label, dtype=y.dtype) for label, n in wanted.items()]
+        if self._table is not None:
+            new = self._table.rows(np.vstack(parts[1:]), rng=rng)
+            return self._below(given, new), np.concatenate([y, *labels])
         stacked = sparse.vstack(parts, format="csr") if sparse.issparse(X) else np.vstack(parts)
         return stacked, np.concatenate([y, *labels])
 
@@ -228,6 +257,37 @@ class AutoencoderOversampler(BaseOverSampler):
         rows, decoded = as_source(X).take(index), self._decode(codes[index])
         # Only the difference of the two decoded rows is added: this keeps what the decoder misses.
         return rows, rows + (self._decode(codes[index] + noise) - decoded)
+
+    def _move_levels(
+        self, rows: np.ndarray, codes: np.ndarray, noise: np.ndarray, rng: np.random.RandomState
+    ) -> None:
+        """Draw the levels of a table's categories, which `rows` hold as they were at the start.
+
+        The noise changes the probabilities of levels. As with numbers, only that change counts.
+        """
+        assert self._table is not None
+        before, after = self._decoded(codes), self._decoded(codes + noise)
+        for j, block in enumerate(self._table.blocks()):
+            known = ~np.isnan(rows[:, j])
+            if not self._table.is_category[j] or not known.any():
+                continue
+            shares = (after[:, block] - before[:, block])[known]
+            shares[np.arange(len(shares)), rows[known, j].astype(np.intp)] += 1
+            rows[known, j] = draw_levels(np.maximum(shares, 0), rng)
+
+    def _decoded(self, codes: np.ndarray) -> np.ndarray:
+        """Return numbers, and probabilities of levels, of a table."""
+        autoencoder = unfrozen(self.autoencoder_)
+        return fitted_model(autoencoder).decode_probabilities(codes, autoencoder.device_)
+
+    def _below(self, X: Any, new: Any) -> Any:
+        """Return the rows of a table with new ones below."""
+        if not hasattr(X, "iloc"):
+            return np.concatenate([X, new.astype(X.dtype)])
+        import pandas as pd
+
+        new.columns = X.columns
+        return pd.concat([X, new], ignore_index=True)
 
     def _name_columns(self, X: Any) -> Any:
         """Return the rows as a frame if `fit_resample` got one: imbalanced-learn unpacks frames."""
@@ -241,7 +301,14 @@ class AutoencoderOversampler(BaseOverSampler):
         return pd.DataFrame(X, columns=names, copy=False)
 
     def _decode(self, codes: np.ndarray) -> np.ndarray:
-        return np.asarray(self.autoencoder_.inverse_transform(codes), dtype=np.float64)
+        if self._table is None:
+            return np.asarray(self.autoencoder_.inverse_transform(codes), dtype=np.float64)
+        # Levels are drawn later, as they have no order in which noise could move them.
+        decoded, rows = self._decoded(codes), np.zeros((len(codes), len(self._table.columns)))
+        for j, block in enumerate(self._table.blocks()):
+            if not self._table.is_category[j]:
+                rows[:, j] = decoded[:, block.start]
+        return rows
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

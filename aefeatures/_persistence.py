@@ -8,8 +8,10 @@ from __future__ import annotations
 import math
 import os
 import platform
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from itertools import islice
 from typing import Any, TypeVar
 
 import numpy as np
@@ -37,6 +39,8 @@ from aefeatures._nets.networks import (
 from aefeatures._nets.regularizers import REGULARIZERS
 from aefeatures._rows.labels import TASKS
 from aefeatures._rows.scaling import Scaling
+from aefeatures._rows.table_scaling import AnyScaling, TableScaling
+from aefeatures._rows.tables import KINDS, Column, Levels, Table
 from aefeatures._sklearn import output_container, parameter_names
 from aefeatures._torch.devices import (
     PRECISIONS,
@@ -56,12 +60,26 @@ _NEVER_SAVED = ("checkpoint",)
 _OBJECTS: dict[str, type[Any]] = {
     kind.__name__: kind for kind in (DenseNetwork, ConvNetwork, *REGULARIZERS.values())
 }
+# Types of levels, and how they are read from text. A boolean is also an integer in Python.
+_LEVELS: dict[type, Callable[[str], Any]] = {
+    bool: {"False": False, "True": True}.__getitem__,
+    int: int,
+    float: float,
+    str: str,
+}
+# Most columns times levels of a table in a small file. The scaling takes memory for each.
+_SMALL_TABLE = 2**21
 _NUMPY_DTYPES = {np.dtype(code).name for code in "?bhilqBHILQefd"}
 
 
 def save_model(estimator: Any, model: Model, memory: Memory, path: str | os.PathLike[str]) -> None:
     """Write a fitted `AutoencoderTransformer` to a file; see its `save`."""
-    write_file(path, _document(estimator, model, memory), _arrays(estimator, model))
+    document, arrays = _document(estimator, model, memory), _arrays(estimator, model)
+    if estimator._table is None:
+        write_file(path, document, arrays)
+    else:
+        document["table"] = _pack_table(estimator._table, arrays)
+        write_file(path, document, arrays, format_=2)
 
 
 def load_model(
@@ -88,7 +106,9 @@ def load_model(
         with torch.inference_mode(False):  # tensors made in inference mode cannot be trained
             estimator: Any = _estimator(cls, document, network)
             memory = _memory(document)
-            model = _model(document, arrays, network)
+            # Files of numbers have no table.
+            estimator._table = _unpack_table(document, arrays) if "table" in document else None
+            model = _model(document, arrays, network, estimator._table)
             _set_record(estimator, model, document, arrays)
             if arrays:
                 raise ValueError(f"it has unknown arrays: {short(sorted(arrays))}.")
@@ -165,9 +185,8 @@ def _arrays(estimator: Any, model: Model) -> dict[str, np.ndarray]:
     if estimator.validation_loss_curve_ is not None:
         arrays["validation_loss_curve"] = np.asarray(estimator.validation_loss_curve_, np.float64)
     if hasattr(estimator, "feature_names_in_"):
-        names = [name.encode("utf-8", "surrogatepass") for name in estimator.feature_names_in_]
-        arrays["feature_names"] = np.frombuffer(b"".join(names), np.uint8)
-        arrays["feature_name_lengths"] = np.array([*map(len, names)], np.int64)
+        joined = _joined(estimator.feature_names_in_)
+        arrays["feature_names"], arrays["feature_name_lengths"] = joined
     for part, module in zip(_PARTS, model.modules, strict=True):
         for name, tensor in module.state_dict().items():
             if not isinstance(tensor, torch.Tensor):
@@ -205,7 +224,9 @@ def _memory(document: dict[str, Any]) -> Memory:
     )
 
 
-def _model(document: dict[str, Any], arrays: dict[str, np.ndarray], own: Any) -> Model:
+def _model(
+    document: dict[str, Any], arrays: dict[str, np.ndarray], own: Any, table: Table | None
+) -> Model:
     built_from = {
         name: _decode(value, own) for name, value in typed(document, "built_from", dict).items()
     }
@@ -221,7 +242,10 @@ def _model(document: dict[str, Any], arrays: dict[str, np.ndarray], own: Any) ->
             f"{_dtype_and_shape(fill.values)}."
         )
     n_features = len(fill.values)
-    scaling = _scaling(document, arrays, n_features)
+    if table is None:
+        scaling: AnyScaling = _scaling(document, arrays, n_features)
+    else:
+        scaling = _table_scaling(document, arrays, table, n_features)
     network = _decode(document["network"], own)
     if isinstance(built_from["network"], str):  # as older versions saved it
         built_from["network"] = network
@@ -247,20 +271,39 @@ def _model(document: dict[str, Any], arrays: dict[str, np.ndarray], own: Any) ->
     return Model(encoder, decoder, scaling, fill.eval(), loss, network, cost, seed, built_from)
 
 
-def _scaling(document: dict[str, Any], arrays: dict[str, np.ndarray], n_features: int) -> Scaling:
-    statistics = {name: arrays.pop(f"scaling.{name}") for name in ("offset", "scale")}
-    if "scaling.spread" in arrays:  # files of earlier versions lack spread and center
-        statistics |= {name: arrays.pop(f"scaling.{name}") for name in ("center", "spread")}
+def _scaling(
+    document: dict[str, Any],
+    arrays: dict[str, np.ndarray],
+    n_features: int,
+    prefix: str = "scaling",
+) -> Scaling:
+    statistics = {name: arrays.pop(f"{prefix}.{name}") for name in ("offset", "scale")}
+    if f"{prefix}.spread" in arrays:  # files of earlier versions lack spread and center
+        statistics |= {name: arrays.pop(f"{prefix}.{name}") for name in ("center", "spread")}
     for name, array in statistics.items():
         shapes = [(n_features,)] if name in ("center", "spread") else [(), (n_features,)]
         if array.shape not in shapes or array.dtype != np.float64:
             raise ValueError(
-                f"scaling.{name} should be float64 of shape {' or '.join(map(str, shapes))}, got "
+                f"{prefix}.{name} should be float64 of shape {' or '.join(map(str, shapes))}, got "
                 f"{_dtype_and_shape(array)}."
             )
     common = "common" in document and typed(document, "common", bool)
     tensors = {name: _tensor(array) for name, array in statistics.items()}
     return Scaling(**tensors, bounded=typed(document, "bounded", bool), common=common)
+
+
+def _table_scaling(
+    document: dict[str, Any], arrays: dict[str, np.ndarray], table: Table, n_outputs: int
+) -> TableScaling:
+    shares = table.shares()
+    sizes = [1 if share is None else len(share) for share in shares]
+    if sum(sizes) != n_outputs:
+        raise ValueError(f"the columns of the table take {sum(sizes)} numbers, not {n_outputs}.")
+    n_bytes = sum(array.nbytes for array in arrays.values())
+    if max(sizes) * len(sizes) > max(_SMALL_TABLE, n_bytes):
+        raise ValueError(f"{len(sizes)} columns of up to {max(sizes)} levels do not fit in a file.")
+    n_numbers = sum(share is None for share in shares)
+    return TableScaling(_scaling(document, arrays, n_numbers, "scaling.numbers"), shares)
 
 
 def _set_record(
@@ -282,10 +325,12 @@ def _set_record(
     estimator.validation_loss_curve_ = None if validation is None else _curve(validation)
     estimator.loss_ = estimator.loss_curve_[-1]
     estimator.best_loss_ = min(estimator.validation_loss_curve_ or estimator.loss_curve_)
-    estimator.n_features_in_ = len(model.fill.values)
+    if estimator._table is not None:
+        vars(estimator).update(estimator._table.attributes())
+    estimator.n_features_in_ = model.n_features
     if "feature_names" in arrays:
         estimator.feature_names_in_ = _feature_names(
-            arrays.pop("feature_names"), arrays.pop("feature_name_lengths"), len(model.fill.values)
+            arrays.pop("feature_names"), arrays.pop("feature_name_lengths"), model.n_features
         )
 
 
@@ -359,24 +404,37 @@ def _curve(array: np.ndarray) -> list[float]:
 
 
 def _feature_names(text: np.ndarray, lengths: np.ndarray, n_features: int) -> np.ndarray:
-    ends = np.cumsum(lengths)
-    if (
-        lengths.shape != (n_features,)
-        or lengths.dtype != np.int64
-        or text.dtype != np.uint8
-        or (lengths < 0).any()
-        or (lengths > text.size).any()  # their sum cannot overflow then
-        or ends[-1] != text.size
-    ):
+    names = _texts(text, lengths)
+    if names is None or len(names) != n_features:
         raise ValueError(f"the feature names are not those of {n_features} columns.")
-    data = text.tobytes()
-    return np.array(
-        [
-            data[end - length : end].decode("utf-8", "surrogatepass")
-            for end, length in zip(ends.tolist(), lengths.tolist(), strict=True)
-        ],
-        dtype=object,
-    )
+    return np.array(names, dtype=object)
+
+
+def _joined(texts: Iterable[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Return texts as the array of their bytes, and an array of their lengths."""
+    encoded = [text.encode("utf-8", "surrogatepass") for text in texts]
+    lengths = np.array([*map(len, encoded)], np.int64)
+    return np.frombuffer(b"".join(encoded), np.uint8), lengths
+
+
+def _texts(joined: np.ndarray, lengths: np.ndarray) -> list[str] | None:
+    """Return the texts that `_joined` was given, or None if the arrays do not fit together."""
+    if (
+        lengths.ndim != 1
+        or lengths.dtype != np.int64
+        or joined.dtype != np.uint8
+        or (lengths < 0).any()
+        or (lengths > joined.size).any()  # their sum cannot overflow then
+    ):
+        return None
+    ends = np.cumsum(lengths).tolist()
+    if not ends or ends[-1] != joined.size:
+        return None
+    data = joined.tobytes()
+    return [
+        data[end - length : end].decode("utf-8", "surrogatepass")
+        for end, length in zip(ends, lengths.tolist(), strict=True)
+    ]
 
 
 def _generator(state: list[Any]) -> np.random.Generator:
@@ -388,6 +446,127 @@ def _generator(state: list[Any]) -> np.random.Generator:
     counts = {name: count(numbers, name, 2**128) for name in names}
     generator.bit_generator.state = {**counts, "bit_generator": "PCG64", "state": counts}
     return generator
+
+
+# Tables. All their texts (names, then the levels of each column) are in one array, because they
+# grow with the data.
+
+
+def _pack_table(table: Table, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Return a table as JSON, and add its arrays."""
+    texts = [str(column.name) for column in table.columns]
+    columns = []
+    for column in table.columns:
+        dtype, levels = column.dtype, None
+        if isinstance(dtype, list):
+            known, kind, ordered = dtype
+            packed = _pack_levels(column.name, known, texts)
+            dtype = {"levels": packed, "kind": kind, "ordered": ordered}
+        if column.levels is not None:
+            levels = _pack_levels(column.name, column.levels.all, texts)
+        packed_column = {"kind": column.kind, "dtype": dtype, "step": column.step, "levels": levels}
+        if isinstance(column.name, int):
+            packed_column["numbered"] = True
+        columns.append(packed_column)
+    arrays["table.texts"], arrays["table.text_lengths"] = _joined(texts)
+    levels_ = [column.levels for column in table.columns if column.levels is not None]
+    for name in ("counts", "codes"):
+        parts = [np.asarray(getattr(each, name), np.int64) for each in levels_]
+        arrays[f"table.{name}"] = np.concatenate([np.empty(0, np.int64), *parts])
+    return {"library": table.library, "columns": columns}
+
+
+def _pack_levels(name: str | int, levels: list[Any], texts: list[str]) -> list[Any]:
+    """Return type and number of levels, and add them to the texts."""
+    found = [next((k for k in _LEVELS if isinstance(plain(each), k)), None) for each in levels]
+    if None in found or len(set(found)) > 1:
+        level = levels[found.index(None)] if None in found else levels[0]
+        raise ValueError(
+            f"Column {name!r} has levels such as {short(level)} ({type(level).__name__}), which "
+            "cannot be saved: save stores levels that are texts, integers, floats or booleans, and "
+            "of one type in a column. Use pickle or joblib for this model."
+        )
+    kind: Any = found[0] if found else str
+    texts += [str(kind(plain(each))) for each in levels]
+    return [kind.__name__, len(levels)]
+
+
+def _unpack_table(document: dict[str, Any], arrays: dict[str, np.ndarray]) -> Table:
+    given = typed(document, "table", dict)
+    library, columns = typed(given, "library", str), typed(given, "columns", list)
+    if library not in ("pandas", "polars", "numpy"):
+        raise ValueError(f"unknown library {short(library)}.")
+    pool = _texts(arrays.pop("table.texts"), arrays.pop("table.text_lengths"))
+    if pool is None or len(pool) < len(columns):
+        raise ValueError(f"the texts of the table are not those of {len(columns)} columns.")
+    texts = iter(pool)
+    names = [*islice(texts, len(columns))]
+    entries = arrays.pop("table.counts"), arrays.pop("table.codes")
+    if any(each.ndim != 1 or each.dtype != np.int64 for each in entries):
+        raise ValueError("the counts and codes of levels should be int64 of shape (n_levels,).")
+    unpacked, start = [], 0
+    for name, column in zip(names, columns, strict=True):
+        if type(column) is not dict:
+            raise ValueError(f"a column should be a dict, got {short(column)}.")
+        dtype = _unpack_dtype(column.get("dtype"), texts)
+        levels = None
+        if column.get("levels") is not None:
+            all_ = _unpack_levels(column["levels"], texts)
+            end = start + len(all_)
+            levels = Levels(all_, *(each[start:end].astype(np.intp) for each in entries))
+            _check_levels(name, levels)
+            start = end
+        kind, step = typed(column, "kind", str), typed(column, "step", float)
+        named = int(name) if column.get("numbered") is True else name
+        unpacked.append(_checked(Column(named, kind, dtype, levels, step)))
+    if next(texts, None) is not None or any(len(each) != start for each in entries):
+        raise ValueError("the table has texts, counts or codes that belong to no column.")
+    return Table(library, unpacked)
+
+
+def _unpack_dtype(dtype: Any, texts: Iterator[str]) -> Any:
+    if type(dtype) is dict:
+        known = _unpack_levels(dtype.get("levels"), texts)
+        kind = _unpack_dtype(typed(dtype, "kind", str), texts)
+        return [known, kind, typed(dtype, "ordered", bool)]
+    # A type such as U1000000000 would only exhaust the memory.
+    if type(dtype) is not str or len(dtype) > 1000 or re.search(r"\d{7}", dtype):
+        raise ValueError(f"unknown type of column {short(dtype)}.")
+    return dtype
+
+
+def _unpack_levels(packed: Any, texts: Iterator[str]) -> list[Any]:
+    kinds = {kind.__name__: read for kind, read in _LEVELS.items()}
+    if type(packed) is not list or len(packed) != 2 or packed[0] not in kinds:
+        raise ValueError(f"levels should be their type and number, got {short(packed)}.")
+    n_levels = count({"number of levels": packed[1]}, "number of levels")
+    levels = [kinds[packed[0]](text) for text in islice(texts, n_levels)]
+    if len(levels) != n_levels or any(each != each for each in levels):
+        raise ValueError(f"{n_levels} levels should be given, got {len(levels)}.")
+    return levels
+
+
+def _check_levels(name: str, levels: Levels) -> None:
+    n, codes = len(levels.all), levels.codes
+    if len(codes) != n or len(levels.counts) != n or len(set(levels.all)) != n:
+        raise ValueError(f"column {short(name)} should have {n} different levels with their codes.")
+    if (levels.counts < 1).any() or levels.counts.sum(dtype=np.float64) > 2**62:
+        raise ValueError(f"column {short(name)} has counts of levels that are out of range.")
+    in_range = ((codes >= 0) & (codes < n)).all()
+    # Grouped levels share the last code.
+    if not in_range or (np.bincount(codes, minlength=1)[: levels.n_codes - 1] != 1).any():
+        raise ValueError(f"column {short(name)} has codes of levels that are out of range.")
+
+
+def _checked(column: Column) -> Column:
+    if column.kind not in KINDS or (column.kind == "category") != (column.levels is not None):
+        raise ValueError(f"unknown kind of column {short(column.kind)}.")
+    if not 0 <= column.step <= 1e9:
+        raise ValueError(f"step should be a number of seconds, got {short(column.step)}.")
+    known = column.dtype[0] if isinstance(column.dtype, list) else None
+    if known and column.levels is not None and not set(known).issuperset(column.levels.all):
+        raise ValueError(f"column {short(column.name)} has levels that its type lacks.")
+    return column
 
 
 # From values of parameters to JSON, and back

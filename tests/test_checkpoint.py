@@ -8,6 +8,8 @@ import types
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
+import polars as pl
 import pytest
 import torch
 from scipy import sparse
@@ -18,6 +20,7 @@ import aefeatures._rows.batches
 import aefeatures._rows.sources
 import aefeatures._train.checkpoint
 import aefeatures._train.digests
+import aefeatures._train.starting
 import aefeatures._train.training
 from aefeatures import AutoencoderTransformer, Checkpoint, Denoising, Regularizer
 from aefeatures._files import read_file, write_file
@@ -192,6 +195,49 @@ def test_within_an_epoch_there_is_a_file_every_two_minutes(X, tmp_path, monkeypa
     small(max_epochs=2, checkpoint=tmp_path).fit(X)
     # Steps of 50 s, seven of them an epoch: the end of the first one is due as well.
     assert times == [150, 300, 350, 500, 650]
+
+
+def of_polars(X):
+    return pl.DataFrame({name: [v if v == v else None for v in X[name]] for name in X})
+
+
+def town_table(n=300, towns=("Bern", "Genf", "Chur")):
+    rng = np.random.default_rng(0)
+    town = np.append(rng.choice(towns, n - 1), None)
+    days = np.datetime64("2024-01-01", "us") + rng.integers(0, 99, n) * np.timedelta64(1, "D")
+    return pd.DataFrame({"number": rng.normal(size=n), "town": town, "day": days})
+
+
+@pytest.mark.parametrize("within", [False, True])
+@pytest.mark.parametrize(
+    ("library", "params"),
+    [
+        ("pandas", {"regularizer": "neighbors"}),
+        ("pandas", {"early_stopping": True, "max_categories": 2, "scaling": "feature"}),
+        ("polars", {"network": own_network, "random_state": None}),
+        ("numpy", {"categorical_features": [1], "precision": "float64"}),
+    ],
+)
+def test_a_fit_of_a_table_that_died(tmp_path, library, params, within, monkeypatch):
+    X = town_table()
+    if library == "polars":
+        X = of_polars(X)
+    elif library == "numpy":
+        X = X[["number", "town"]].to_numpy(object)
+    if within:
+        monkeypatch.setattr(aefeatures._train.checkpoint, "_SECONDS_WITHIN_EPOCH", 0)
+    of, after = ("step", 7) if within else ("end_epoch", 3)
+    params = {"n_components": 2, **params}
+    if params.get("random_state", 0) is None:
+        monkeypatch.setattr(aefeatures._train.starting, "draw_seed", lambda *_: 3)
+    expected = small(**params).fit(X)
+    fit_and_die(small(**params, checkpoint=tmp_path), X, after=after, of=of)
+    resumed = small(**params, checkpoint=tmp_path)
+    whole = {"step": expected.n_steps_, "end_epoch": expected.n_iter_}[of]
+    assert count(of, resumed, X) == whole - after
+    np.testing.assert_array_equal(resumed.transform(X), expected.transform(X))
+    assert resumed.loss_curve_ == expected.loss_curve_
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("within", [False, True])
@@ -490,6 +536,27 @@ def test_what_changes_the_fit_changes_the_name(X, digits, tmp_path):
     ]
     assert len(set(names)) == len(names)
     assert key(tmp_path, X.copy(), y, verbose=1, warm_start=True, device="cpu") == names[0]
+
+
+def test_levels_are_part_of_the_name(tmp_path):
+    params = {"n_components": 1}
+    X = town_table()
+    names = [
+        key(tmp_path, X, **params),
+        key(tmp_path, town_table(towns=("Berne", "Genf", "Chur")), **params),
+        key(tmp_path, X.assign(number=0), **params),
+        key(tmp_path, X, max_categories=2, **params),
+        key(tmp_path, X.assign(town=X["town"].map({"Bern": 0, "Chur": 1, "Genf": 2})), **params),
+    ]
+    assert len(set(names)) == len(names)
+    same = [
+        key(tmp_path, X.copy(), **params),
+        key(tmp_path, X, max_categories=3, min_frequency=1, **params),
+        key(tmp_path, X, categorical_features=["town"], **params),
+        key(tmp_path, X.astype({"town": "category"}), **params),
+        key(tmp_path, of_polars(X), **params),
+    ]
+    assert set(same) == {names[0]}
 
 
 SCALE = 2

@@ -431,3 +431,23 @@ def test_names_that_polars_would_make_up(names):
     generator = AutoencoderGenerator(quick(n_components=2), random_state=0).fit(frame)
     assert generator.sample(3).columns == names
     assert generator.interpolate(X[0, :3], X[1, :3], 3).columns == names
+
+
+@pytest.mark.parametrize("unit", ["datetime64[us]", "timedelta64[us]"])
+def test_frames_of_polars_whose_columns_have_no_common_type(unit):
+    frame = pl.DataFrame({"a": X[:, 0], "b": X[:, 1], "time": np.arange(20).astype(unit)})
+    transformer = quick(n_components=1).fit(frame)
+    assert transformer.reconstruct(frame).schema == frame.schema
+
+
+@pytest.mark.parametrize("library", [pd, pl])
+@pytest.mark.parametrize("loss", ["mse", "mae"])
+def test_tables_of_numbers_and_dates_without_categories(library, loss):
+    day = np.datetime64("2024-01-01", "us") + np.arange(20) * np.timedelta64(1, "D")
+    frame = library.DataFrame({"a": X[:, 0], "b": X[:, 1], "day": day})
+    transformer = quick(n_components=1, loss=loss, regularizer="neighbors").fit(frame)
+    assert [*transformer.reconstruct(frame).dtypes] == [*frame.dtypes]
+    assert np.isfinite(transformer.score_samples(frame)).all()
+    assert np.isfinite(transformer.score_samples(frame, per_feature=True)).all().all()
+    assert transformer.is_categorical_.tolist() == [False] * 3
+    assert transformer.categories_ == []

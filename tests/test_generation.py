@@ -610,3 +610,240 @@ def test_constant_columns_and_codes(digits):
     X = np.hstack([digits[0][:200], np.full((200, 2), 3.0)])
     generator = AutoencoderGenerator(PCA(10), random_state=0).fit(X)
     np.testing.assert_allclose(generator.sample(5)[:, -2:], 3.0)
+
+
+# Tables
+
+
+def shop(n_rows=400):
+    """Orders whose columns depend on each other, of all kinds of columns."""
+    rng = np.random.default_rng(0)
+    color = rng.choice(["red", "green", "blue"], n_rows, p=[0.5, 0.3, 0.2])
+    is_red = color == "red"
+    return pd.DataFrame(
+        {
+            "color": color.astype(object),
+            "size": np.where(is_red, 40, 10) + rng.integers(0, 3, n_rows),
+            "price": np.where(rng.random(n_rows) < 0.6, 0.0, rng.lognormal(1, 0.5, n_rows)),
+            "day": pd.date_range("2020-01-01", periods=n_rows, tz="Europe/Berlin"),
+            "gift": is_red ^ (rng.random(n_rows) < 0.05),
+            "shape": pd.Categorical(
+                np.where(is_red, "a", "b"), categories=["c", "b", "a"], ordered=True
+            ),
+        }
+    )
+
+
+def as_polars(X):
+    frame = pl.from_pandas(X.assign(shape=X["shape"].astype(str), day=X["day"].dt.tz_convert(None)))
+    day = pl.col("day").dt.replace_time_zone("UTC").dt.convert_time_zone("Europe/Berlin")
+    return frame.with_columns(day)
+
+
+@pytest.fixture(scope="module")
+def of_shop():
+    """Fitted on a table. Not to be changed."""
+    return AutoencoderGenerator(small(n_components=5), random_state=0).fit(shop())
+
+
+@pytest.mark.parametrize("container", [lambda X: X, as_polars], ids=["pandas", "polars"])
+def test_samples_of_a_table_have_its_columns_and_types(container):
+    X = container(shop())
+    generator = AutoencoderGenerator(small(n_components=5), random_state=0).fit(X)
+    assert generator.n_features_in_ == 6
+    X_new = pickle.loads(pickle.dumps(generator)).sample(200)
+    assert list(X_new.columns) == list(X.columns)
+    assert list(X_new.dtypes) == list(X.dtypes)
+    for name in ("color", "size", "gift", "shape"):
+        assert set(X_new[name]) <= set(X[name]), name
+    for name in ("price", "day"):
+        assert X[name].min() <= X_new[name].min() <= X_new[name].max() <= X[name].max(), name
+    assert generator.score_samples(X_new).shape == (200,)
+    assert container(shop()).equals(X)
+
+
+def test_columns_of_samples_are_distributed_and_depend_as_in_fit(of_shop):
+    X, X_new = shop(), of_shop.sample(2_000)
+    share, share_new = (each["color"].value_counts(normalize=True) for each in (X, X_new))
+    assert (share - share_new).abs().max() < 0.06
+    assert abs((X["price"] == 0).mean() - (X_new["price"] == 0).mean()) < 0.05
+    assert abs(X_new["size"].std() / X["size"].std() - 1) < 0.1
+    is_red = X_new["color"] == "red"
+    assert ((X_new["size"] >= 40) == is_red).mean() > 0.95
+    assert ((X_new["shape"] == "a") == is_red).mean() > 0.95
+
+
+def test_equal_rows_of_a_table_bear_components():
+    rng = np.random.default_rng(0)
+    first, second = rng.integers(0, 5, (2, 600))
+    X = pd.DataFrame({"first": first, "second": second, "sum": (first + second) % 3}).astype(str)
+    X_new = AutoencoderGenerator(random_state=0).fit(X).sample(500).astype(int)
+    assert (X_new["sum"] == (X_new["first"] + X_new["second"]) % 3).mean() > 0.9
+
+
+def test_missing_values_of_a_table_are_filled_in():
+    X = shop()
+    X.loc[::3, "color"] = None
+    X.loc[::4, "day"] = pd.NaT
+    X["size"] = X["size"].astype("Int64").mask(np.arange(len(X)) % 5 == 0)
+    X_new = AutoencoderGenerator(small(n_components=5), random_state=0).fit(X).sample(100)
+    assert not X_new.isna().any(axis=None)
+    assert X_new.dtypes.equals(X.dtypes)
+    assert set(X_new["color"]) <= {"red", "green", "blue"}
+
+
+def test_grouped_levels_are_drawn_by_their_shares():
+    rng = np.random.default_rng(0)
+    letters = rng.choice(list("abcdef"), 1_000, p=[0.4, 0.3, 0.12, 0.09, 0.06, 0.03])
+    X = pd.DataFrame({"letter": letters, "size": rng.random(1_000), "weight": rng.random(1_000)})
+    autoencoder = small(n_components=2, max_categories=3, max_epochs=3)
+    generator = AutoencoderGenerator(autoencoder, random_state=0).fit(X)
+    shares = generator.sample(3_000)["letter"].value_counts(normalize=True)
+    expected = X["letter"].value_counts(normalize=True)
+    assert set(shares.index) == set("abcdef")
+    assert (shares - expected).abs().max() < 0.05
+    rare = generator.sample(50, conditions={"letter": "f"})
+    assert set(rare["letter"]) == {"f"}
+
+
+def test_classes_of_a_table_have_distributions_of_their_own():
+    X = shop()
+    is_red = X.pop("color").to_numpy() == "red"
+    generator = AutoencoderGenerator(small(n_components=4), random_state=0).fit(X, is_red)
+    X_new, y_new = generator.sample(400)
+    assert ((X_new["size"] >= 40) == y_new).mean() > 0.98
+    assert (generator.sample(50, y=True)[0]["size"] >= 40).all()
+    X_new, y_new = generator.sample(50, conditions={"size": 41})
+    assert (X_new["size"] == 41).all()
+    assert y_new.mean() > 0.9
+    X_new, y_new = generator.sample(3, y=[True, False, True], conditions={"price": 0})
+    assert y_new.tolist() == [True, False, True]
+    assert (X_new["price"] == 0).all()
+
+
+def test_without_keep_range_levels_and_types_stay():
+    generator = AutoencoderGenerator(small(n_components=5), keep_range=False, random_state=0)
+    X_new = generator.fit(shop()).sample(300)
+    assert X_new.dtypes.equals(shop().dtypes)
+    assert set(X_new["color"]) <= {"red", "green", "blue"}
+    assert (X_new["price"] == 0).mean() < 0.1
+
+
+@pytest.mark.parametrize(
+    ("conditions", "red"),
+    [
+        ({"color": "red"}, 1.0),
+        ({"shape": "b"}, 0.0),
+        ({"size": 41}, 1.0),
+        ({"gift": False, "size": 11}, 0.0),
+        ({"color": "red", "gift": True, "price": 0}, 1.0),
+        ({"day": "2020-03-01"}, 0.5),
+        ({"day": pd.Timestamp("2020-03-01", tz="Europe/Berlin")}, 0.5),
+    ],
+)
+def test_all_samples_fulfil_conditions(of_shop, conditions, red):
+    X_new = of_shop.sample(200, conditions=conditions)
+    assert X_new.dtypes.equals(shop().dtypes)
+    assert len(X_new) == 200
+    for name, value in conditions.items():
+        if name != "day":
+            assert (X_new[name] == value).all()
+    if "day" in conditions:
+        assert (X_new["day"].dt.date == pd.Timestamp("2020-03-01").date()).all()
+    assert abs((X_new["color"] == "red").mean() - red) < 0.2
+    assert X_new["price"].nunique() > 10 or "price" in conditions
+    pd.testing.assert_frame_equal(X_new, of_shop.sample(200, conditions=conditions))
+
+
+def test_conditions_on_polars():
+    X = as_polars(shop())
+    generator = AutoencoderGenerator(small(n_components=5), random_state=0).fit(X)
+    X_new = generator.sample(40, conditions={"color": "blue", "gift": False, "day": "2020-02-01"})
+    assert X_new.schema == X.schema
+    assert X_new["color"].unique().to_list() == ["blue"]
+    assert not X_new["gift"].any()
+    assert X_new["day"].n_unique() == 1
+
+
+def test_conditions_on_numbers(digits):
+    X = pd.DataFrame(census())[["age", "gain", "rate", "flag"]]
+    autoencoder = small(n_components=3, max_epochs=5)
+    generator = AutoencoderGenerator(autoencoder, random_state=0).fit(X)
+    X_new = generator.sample(30, conditions={"age": 40, "flag": True})
+    assert X_new.dtypes.equals(X.dtypes)
+    assert (X_new["age"] == 40).all()
+    assert X_new["flag"].all()
+    assert X_new["rate"].nunique() > 10
+    of_array = AutoencoderGenerator(PCA(3), random_state=0).fit(digits[0].astype(np.float32))
+    X_new = of_array.sample(20, conditions={20: 7, 30: 0})
+    assert X_new.dtype == np.float32
+    assert (X_new[:, [20, 30]] == [7, 0]).all()
+
+
+def test_conditions_that_no_row_of_fit_fulfils_are_approximated(of_shop):
+    with pytest.warns(UserWarning, match=r"only [\d,]+ fulfil the conditions, 30 are wanted"):
+        X_new = of_shop.sample(30, conditions={"color": "red", "size": 10, "shape": "b"})
+    assert (X_new["color"] == "red").all()
+    assert (X_new["size"] == 10).all()
+    assert (X_new["shape"] == "b").all()
+
+
+def test_errors_of_conditions(of_shop, unlabelled):
+    for conditions, message in (
+        ({"colour": "red"}, r"unknown column 'colour'. The columns are 'color', 'size'"),
+        ({"color": "pink"}, r"'pink' in the column 'color'.* levels are 'blue', 'green', 'red'"),
+        ({"color": None}, "None in the column 'color', which was not in fit"),
+        ({"color": ["red"]}, r"\['red'\] in the column 'color'"),
+        ({"shape": "c"}, "'c' in the column 'shape'"),  # a category that no row has
+        ({"size": 99}, "99 in the column 'size', which is not in its range in fit, 10 to 42"),
+        ({"size": 10.5}, "10.5 in the column 'size', which holds whole numbers"),
+        ({"size": "ten"}, "'ten' in the column 'size', which holds integers"),
+        ({"size": np.nan}, "nan in the column 'size'"),
+        ({"day": "soon"}, "'soon' in the column 'day', which holds dates"),
+        ({"day": 3}, "3 in the column 'day', which holds dates"),
+        ({"day": "1999-01-01"}, "which is not in its range in fit"),
+        ([("color", "red")], "conditions must be a dict"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            of_shop.sample(3, conditions=conditions)
+    for conditions in ({"pixel": 1}, {64: 1}, {-1: 1}, {True: 1}):
+        with pytest.raises(ValueError, match="had no names: give positions from 0 to 63"):
+            unlabelled.sample(3, conditions=conditions)
+
+
+def test_interpolation_between_rows_of_a_table(of_shop):
+    X = shop()
+    for row in (X.iloc[0], X.iloc[0][::-1], X.iloc[[0]], X.iloc[0].tolist()):
+        steps = of_shop.interpolate(row, X.iloc[[1]], 5)
+        assert steps.dtypes.equals(X.dtypes)
+        assert len(steps) == 5
+    ends = of_shop.autoencoder_.reconstruct(X[:2])
+    assert steps["color"].iloc[[0, -1]].tolist() == ends["color"].tolist()
+    polars = as_polars(X)
+    generator = AutoencoderGenerator(small(n_components=5, max_epochs=2), random_state=0)
+    steps = generator.fit(polars).interpolate(polars.row(0), polars[1:2], 3)
+    assert steps.schema == polars.schema
+
+
+def test_tables_of_arrays_and_frozen_autoencoders():
+    X = shop()[["color", "size", "price"]].to_numpy(dtype=object)
+    autoencoder = small(n_components=2, max_epochs=2, categorical_features=[0])
+    X_new = (
+        AutoencoderGenerator(autoencoder, random_state=0).fit(X).sample(20, conditions={0: "red"})
+    )
+    assert X_new.shape == (20, 3)
+    assert set(X_new[:, 0]) == {"red"}
+    frozen = FrozenEstimator(small(n_components=3, max_epochs=2, random_state=0).fit(shop()))
+    X_new = AutoencoderGenerator(frozen, random_state=0).fit(shop()).sample(20)
+    assert X_new.dtypes.equals(shop().dtypes)
+    with pytest.raises(ValueError, match="must hold numbers, but these columns do not: 'color'"):
+        AutoencoderGenerator(PCA(2)).fit(shop())
+
+
+@pytest.mark.parametrize("names", [[3, 1, 4, 15, 9, 2], [("a", each) for each in "bcdefg"]])
+def test_names_of_a_table_come_back_as_they_were(names):
+    X = shop()
+    X.columns = pd.MultiIndex.from_tuples(names) if isinstance(names[0], tuple) else names
+    autoencoder = small(n_components=3, max_epochs=2)
+    X_new = AutoencoderGenerator(autoencoder, random_state=0).fit(X).sample(5)
+    assert X_new.columns.equals(X.columns)

@@ -1,12 +1,14 @@
 import copy
 import pickle
+import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from aefeatures import AutoencoderTransformer, ConvNetwork
+from aefeatures import AutoencoderTransformer, ConvNetwork, encode_table
 from aefeatures._autoencoder import fitted_model
 from aefeatures._nets.model import Model
 from aefeatures._rows.sources import as_source
@@ -92,3 +94,21 @@ def test_a_state_holds_arrays_and_the_names_of_earlier_pickles(fitted):
     assert held
     assert all(isinstance(value, np.ndarray) or value is None for value in held)
     assert Model.take_from(dict(state)).n_components == 3
+
+
+@pytest.mark.parametrize("part", ["encoder", "decoder", "autoencoder"])
+def test_modules_of_tables_are_exported_for_any_number_of_rows(part):
+    rng = np.random.default_rng(0)
+    columns = {"n": rng.normal(size=60), "c": rng.choice(["a", "b", None], 60), "none": None}
+    columns |= {"d": rng.choice([*"abcd"], 60), "day": pd.date_range("2024", periods=60)}
+    frame = pd.DataFrame(columns).astype({"none": "category"})
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "X has no known value in column 'none'")
+        transformer = AutoencoderTransformer(2, max_epochs=3, random_state=0).fit(frame)
+    module = transformer.to_module(part)
+    inputs = encode_table(transformer, frame)[0]
+    inputs = torch.randn(60, 2) if part == "decoder" else inputs
+    rows = torch.export.Dim("rows", min=1)
+    exported = torch.export.export(module, (inputs[:3],), dynamic_shapes=({0: rows},)).module()
+    for some in (inputs, inputs[:1]):
+        torch.testing.assert_close(exported(some), module(some), equal_nan=True)

@@ -46,6 +46,7 @@ from aefeatures import (
     ConvNetwork,
     DenseNetwork,
     RowView,
+    encode_table,
     register_onnx_converters,
     to_onnx,
 )
@@ -121,7 +122,9 @@ def run_by_name(content, frame, output=0):
 
 
 def small(**settings):
-    return AutoencoderTransformer(4, **{"max_epochs": 3, "random_state": 0, **settings})
+    return AutoencoderTransformer(
+        **{"n_components": 4, "max_epochs": 3, "random_state": 0, **settings}
+    )
 
 
 def session_of(model):
@@ -487,6 +490,162 @@ def test_the_table_of_the_readme(tmp_path):
     np.testing.assert_array_equal(run_by_name(content, new), pipeline.predict(new))
     probabilities = run_by_name(content, new, output=1)
     np.testing.assert_allclose(probabilities, pipeline.predict_proba(new), rtol=1e-6)
+
+
+# Tables, whose columns are inputs
+
+
+def mixed(n=240):
+    """A table with columns of all kinds and gaps, text first."""
+    rng = np.random.default_rng(0)
+    day = np.datetime64("2024-01-01", "us") + rng.integers(0, 99, n) * np.timedelta64(1, "D")
+    frame = pd.DataFrame(
+        {
+            "town": rng.choice(["Zürich", "Bern", "", None], n),
+            "i": rng.integers(0, 9, n),
+            "f": rng.normal(size=n).astype(np.float32),
+            "gaps": np.where(rng.random(n) < 0.2, np.nan, rng.normal(size=n)),
+            "b": rng.random(n) > 0.5,
+            "many": rng.integers(0, 30, n).astype(str),
+            "whole": pd.Categorical(rng.choice([7, -3, 99], n)),
+            "real": pd.Categorical(rng.choice([0.1, 2.5, np.nan], n)),
+            "truth": pd.Categorical(rng.random(n) > 0.3),
+            "day": pd.Series(day).dt.tz_localize("Europe/Zurich"),
+            "age": rng.integers(0, 10**9, n).astype("timedelta64[us]"),
+            "size, größe": pd.Categorical(rng.choice(["s", "l"], n), categories=["s", "m", "l"]),
+        }
+    )
+    frame.loc[::9, "day"] = pd.NaT
+    return frame
+
+
+def of_polars(X):
+    return pl.DataFrame({name: [v if v == v else None for v in X[name]] for name in X})
+
+
+def inputs_of(session, X):
+    """The columns of a table in the types of a model's inputs, with a text for missing text."""
+    types = {"string": object, "double": "f8", "float": "f4", "int64": "i8", "bool": bool}
+    given = {}
+    for each in session.get_inputs():
+        values, dtype = X[each.name], types[each.type[7:-1]]
+        if isinstance(X, pl.DataFrame):
+            values = values.to_pandas()
+        if values.dtype.kind in "mM":
+            start = pd.Timestamp(0, tz=values.dt.tz) if values.dtype.kind == "M" else 0 * values
+            values = (values - start).dt.total_seconds()
+        values = values.astype(object if dtype is object else dtype)
+        if dtype is object:
+            values = values.where(values.notna(), "-")
+        given[each.name] = values.to_numpy(dtype, copy=True)[:, None]
+    return given
+
+
+TABLES = {
+    "pandas": (mixed, {}),
+    "grouped": (mixed, {"max_categories": 3, "scaling": "feature", "precision": "float64"}),
+    "float32": (lambda: mixed()[["f", "town", "b"]], {"n_components": 2}),
+    "categories": (lambda: mixed()[["many", "town", "whole"]], {"activation": "gelu"}),
+    "dates": (lambda: mixed()[["day", "f", "age"]], {"n_components": 2}),
+    "of users": (mixed, {"network": lambda n, k: (nn.Linear(n, k), nn.Linear(k, n))}),
+    "polars": (lambda: of_polars(mixed()[["town", "i", "gaps", "day", "b"]]), {}),
+}
+
+
+QUICK_TABLES = [("pandas", True), ("float32", False), ("polars", True)]
+
+
+@pytest.mark.filterwarnings("ignore:.*learned nothing", "ignore:n_components=")
+@pytest.mark.parametrize(
+    ("kind", "shown"),
+    [
+        each if each in QUICK_TABLES else pytest.param(*each, marks=pytest.mark.slow)
+        for each in itertools.product(TABLES, [False, True])
+    ],
+)
+def test_columns_of_a_table_are_inputs(tmp_path, kind, shown):
+    make, params = TABLES[kind]
+    X = make()
+    y = np.array(["no", "yes"])[np.random.default_rng(1).integers(0, 2, len(X))]
+    pipeline = make_pipeline(small(**params), LogisticRegression()).fit(X, y)
+    settings = {"X": X[:1]} if shown else {}
+    session = session_of(written(pipeline, tmp_path, **settings))
+    assert [each.name for each in session.get_inputs()] == [*X.columns]
+    assert [each.shape for each in session.get_inputs()] == [[None, 1]] * X.shape[1]
+    given = inputs_of(session, X)
+    labels, probabilities = session.run(None, given)
+    np.testing.assert_array_equal(labels, pipeline.predict(X))
+    np.testing.assert_allclose(probabilities, pipeline.predict_proba(X), atol=1e-5)
+    session = session_of(written(pipeline[0], tmp_path, "autoencoder", **settings))
+    codes, reconstruction = session.run(None, inputs_of(session, X))
+    np.testing.assert_allclose(codes, pipeline[0].transform(X), rtol=1e-4, atol=1e-5)
+    decoded = pipeline[0].to_module("autoencoder")(encode_table(pipeline[0], X)[0])[1]
+    np.testing.assert_allclose(reconstruction, decoded.detach(), rtol=1e-4, atol=1e-4)
+
+
+def test_inputs_of_a_table_have_the_types_of_x(tmp_path):
+    X = mixed()
+    transformer = small(max_categories=30).fit(X)
+    types = {}
+    for shown in (None, X):
+        session = session_of(written(transformer, tmp_path, X=shown))
+        types[shown is None] = [each.type[7:-1] for each in session.get_inputs()]
+    always = {0: "string", 5: "string", 9: "double", 10: "double", 11: "string"}
+    seen = "string int64 float double bool string int64 double bool double double string"
+    unseen = "string double float double float string int64 double bool double double string"
+    assert types == {False: seen.split(), True: unseen.split()}
+    assert all(each[i] == kind for each in types.values() for i, kind in always.items())
+
+
+def test_levels_that_fit_has_not_seen_are_missing(tmp_path):
+    X = mixed()[["town", "gaps", "whole", "real"]]
+    transformer = small(n_components=2).fit(X)
+    missing = X.copy()
+    missing["town"], missing["whole"], missing["real"] = None, np.nan, np.nan
+    session = session_of(written(transformer, tmp_path))
+    for text, number in [("nan", -1), ("Genf", 8), ("None", 2**40)]:
+        given = inputs_of(session, X)
+        given["town"][:], given["whole"][:], given["real"][:] = text, number, number
+        np.testing.assert_allclose(
+            session.run(None, given)[0], transformer.transform(missing), atol=1e-6
+        )
+
+
+def test_arrays_of_objects_have_inputs_with_numbers(tmp_path):
+    X = mixed()[["town", "f", "i"]].to_numpy(object)
+    transformer = small(n_components=2, categorical_features=[0, 2]).fit(X)
+    session = session_of(written(transformer, tmp_path, X=X[:1]))
+    given = inputs_of(session, pd.DataFrame(X, columns=["x0", "x1", "x2"]))
+    np.testing.assert_allclose(session.run(None, given)[0], transformer.transform(X), atol=1e-6)
+
+
+def test_a_column_of_no_level(tmp_path):
+    X = mixed()[["f", "town"]].assign(none=pd.Categorical([None] * 240))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "X has no known value in column 'none'")
+        transformer = small(n_components=2).fit(X)
+    session = session_of(written(transformer, tmp_path))
+    codes = session.run(None, inputs_of(session, X))[0]
+    np.testing.assert_allclose(codes, transformer.transform(X), atol=1e-6)
+
+
+def test_tables_that_cannot_be_converted(tmp_path):
+    X, y = mixed()[["f", "gaps", "town"]], np.arange(240) % 2
+    path = tmp_path / "model.onnx"
+    with_dates = X.assign(town=pd.Categorical(pd.date_range("2024", periods=3).repeat(80)))
+    transformer = small(n_components=2).fit(with_dates)
+    with pytest.raises(ValueError, match=r"'town' has levels such as Timestamp.* Convert them to"):
+        to_onnx(transformer, path)
+    transformer = small(n_components=2).fit(X)
+    with pytest.raises(ValueError, match="feature names should match"):
+        to_onnx(transformer, path, X=X[["town", "f", "gaps"]])
+    second = make_pipeline(FunctionTransformer(), small(n_components=2), LogisticRegression())
+    with pytest.raises(ValueError, match=r"cannot convert .* has to be the first step"):
+        to_onnx(second.fit(X[["town"]].assign(other="a"), y), path)
+    named = small(n_components=2).fit(X.rename(columns={"f": "codes"}))
+    with pytest.raises(ValueError, match=r"name of an output .* before fit: \['codes'\]"):
+        to_onnx(named, path)
+    assert not path.exists()
 
 
 def test_steps_that_do_nothing_in_a_prediction(table, tmp_path):

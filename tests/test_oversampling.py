@@ -374,10 +374,80 @@ def test_errors(table):
         quick().fit_resample(np.where(X > 1, np.inf, X), y)
     text = pd.DataFrame({"size": X[:, 0], "city": pd.Categorical(np.where(X[:, 1] > 18, "a", "b"))})
     with pytest.raises(ValueError, match=r"must hold numbers, but .*'city' \(category\)"):
-        quick().fit_resample(text, y)
+        quick(autoencoder=PCA(1)).fit_resample(text, y)
     with pytest.raises(ValueError, match="more than 1 class"):
         quick().fit_resample(X, np.zeros(len(X), int))
     with pytest.raises(TypeError, match=r"frames or series of polars. Pass X.to_numpy\(\)"):
         quick().fit_resample(pl.DataFrame(X), y)
     with pytest.raises(TypeError, match="frames or series of polars"):
         quick().fit_resample(X, pl.Series(y))
+
+
+# Tables
+
+
+def orders(n_rows=300, n_few=40):
+    """A table in which rows of the rare class are mostly red and large."""
+    rng = np.random.default_rng(0)
+    y = np.arange(n_rows) < n_few
+    red = y ^ (rng.random(n_rows) < 0.1)
+    X = pd.DataFrame(
+        {
+            "color": np.where(red, "red", rng.choice(["green", "blue"], n_rows)).astype(object),
+            "size": np.where(y, 40, 10) + rng.integers(0, 5, n_rows),
+            "price": np.where(rng.random(n_rows) < 0.5, 0.0, rng.random(n_rows)),
+            "day": pd.date_range("2020-01-01", periods=n_rows, tz="Europe/Berlin"),
+            "gift": rng.random(n_rows) < 0.5,
+            "shape": pd.Categorical(rng.choice(list("ab"), n_rows), categories=["c", "b", "a"]),
+        },
+        index=np.arange(n_rows) + 7,
+    )
+    return X, y
+
+
+@pytest.mark.parametrize("autoencoder", [None, AutoencoderTransformer(3, max_epochs=10)])
+def test_new_rows_of_a_table_have_its_levels_and_types(autoencoder):
+    X, y = orders()
+    before = X.copy()
+    X_more, y_more = quick(autoencoder=autoencoder).fit_resample(X, y)
+    pd.testing.assert_frame_equal(X, before)
+    pd.testing.assert_frame_equal(X_more[: len(X)], X.reset_index(drop=True))
+    assert X_more.dtypes.equals(X.dtypes)
+    assert np.bincount(y_more).tolist() == [260, 260]
+    new = X_more[len(X) :]
+    for name in X.columns:
+        if name in ("color", "shape", "gift"):
+            assert set(new[name]) <= set(X[name]), name
+        else:
+            assert X[name].min() <= new[name].min() <= new[name].max() <= X[name].max(), name
+    assert abs((new["color"] == "red").mean() - (X["color"][y] == "red").mean()) < 0.15
+    assert (new["size"] > 30).mean() > 0.95
+    again, _ = quick(autoencoder=autoencoder).fit_resample(X, y)
+    pd.testing.assert_frame_equal(again, X_more)
+
+
+def test_missing_levels_stay_missing_and_no_spread_repeats_rows_of_a_table():
+    X, y = orders()
+    X.loc[X.index % 3 == 0, ["color", "price"]] = None
+    X_more, _ = quick(spread=0.0).fit_resample(X, y)
+    new = X_more[len(X) :]
+    assert new["color"].isna().any()
+    assert (new["color"].isna() == new["price"].isna()).all()
+    rows = set(X[y].astype(str).itertuples(index=False, name=None))
+    assert set(new.astype(str).itertuples(index=False, name=None)) <= rows
+
+
+def test_tables_in_pipelines_arrays_and_frozen_autoencoders():
+    X, y = orders()
+    frozen = FrozenEstimator(AutoencoderTransformer(3, max_epochs=2, random_state=0).fit(X))
+    assert len(quick(autoencoder=frozen).fit_resample(X, y)[0]) == 520
+    array = X[["color", "size"]].to_numpy(dtype=object)
+    autoencoder = AutoencoderTransformer(2, max_epochs=2, categorical_features=[0])
+    X_more, _ = quick(autoencoder=autoencoder).fit_resample(array, y)
+    assert X_more.shape == (520, 2)
+    assert set(X_more[:, 0]) == {"red", "green", "blue"}
+    codes = AutoencoderTransformer(3, max_epochs=2, random_state=0)
+    model = make_pipeline(quick(), codes, LogisticRegression())
+    assert cross_val_score(model, X, y, cv=StratifiedKFold(3)).min() > 0.5
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        quick().fit_resample(X, y[:-1])

@@ -86,12 +86,25 @@ def saved(model, path):
     return path
 
 
+def assert_same_values(ours, theirs):
+    """Of arrays, and of frames in all their types."""
+    assert type(ours) is type(theirs)
+    if isinstance(ours, pd.DataFrame):
+        pd.testing.assert_frame_equal(ours, theirs)
+    elif isinstance(ours, pl.DataFrame):
+        assert ours.equals(theirs)
+        assert ours.schema == theirs.schema
+    else:
+        assert ours.dtype == theirs.dtype
+        np.testing.assert_array_equal(ours, theirs)
+
+
 def assert_same(loaded, fitted, X):
     """All that can be seen of a fitted transformer."""
     for method in ("transform", "reconstruct", "score_samples"):
-        np.testing.assert_array_equal(getattr(loaded, method)(X), getattr(fitted, method)(X))
+        assert_same_values(getattr(loaded, method)(X), getattr(fitted, method)(X))
     Z = np.asarray(fitted.transform(X))
-    np.testing.assert_array_equal(loaded.inverse_transform(Z), fitted.inverse_transform(Z))
+    assert_same_values(loaded.inverse_transform(Z), fitted.inverse_transform(Z))
     assert vars(loaded).keys() == vars(fitted).keys()
     for name, value in vars(fitted).items():
         if isinstance(value, (int, float, str, dict)) and name not in loaded.get_params():
@@ -424,7 +437,7 @@ def test_format_is_safetensors(saved, model):
     np.testing.assert_array_equal(arrays["encoder.0.weight"], model.encoder_[0].weight.detach())
     with safetensors.safe_open(saved, "numpy") as file:
         document = json.loads(file.metadata()["aefeatures"])
-    assert document["format"] == files.FORMAT
+    assert document["format"] == 1  # of models of numbers
     assert document["versions"].keys() >= {"aefeatures", "torch", "numpy", "scikit-learn"}
     n_bytes = sum(array.nbytes for array in arrays.values())
     assert saved.stat().st_size < n_bytes + 5_000
@@ -443,6 +456,211 @@ def test_device_is_resolved_anew(X, model, path):
     assert AutoencoderTransformer.load(path, device="cpu").device == "cpu"
     with pytest.raises(ValueError, match="device='cuda:99' cannot be used: it is not available"):
         AutoencoderTransformer.load(path, device="cuda:99")
+
+
+# Tables
+
+
+def mixed(library="pandas"):
+    """A table with columns of all kinds, gaps, and texts of all kinds."""
+    rng, n = np.random.default_rng(0), 150
+    texts = rng.choice(["a", "größe\n", "\x00😀", "", None], n)
+    columns = {
+        "number": np.where(rng.random(n) < 0.1, np.nan, rng.normal(size=n)),
+        "small": rng.integers(0, 9, n).astype(np.int8),
+        "flag": rng.random(n) < 0.5,
+        "text, größe\n": texts.tolist(),
+        "many": rng.integers(0, 30, n).astype(str).tolist(),
+        "day": np.datetime64("2024-01-01", "us") + rng.integers(0, 99, n) * np.timedelta64(1, "D"),
+        "age": rng.integers(0, 10**9, n).astype("timedelta64[us]"),
+    }
+    sizes = ["large", "middle", "small"]
+    if library == "polars":
+        size = pl.Series(rng.choice(sizes[1:], n).tolist(), dtype=pl.Enum(sizes))
+        frame = pl.DataFrame(columns | {"size": size})
+        return frame.with_columns(pl.col("day").cast(pl.Date), pl.col("many").cast(pl.Categorical))
+    size = pd.Categorical(rng.choice(sizes[1:], n), categories=sizes, ordered=True)
+    codes = {"whole": rng.choice([7, 3], n), "real": rng.choice([0.1, 1e300], n)}
+    codes |= {"truth": rng.random(n) < 0.3}
+    frame = pd.DataFrame(columns | {"size": size, **codes})
+    frame["zoned"] = frame["day"].dt.tz_localize("Europe/Zurich")
+    return frame.astype(dict.fromkeys(codes, "category") | {"small": "Int8"})
+
+
+def objects():
+    return mixed().iloc[:, [0, 3, 4]].to_numpy(object)
+
+
+TABLES = {
+    "pandas": (mixed, {}),
+    "grouped": (mixed, {"max_categories": 4, "min_frequency": 0.02, "n_components": 8}),
+    "feature": (mixed, {"scaling": "feature", "precision": "float64", "loss": "mae"}),
+    "polars": (lambda: mixed("polars"), {"min_frequency": 3}),
+    "objects": (objects, {"categorical_features": [1, 2]}),
+    "numbers": (lambda: np.arange(300).reshape(100, 3) % 7, {"categorical_features": [0]}),
+}
+
+
+@pytest.fixture(scope="module", params=TABLES)
+def fitted_table(request):
+    make, params = TABLES[request.param]
+    X = make()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Column 'many' has 30 levels")
+        return quick(**{"n_components": 2, **params}).fit(X), X
+
+
+def test_tables_come_back(fitted_table, path):
+    fitted, X = fitted_table
+    fitted.save(path)
+    assert files.read_file(path)[0]["format"] == 2
+    loaded = AutoencoderTransformer.load(path)
+    assert_same(loaded, fitted, X)
+    for per_feature in (True, "raw"):
+        ours, theirs = (each.score_samples(X, per_feature=per_feature) for each in (loaded, fitted))
+        assert_same_values(ours, theirs)
+    np.testing.assert_array_equal(loaded.is_categorical_, fitted.is_categorical_)
+    assert [*map(list, loaded.categories_)] == [*map(list, fitted.categories_)]
+    pairs = zip(loaded.categories_, fitted.categories_, strict=True)
+    assert all([*map(type, ours)] == [*map(type, theirs)] for ours, theirs in pairs)
+    assert repr(loaded.get_params()) == repr(fitted.get_params())
+    again = path.with_name("again")
+    loaded.save(again)
+    assert again.read_bytes() == path.read_bytes()
+    pickled = pickle.loads(pickle.dumps(fitted))
+    assert_same(loaded.partial_fit(X), pickled.partial_fit(X), X)
+
+
+def test_columns_without_a_known_value_and_of_one_level(path):
+    X = mixed()[["number"]].assign(one="a", none=pd.Series([None] * 150, dtype="str"), nan=np.nan)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "X has no known value in columns 'none', 'nan'")
+        fitted = quick().fit(X)
+    fitted.save(path)
+    assert_same(AutoencoderTransformer.load(path), fitted, X)
+
+
+def test_a_table_of_categories_alone(path):
+    X = mixed()[["many", "size"]]
+    fitted = quick().fit(X)
+    fitted.save(path)
+    assert_same(AutoencoderTransformer.load(path), fitted, X)
+
+
+def test_a_fit_on_numbers_after_one_on_a_table_forgets_the_table(X, path):
+    fitted = quick().fit(mixed()[["number", "size"]]).fit(X)
+    fitted.save(path)
+    assert files.read_file(path)[0]["format"] == 1
+    assert_same(AutoencoderTransformer.load(path), fitted, X)
+
+
+def test_files_from_before_tables(saved, path):
+    document, arrays = files.read_file(saved)
+    later = ("categorical_features", "min_frequency", "max_categories")
+    for name in later:
+        del document["parameters"][name]
+    own = ("digest", "format", "needs")
+    files.write_file(path, {name: document[name] for name in document if name not in own}, arrays)
+    loaded = AutoencoderTransformer.load(path)
+    assert {name: loaded.get_params()[name] for name in later} == {
+        name: AutoencoderTransformer().get_params()[name] for name in later
+    }
+
+
+@pytest.mark.parametrize(
+    ("levels", "shown"),
+    [
+        (pd.interval_range(0, 3), r"Interval\(0, 1, closed='right'\) \(Interval\)"),
+        (pd.date_range("2024", periods=3), r"Timestamp\('2024-01-01 00:00:00'\) \(Timestamp\)"),
+        ([b"a", b"b"], r"b'a' \(bytes\)"),
+        ([1, 2.5], r"1 \(int\)"),
+    ],
+    ids=["intervals", "dates", "bytes", "several"],
+)
+def test_levels_of_other_types_need_a_pickle(levels, shown, path):
+    objects = pd.Series([levels[i % 2] for i in range(40)], dtype=object)
+    values = objects if isinstance(levels, list) else pd.Categorical(objects, categories=levels)
+    X = pd.DataFrame({"n": np.arange(40.0), "c": values})
+    fitted = quick(n_components=1, categorical_features=["c"]).fit(X)
+    with pytest.raises(ValueError, match=rf"Column 'c' has levels such as {shown}.* Use pickle"):
+        fitted.save(path)
+    assert not path.exists()
+    assert_same(pickle.loads(pickle.dumps(fitted)), fitted, X)
+
+
+@pytest.mark.parametrize("dump", ["pickle", "joblib", "skops"])
+def test_pickles_of_tables(fitted_table, dump):
+    fitted, X = fitted_table
+    if dump == "pickle":
+        loaded = pickle.loads(pickle.dumps(fitted))
+    elif dump == "joblib":
+        file = io.BytesIO()
+        joblib.dump(fitted, file)
+        loaded = joblib.load(file)
+    else:
+        data = skops.io.dumps(fitted)
+        asked = set(skops.io.get_untrusted_types(data=data))
+        assert asked <= TRUSTED | TRUSTED_OF_TABLES
+        loaded = skops.io.loads(data, trusted=sorted(asked))
+    assert_same(loaded, fitted, X)
+
+
+def test_pickles_do_not_depend_on_what_was_computed(fitted_table):
+    fitted, X = fitted_table
+    before = pickle.dumps(pickle.loads(pickle.dumps(fitted)))
+    loaded = pickle.loads(before)
+    loaded.transform(X)
+    assert len(pickle.dumps(loaded)) == len(before)
+
+
+def with_columns(document, i, **changes):
+    document["table"]["columns"][i].update(changes)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda d, a: d["table"].update(library="dask"), "unknown library 'dask'"),
+        (lambda d, a: d["table"]["columns"].pop(), "levels that its type lacks"),
+        (
+            lambda d, a: d["table"]["columns"].__setitem__(0, None),
+            "column should be a dict, got None",
+        ),
+        (lambda d, a: with_columns(d, 0, kind="text"), "unknown kind of column 'text'"),
+        (lambda d, a: with_columns(d, 0, kind="category"), "unknown kind of column 'category'"),
+        (lambda d, a: with_columns(d, 0, kind=["number"]), "kind should be a str"),
+        (lambda d, a: with_columns(d, 0, step=-1.0), r"step should be a number.*got -1\.0"),
+        (lambda d, a: with_columns(d, 0, step=None), "step should be a float, got None"),
+        (lambda d, a: with_columns(d, 0, dtype=3), "unknown type of column 3"),
+        (lambda d, a: with_columns(d, 0, dtype="U1000000000"), "unknown type of column 'U1"),
+        (lambda d, a: with_columns(d, 1, levels=None), "unknown kind of column 'category'"),
+        (lambda d, a: with_columns(d, 1, levels=["str", 10**9]), "1000000000 levels should be"),
+        (lambda d, a: with_columns(d, 1, levels=["int", 5]), "invalid literal for int"),
+        (lambda d, a: with_columns(d, 1, levels=["bytes", 5]), "levels should be their type and"),
+        (lambda d, a: with_columns(d, 6, dtype={"levels": ["str", 3]}), "kind should be a str"),
+        (lambda d, a: a.pop("table.codes"), "table.codes"),
+        (lambda d, a: a.update({"table.codes": a["table.codes"][:-1]}), "their codes"),
+        (lambda d, a: a.update({"table.codes": a["table.codes"] + 1}), "codes of .* out of range"),
+        (lambda d, a: a.update({"table.codes": a["table.codes"] - 1}), "codes of .* out of range"),
+        (lambda d, a: a.update({"table.codes": a["table.codes"] * 0}), "numbers, not"),
+        (lambda d, a: a.update({"table.codes": a["table.codes"][::-1].copy()}), "out of range"),
+        (lambda d, a: a.update({"table.codes": a["table.codes"] * 10**18}), "out of range"),
+        (lambda d, a: a.update({"table.codes": a["table.codes"] / 1}), "should be int64 of"),
+        (lambda d, a: a.update({"table.counts": a["table.counts"] * 0}), "counts of .* out of"),
+        (lambda d, a: a.update({"table.counts": a["table.counts"] - 99}), "counts of .* out of"),
+        (lambda d, a: a["table.counts"].fill(2**62), "counts of .* out of"),
+        (lambda d, a: a["table.texts"].fill(97), "different levels|levels that its type lacks"),
+        (lambda d, a: a["table.text_lengths"].fill(-1), "the texts of the table are not those of"),
+        (lambda d, a: a.update({"scaling.numbers.scale": np.ones(2)}), "scaling.numbers.scale sho"),
+    ],
+)
+def test_damaged_tables_are_refused(path, forge, change, message):
+    document, arrays = files.read_file(make_models.FOLDER / "format_2_pandas.safetensors")
+    arrays = {name: array.copy() for name, array in arrays.items()}
+    change(document, arrays)
+    forge(document, arrays)
+    with pytest.raises(ValueError, match=f"cannot be loaded: .*{message}"):
+        AutoencoderTransformer.load(path)
 
 
 # What cannot be saved
@@ -722,8 +940,7 @@ def test_damaged_files_are_refused(tmp_path, n_files):
         if loaded is None:
             watch.outcomes["refused"] += 1
         else:
-            Z = np.eye(3)
-            np.testing.assert_array_equal(loaded.inverse_transform(Z), fitted.inverse_transform(Z))
+            assert_same_values(*(each.inverse_transform(np.eye(3)) for each in (loaded, fitted)))
             assert repr(loaded.get_params()) == repr(fitted.get_params())
             watch.outcomes["equal"] += 1
     watch.check()
@@ -989,30 +1206,34 @@ def test_training_goes_on_from_what_another_version_wrote_down_of_the_network(pa
     document["built_from"]["network"] = text
     forge(document, arrays)
     loaded = AutoencoderTransformer.load(path)
-    assert loaded.partial_fit(make_models.digits("images")).n_iter_ == 4
+    assert loaded.partial_fit(make_models.rows("images")).n_iter_ == 4
     with pytest.raises(ValueError, match="network changed since the last fit"):
-        loaded.set_params(network__kernel_size=5).partial_fit(make_models.digits("images"))
+        loaded.set_params(network__kernel_size=5).partial_fit(make_models.rows("images"))
 
 
 @pytest.mark.parametrize("fixture", FIXTURES, ids=lambda path: path.stem)
 def test_files_of_every_format_load_for_ever(fixture):
     loaded = AutoencoderTransformer.load(fixture)
-    X = make_models.digits(fixture.stem.split("_", 2)[2])
+    X = make_models.rows(fixture.stem.split("_", 2)[2])
     codes = np.load(fixture.with_suffix(".npy"))
     np.testing.assert_allclose(loaded.transform(X[:10]), codes, rtol=1e-5, atol=1e-5)
+    decoded = loaded.reconstruct(X)
+    assert decoded.shape == X.shape
+    if isinstance(decoded, pd.DataFrame | pl.DataFrame):
+        assert [*decoded.columns] == [*X.columns]
+        assert [*map(str, decoded.dtypes)] == [*map(str, X.dtypes)]
     loaded.partial_fit(X)
 
 
 def test_there_are_files_of_every_format():
-    expected = {
-        f"format_{n}_{name}" for n in range(1, files.FORMAT + 1) for name in make_models.MODELS
-    }
+    assert set(make_models.FORMATS) == set(range(1, files.FORMAT + 1))
+    expected = {f"format_{n}_{name}" for n, names in make_models.FORMATS.items() for name in names}
     assert {path.stem for path in FIXTURES} == expected
 
 
 def test_file_of_a_newer_format_says_what_to_install():
     with pytest.raises(
-        ValueError, match=r"format 1000, .* up to 1. Install aefeatures>=1000.0.0\."
+        ValueError, match=r"format 1000, .* up to 2. Install aefeatures>=1000.0.0\."
     ):
         AutoencoderTransformer.load(make_models.FOLDER / "newer.safetensors")
 
@@ -1073,6 +1294,13 @@ TRUSTED = {
     "torch.nn.modules.activation.ReLU",
     "torch.nn.modules.container.Sequential",
     "torch.nn.modules.linear.Linear",
+}
+
+TRUSTED_OF_TABLES = {
+    "aefeatures._rows.table_scaling.TableScaling",
+    "aefeatures._rows.tables.Column",
+    "aefeatures._rows.tables.Levels",
+    "aefeatures._rows.tables.Table",
 }
 
 

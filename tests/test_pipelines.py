@@ -1,9 +1,13 @@
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
+import polars as pl
 import pytest
+import torch
 from imblearn.over_sampling import RandomOverSampler
 from imblearn.pipeline import Pipeline as PipelineWithSamplers
 from imblearn.under_sampling import RandomUnderSampler
+from scipy import sparse
 from sklearn.decomposition import PCA
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
@@ -17,6 +21,7 @@ from aefeatures import (
     LatentSpaceDisplay,
     LossCurveDisplay,
     ReconstructionDisplay,
+    encode_table,
     write_latent_map,
 )
 from aefeatures._bridges.pipelines import find_transformer
@@ -101,3 +106,88 @@ def test_where_there_is_no_transformer(digits):
     search = GridSearchCV(make_pipeline(CODES, SVC()), {}, cv=2, refit=False).fit(X, y)
     with pytest.raises(ValueError, match=r"got refit=False\. Search with refit=True"):
         find_transformer(search)
+
+
+# Tables as tensors
+
+
+def towns():
+    return pd.DataFrame(
+        {
+            "size": [4.0, 7.5, np.nan, 5.0, 1.0, 2.0],
+            "town": ["Bern", "Genf", None, "Chur", "Bern", "Genf"],
+            "flag": [True, False, True, True, False, False],
+            "day": pd.to_datetime(["2024-01-02"] * 5 + [None]).astype("datetime64[us]"),
+            "age": pd.to_timedelta([1, 2, 3, 4, 5, 6], "s"),
+        }
+    )
+
+
+def of_polars(frame):
+    columns = {name: [v if v == v else None for v in frame[name]] for name in frame}
+    return pl.DataFrame({**columns, "age": frame["age"].to_numpy()})
+
+
+@pytest.mark.parametrize("convert", [lambda X: X, of_polars], ids=["pandas", "polars"])
+def test_a_table_as_a_tensor(convert):
+    X = convert(towns())
+    transformer = AutoencoderTransformer(1, max_epochs=2, random_state=0).fit(X)
+    tensor, names = encode_table(transformer, X)
+    assert names == ["size", "town", "flag", "day", "age"]
+    day = 19724 * 86400.0
+    expected = [
+        [4.0, 7.5, np.nan, 5.0, 1.0, 2.0],
+        [0, 2, np.nan, 1, 0, 2],
+        [1, 0, 1, 1, 0, 0],
+        [day] * 5 + [np.nan],
+        [1, 2, 3, 4, 5, 6],
+    ]
+    np.testing.assert_array_equal(tensor.numpy(), np.transpose(expected))
+    assert [*transformer.categories_[0]] == ["Bern", "Chur", "Genf"]
+    encoded, decoded = transformer.to_module("autoencoder")(tensor)
+    np.testing.assert_allclose(encoded.detach(), transformer.transform(X), rtol=1e-5)
+    reconstruction, _ = encode_table(transformer, transformer.reconstruct(X))
+    decoded = decoded.detach().numpy()
+    np.testing.assert_array_equal(decoded[:, 1], reconstruction[:, 1])
+    np.testing.assert_array_equal(decoded[:, 2] >= 0.5, reconstruction[:, 2])
+    np.testing.assert_allclose(decoded[:, 0], reconstruction[:, 0], rtol=1e-5)
+
+
+def test_unknown_and_grouped_levels_in_a_tensor():
+    X = pd.DataFrame({"c": [*"aaabbbcd"], "n": np.arange(8, dtype=np.float32)})
+    transformer = AutoencoderTransformer(1, max_epochs=2, random_state=0, min_frequency=2).fit(X)
+    new = pd.DataFrame({"c": ["a", "b", "c", "d", "e", None], "n": np.zeros(6, np.float32)})
+    tensor, _ = encode_table(transformer, new)
+    assert tensor.dtype == torch.float32
+    np.testing.assert_array_equal(tensor[:, 0], [0, 1, 2, 2, np.nan, np.nan])
+
+
+@pytest.mark.parametrize(
+    ("convert", "names"),
+    [
+        (np.asarray, ["x0", "x1", "x2"]),
+        (sparse.csr_array, ["x0", "x1", "x2"]),
+        (lambda X: pd.DataFrame(X, columns=[*"abc"]), ["a", "b", "c"]),
+    ],
+    ids=["array", "sparse", "frame"],
+)
+def test_numbers_as_a_tensor(convert, names):
+    X = np.random.default_rng(0).normal(size=(20, 3))
+    transformer = AutoencoderTransformer(1, random_state=0).fit(convert(X))
+    tensor, given = encode_table(transformer, convert(X))
+    assert given == names
+    np.testing.assert_array_equal(tensor, X)
+    tensor.zero_()
+    assert X.all()
+
+
+def test_a_tensor_from_a_pipeline():
+    steps = FunctionTransformer(lambda X: X.iloc[:, :2]), CODES
+    pipeline = make_pipeline(*steps).fit(towns())
+    tensor, names = encode_table(pipeline, towns())
+    assert names == ["size", "town"]
+    assert tensor.shape == (6, 2)
+    with pytest.raises(NotFittedError, match="is not fitted yet"):
+        encode_table(AutoencoderTransformer(), towns())
+    with pytest.raises(ValueError, match="feature names should match"):
+        encode_table(pipeline[-1], towns()[["town", "size"]])

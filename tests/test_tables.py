@@ -9,7 +9,6 @@ import pyarrow as pa
 import pytest
 from sklearn.preprocessing import OneHotEncoder
 
-from aefeatures._rows.columns import has_zone
 from aefeatures._rows.tables import learn_table
 from aefeatures._torch.ranks import ALONE, Ranks
 
@@ -326,7 +325,7 @@ def test_unhashable_levels_are_refused():
 def test_levels_are_sorted_or_in_the_order_of_their_type():
     X = pd.DataFrame({"a": ["c", "b", "b"], "b": pd.Categorical(["c", "b", "b"], ["x", "c", "b"])})
     table = learn(X)
-    assert [each.tolist() for each in table.categories] == [["b", "c"], ["c", "b"]]
+    assert [each.tolist() for each in table.attributes()["categories_"]] == [["b", "c"], ["c", "b"]]
     assert [each.tolist() for each in table.shares()] == [[2 / 3, 1 / 3], [1 / 3, 2 / 3]]
     assert table.numbers(X).tolist() == [[1, 0], [0, 1], [0, 1]]
     assert table.is_category.tolist() == [True, True]
@@ -470,12 +469,14 @@ def test_levels_are_grouped_as_by_one_hot_encoder(min_frequency, max_categories)
     table = learn(X, min_frequency=min_frequency, max_categories=max_categories)
     peer = OneHotEncoder(min_frequency=min_frequency, max_categories=max_categories).fit(X)
     grouped = getattr(peer, "infrequent_categories_", [None] * 12)
-    for own, other in zip(table.infrequent_categories, grouped, strict=True):
+    for own, other in zip(table.attributes()["infrequent_categories_"], grouped, strict=True):
         # A group of one level is that level.
         assert (None if own is None else own.tolist()) == (
             None if other is None or len(other) == 1 else other.tolist()
         )
-    for column, own in zip(table.columns, table.infrequent_categories, strict=True):
+    for column, own in zip(
+        table.columns, table.attributes()["infrequent_categories_"], strict=True
+    ):
         assert column.levels.n_codes == len(column.levels.all) - (
             0 if own is None else len(own) - 1
         )
@@ -485,7 +486,7 @@ def test_grouped_levels_come_back_as_the_commonest_or_by_their_shares():
     X = pd.DataFrame({"a": ["w"] * 50 + ["x"] * 10 + ["y"] * 30 + ["z"] * 60})
     table = learn(X, max_categories=2)
     assert table.columns[0].levels.names() == ["z", "infrequent_sklearn"]
-    assert table.infrequent_categories[0].tolist() == ["w", "x", "y"]
+    assert table.attributes()["infrequent_categories_"][0].tolist() == ["w", "x", "y"]
     numbers = table.numbers(X)
     assert table.rows(numbers)["a"].value_counts().to_dict() == {"w": 90, "z": 60}
     drawn = table.rows(np.ones((9000, 1)), rng=np.random.RandomState(0))["a"]
@@ -537,7 +538,11 @@ def test_levels_of_all_ranks_are_joined():
     alone = Gathered()
     learn(second, ranks=alone)
     table = learn(first, ranks=Gathered(alone.own))
-    assert [each.tolist() for each in table.categories] == [["x", "y", "z"], [2, 1, 3], ["t"]]
+    assert [each.tolist() for each in table.attributes()["categories_"]] == [
+        ["x", "y", "z"],
+        [2, 1, 3],
+        ["t"],
+    ]
     assert [each.levels.counts.tolist() for each in table.columns] == [[1, 1, 1], [1, 1, 1], [1]]
 
 
@@ -630,21 +635,3 @@ def test_probabilities_have_a_column_for_each_level():
     found = table.probabilities(np.array([[1.2, 0.25, 0.75, 86_400, 1.0]] * 2), X.index)
     assert found.columns.tolist() == ["n", "a_x", "a_y", "d", "b_5"]
     assert found.loc[9].tolist() == [1, 0.25, 0.75, pd.Timestamp("1970-01-02"), 1.0]
-
-
-@pytest.mark.parametrize(
-    ("dtype", "expected"),
-    [
-        ("datetime64[ns, UTC]", True),
-        ("arrow timestamp[us, tz=Asia/Tokyo]", True),
-        ("Datetime(time_unit='us', time_zone='UTC')", True),
-        ("object[UTC]", True),
-        ("datetime64[ns]", False),
-        ("arrow timestamp[us]", False),
-        ("Datetime(time_unit='us', time_zone=None)", False),
-        ("object[datetime]", False),
-        ("Date", False),
-    ],
-)
-def test_zones_in_names_of_types(dtype, expected):
-    assert has_zone(dtype) is expected

@@ -13,9 +13,11 @@ import torch
 from torch import nn
 
 import aefeatures._train.training
-from aefeatures._nets.losses import LOSSES
+from aefeatures._nets.losses import LOSSES, TableLoss, leave_out_missing
 from aefeatures._nets.networks import BuildSpec, DenseNetwork
 from aefeatures._rows.batches import RowBatches
+from aefeatures._rows.survey import Survey
+from aefeatures._rows.table_scaling import learn_table_scaling
 from aefeatures._torch.random_state import RandomState
 from aefeatures._train.training import (
     SCHEDULES,
@@ -281,6 +283,33 @@ def test_diagnose_compares_with_the_means_on_what_can_be_explained(loss, share, 
 
     found = diagnose(nn.Sequential(nn.Identity(), Partial()), make(rows), LOSSES[loss])
     assert found is None if verdict is None else f"are {verdict} better than the means" in found
+
+
+@pytest.mark.parametrize("gaps", [True, False])
+def test_diagnose_compares_with_the_shares_of_levels(gaps):
+    rng = np.random.default_rng(0)
+    X = np.c_[rng.choice(3, 200, p=[0.7, 0.2, 0.1]), rng.normal(size=(200, 2))]
+    if gaps:
+        X[rng.random(X.shape) < 0.1] = np.nan
+    codes = X[~np.isnan(X[:, 0]), 0].astype(int)
+    shares = [np.bincount(codes) / len(codes), None, None]
+    scaling, _ = learn_table_scaling(Survey.of(X), shares, "auto")
+    loss = TableLoss(LOSSES["mse"], scaling)
+    batches = RowBatches(X, scaling, batch_size=64, device=torch.device("cpu"), dtype=torch.float64)
+
+    class Decoder(nn.Module):
+        def __init__(self, decode):
+            super().__init__()
+            self.forward = decode
+
+    class Filled(nn.Module):
+        def forward(self, rows):
+            return rows.nan_to_num()
+
+    for decode, verdict in ((loss.constant, "no better"), (loss.perfect, None)):
+        model = nn.Sequential(Filled(), Decoder(decode))
+        found = diagnose(model, batches, leave_out_missing(loss))
+        assert found is None if verdict is None else f"are {verdict} than the means" in found
 
 
 @pytest.mark.parametrize("offset", [-300.0, -1000.0])

@@ -33,6 +33,8 @@ from aefeatures._bridges.pipelines import flat_steps, unwrap
 from aefeatures._files import write_atomically
 from aefeatures._rows.batches import work_dtype
 from aefeatures._rows.checks import check_rows
+from aefeatures._rows.columns import is_frame
+from aefeatures._rows.tables import Column, Levels, Table
 from aefeatures._sklearn import columns_of
 from aefeatures._torch.devices import PRECISIONS
 from aefeatures._torch.random_state import unaffected
@@ -81,7 +83,8 @@ def register_onnx_converters() -> None:
 
     See Also
     --------
-    to_onnx : Write a transformer, one of its parts, or a pipeline to a file.
+    to_onnx : Write a transformer, one of its parts, or a pipeline to a file. Also for transformers
+        that were fitted on tables with text, which ``skl2onnx.to_onnx`` cannot convert.
 
     Examples
     --------
@@ -121,7 +124,9 @@ def to_onnx(
     input "codes" and the output "reconstruction". The model of the whole autoencoder has the input
     "X" and the outputs "codes" and "reconstruction". The model of a pipeline has the outputs that
     `skl2onnx.to_onnx` gives it, for a classifier "label" and a matrix "probabilities". A model
-    takes any number of rows. The opset is 18, the opset of "ai.onnx.ml" is 3, and the version of
+    takes any number of rows. A transformer that was fitted on a table with categories, dates or
+    durations has one input of shape (n_samples, 1) for each column, with the column's name, instead
+    of "X". The opset is 18, the opset of "ai.onnx.ml" is 3, and the version of
     the format (IR) is 8. The metadata contain the versions of the libraries and, as JSON, the names
     of the columns.
 
@@ -169,6 +174,13 @@ def to_onnx(
     "nan", "NaN", "None" and "<NA>" stands for it in the model, unless the text is itself a
     category.
 
+    Inputs of a table are text for categories of texts, and numbers otherwise. A date is a double in
+    seconds since 1970 (UTC), a duration a double in seconds. Without X, columns that were float32
+    or boolean are float inputs, other numbers are double inputs, and categories of integers are
+    int64 inputs. NaN is a missing number. Any text or number that is not a level of a category is a
+    missing one, such as "" or -1. A transformer of a table has to be the first step of a pipeline.
+    The output "reconstruction" is a matrix with the columns of `encode_table`.
+
     References
     ----------
     .. [1] The ONNX standard, https://onnx.ai.
@@ -203,8 +215,12 @@ def to_onnx(
                 "part='autoencoder', whose model has the outputs 'codes' and 'reconstruction'.",
                 FutureWarning,
             )
-        dtype = np.float32 if X is None else check_rows(estimator, X, reset=False).dtype
-        model = _export(estimator, part, np.dtype(dtype))
+        rows = None if X is None else check_rows(estimator, X, reset=False)
+        if estimator._table is None or part == "decoder":
+            dtype = np.dtype(np.float32 if rows is None else rows.dtype)
+            model = _export(estimator, part, dtype)
+        else:
+            model = _export_of_columns(estimator, part, X)
     elif part != "encoder":
         raise ValueError(
             f"part={part!r} needs an AutoencoderTransformer, got a {type(estimator).__name__}. "
@@ -275,6 +291,7 @@ def _convert_whole(estimator: Any, X: Any) -> Any:
                     Pipeline: _parse_pipeline,
                     ColumnTransformer: _parse_columns,
                     FeatureUnion: _parse_union,
+                    AutoencoderTransformer: _parse_transformer,
                 },
                 custom_conversion_functions=dict.fromkeys(
                     (OneHotEncoder, OrdinalEncoder, TargetEncoder), _convert_categories
@@ -294,7 +311,17 @@ def _convert_whole(estimator: Any, X: Any) -> Any:
 def _input_names_and_types(pipeline: Pipeline, X: Any) -> tuple[list[Any], list[Any]]:
     """Return the names of a pipeline's inputs, and their types as skl2onnx has them."""
     n_columns = getattr(pipeline, "n_features_in_", None)
-    if hasattr(X, "columns") and hasattr(X, "dtypes"):
+    table = _table_of(pipeline.steps[0][1])
+    if table is not None:
+        if X is not None:
+            check_rows(pipeline.steps[0][1], X, reset=False)
+        names = _names_of_inputs(pipeline, [column.name for column in table.columns])
+        dtypes = _dtypes_of_inputs(table, X)
+        columns = {
+            name: np.full((1, 1), "" if dtype.kind == "O" else 0, dtype)
+            for name, dtype in zip(names, dtypes, strict=True)
+        }
+    elif hasattr(X, "columns") and hasattr(X, "dtypes"):
         names = _names_of_inputs(pipeline, list(X.columns))
         columns = {name: _column_values(X[name])[:, None] for name in names}
     else:
@@ -323,7 +350,7 @@ def _input_names_and_types(pipeline: Pipeline, X: Any) -> tuple[list[Any], list[
     return names, types
 
 
-def _names_of_inputs(pipeline: Pipeline, given: list[Any]) -> list[Any]:
+def _names_of_inputs(pipeline: Any, given: list[Any]) -> list[Any]:
     """Return the columns of the fit in order, or those of X if the fit had no names."""
     n_columns = getattr(pipeline, "n_features_in_", len(given))
     names = list(getattr(pipeline, "feature_names_in_", given))
@@ -419,9 +446,17 @@ def _has_option(step: Any, option: str) -> bool:
 def _parse_pipeline(scope: Any, model: Any, inputs: Any, custom_parsers: Any = None) -> Any:
     parse = _import("skl2onnx._parse")
     first = model.steps[0][1]
-    if len(inputs) > 1 and not isinstance(first, (*parse.do_not_merge_columns, FeatureUnion)):
+    apart = isinstance(first, (*parse.do_not_merge_columns, FeatureUnion))
+    if len(inputs) > 1 and not apart and _table_of(first) is None:
         inputs = _join(scope, inputs)
     return parse._parse_sklearn_pipeline(scope, model, inputs, custom_parsers=custom_parsers)
+
+
+def _parse_transformer(scope: Any, model: Any, inputs: Any, custom_parsers: Any = None) -> Any:
+    parse = _import("skl2onnx._parse")
+    outputs = parse._parse_sklearn_simple_model(scope, model, inputs, custom_parsers=custom_parsers)
+    _set_output_type(outputs[0].operators_outputs_[0])
+    return outputs
 
 
 def _parse_columns(scope: Any, model: Any, inputs: Any, custom_parsers: Any = None) -> Any:
@@ -601,8 +636,13 @@ def _dtype_of(variable: Any) -> np.dtype:
 
 
 def _set_output_type(operator: Any) -> None:
-    # skl2onnx expects float64 from a step whose first input is float64, otherwise float32.
-    kind = _import("skl2onnx.common.data_types").guess_tensor_type(operator.inputs[0].type)
+    table = _table_of(operator.raw_operator)
+    if table is None:
+        # skl2onnx expects float64 from a step whose first input is float64, otherwise float32.
+        kind = _import("skl2onnx.common.data_types").guess_tensor_type(operator.inputs[0].type)
+    else:
+        dtypes = [_dtype_of(variable) for variable in operator.inputs]
+        kind = _tensor_type(np.empty((1, 1), _dtype_of_matrix(table, dtypes)))
     kind.shape = [
         operator.inputs[0].get_first_dimension(),
         fitted_model(operator.raw_operator).n_components,
@@ -620,28 +660,148 @@ def _convert(scope: Any, operator: Any, container: Any) -> None:
         )
     # The inputs are one matrix or many columns.
     dtypes = [_dtype_of(variable) for variable in operator.inputs]
-    dtype = np.result_type(*dtypes)
+    table = _table_of(operator.raw_operator)
+    dtype = np.result_type(*dtypes) if table is None else _dtype_of_matrix(table, dtypes)
     # No name that skl2onnx makes contains "/".
     prefix = scope.get_unique_operator_name("autoencoder") + "/"
     graph = _export(operator.raw_operator, "encoder", dtype, prefix).graph
 
-    def add(kind: str, inputs: list[str], output: str, **attributes: Any) -> None:
-        name = scope.get_unique_operator_name(kind)
-        container.nodes.append(onnx.helper.make_node(kind, inputs, [output], name, **attributes))
-
-    columns = []
-    for i, (variable, its_dtype) in enumerate(zip(operator.inputs, dtypes, strict=True)):
-        columns.append(variable.full_name)
-        if its_dtype != dtype:
-            columns[-1] = f"{prefix}column_{i}"
-            elem_type = onnx.helper.np_dtype_to_tensor_dtype(dtype)
-            add("Cast", [variable.full_name], columns[-1], to=elem_type)
-    add("Concat", columns, graph.input[0].name, axis=1)
+    names = [variable.full_name for variable in operator.inputs]
+    container.nodes.extend(_nodes_of_columns(names, dtypes, table, dtype, graph.input[0].name))
+    if table is not None:
+        container.node_domain_version_pair_sets.add(("ai.onnx.ml", _OPSET_ML))
     container.nodes.extend(graph.node)
     container.initializers.extend(graph.initializer)
     elem_type = operator.outputs[0].type.to_onnx_type().tensor_type.elem_type
-    add("Cast", [graph.output[0].name], operator.outputs[0].full_name, to=elem_type)
+    ends = [graph.output[0].name], [operator.outputs[0].full_name]
+    name = scope.get_unique_operator_name("Cast")
+    container.nodes.append(onnx.helper.make_node("Cast", *ends, name, to=elem_type))
     container.node_domain_version_pair_sets.add(("", _OPSET))
+
+
+# Tables, whose columns are inputs of their own.
+
+
+def _table_of(step: Any) -> Table | None:
+    """Return the table that a transformer was fitted on; None for other steps and for numbers."""
+    return step._table if isinstance(step, AutoencoderTransformer) else None
+
+
+def _dtypes_of_inputs(table: Table, X: Any) -> list[np.dtype]:
+    """Return the types of the inputs: those of X's columns of numbers, otherwise those of `fit`."""
+    dtypes = [_dtype_of_input(column, table.library) for column in table.columns]
+    if X is None:
+        return dtypes
+    given = [X[name] for name in X.columns] if is_frame(X) else [*np.asarray(X).T]
+    for i, (column, values) in enumerate(zip(table.columns, given, strict=True)):
+        dtype = _column_values(values).dtype
+        if dtypes[i].kind != "O" and column.kind not in ("date", "duration"):
+            dtypes[i] = dtype if dtype.kind in "biu" or dtype.char in "fd" else dtypes[i]
+    return dtypes
+
+
+def _dtype_of_input(column: Column, library: str) -> np.dtype:
+    """Return the type of a column's input by its type in `fit`; object stands for text."""
+    if column.levels is None:
+        if column.dtype in ("float32", "bool") and library != "polars":
+            return np.dtype(np.float32)
+        return np.dtype(np.float64)
+    kinds = {np.asarray(level).dtype.kind for level in column.levels.all} or {"U"}
+    if not (kinds == {"U"} or kinds <= set("biuf")):
+        level = column.levels.all[0]
+        raise ValueError(
+            f"Column {column.name!r} has levels such as {level!r} ({type(level).__name__}), which "
+            "cannot be inputs of an ONNX model. Convert them to text or numbers before fit."
+        )
+    if kinds == {"U"}:
+        return np.dtype(object)
+    return np.dtype(np.float64 if "f" in kinds else bool if kinds == {"b"} else np.int64)
+
+
+def _dtype_of_matrix(table: Table, dtypes: list[np.dtype]) -> np.dtype:
+    """Return the type of a table as a matrix, for inputs of types, as of `Table.numbers`."""
+    if len(dtypes) != len(table.columns):
+        raise ValueError(
+            "an AutoencoderTransformer that was fitted on a table with categories, dates or "
+            "durations has to be the first step"
+        )
+    numbers = [
+        dtype if dtype.kind == "f" else np.float32 if dtype.itemsize <= 2 else np.float64
+        for dtype, column in zip(dtypes, table.columns, strict=True)
+        if column.levels is None
+    ]
+    return np.result_type(np.float32, *numbers)
+
+
+def _nodes_of_columns(
+    names: list[str], dtypes: list[np.dtype], table: Table | None, dtype: np.dtype, output: str
+) -> list[Any]:
+    """Return nodes that join inputs as a matrix of `dtype`, in which levels are numbers."""
+    helper = _import("onnx.helper")
+    nodes: list[Any] = []
+    joined = []
+
+    def add(kind: str, source: str, target: str, **attributes: Any) -> str:
+        nodes.append(helper.make_node(kind, [source], [target], target, **attributes))
+        return target
+
+    def cast(source: str, given: np.dtype, wanted: np.dtype, target: str) -> str:
+        if given == wanted:
+            return source
+        return add("Cast", source, target, to=helper.np_dtype_to_tensor_dtype(wanted))
+
+    for i, (source, given) in enumerate(zip(names, dtypes, strict=True)):
+        value = f"{output}/column_{i}"
+        levels = None if table is None else table.columns[i].levels
+        if levels is not None:
+            looked_up, keys = _keys_of(levels, given)
+            source = cast(source, given, looked_up, f"{value}_level")
+            source = add("LabelEncoder", source, f"{value}_code", domain="ai.onnx.ml", **keys)
+            given = np.dtype(np.float32)
+        joined.append(cast(source, given, dtype, value))
+    nodes.append(helper.make_node("Concat", joined, [output], f"{output}/joined", axis=1))
+    return nodes
+
+
+def _keys_of(levels: Levels, given: np.dtype) -> tuple[np.dtype, dict[str, Any]]:
+    """Return the type in which levels are looked up, and the attributes of the look-up."""
+    # Any other value is missing.
+    numbers = {
+        "values_floats": [*map(float, levels.codes)] or [np.nan],
+        "default_float": np.nan,
+    }
+    if given.kind == "O":
+        return given, {"keys_strings": levels.all or [""], **numbers}
+    if given.kind == "f":
+        return np.dtype(np.float32), {"keys_floats": [*map(float, levels.all)], **numbers}
+    return np.dtype(np.int64), {"keys_int64s": [*map(int, levels.all)], **numbers}
+
+
+def _export_of_columns(transformer: AutoencoderTransformer, part: str, X: Any) -> Any:
+    """Return the ONNX model of a transformer of a table, with one input for each column."""
+    onnx = _import("onnx")
+    table = _table_of(transformer)
+    assert table is not None
+    names = _names_of_inputs(transformer, [column.name for column in table.columns])
+    dtypes = _dtypes_of_inputs(table, X)
+    dtype = _dtype_of_matrix(table, dtypes)
+    model = _export(transformer, part, dtype)
+    graph = model.graph
+    (matrix,) = graph.input
+    inputs = [f"{matrix.name}/input_{i}" for i in range(len(names))]
+    nodes = [*_nodes_of_columns(inputs, dtypes, table, dtype, matrix.name), *graph.node]
+    size = matrix.type.tensor_type.shape.dim[0].dim_param
+    del graph.input[:], graph.node[:]
+    graph.node.extend(nodes)
+    graph.input.extend(
+        onnx.helper.make_tensor_value_info(
+            name, onnx.helper.np_dtype_to_tensor_dtype(each), [size, 1]
+        )
+        for name, each in zip(inputs, dtypes, strict=True)
+    )
+    model.opset_import.append(onnx.helper.make_opsetid("ai.onnx.ml", _OPSET_ML))
+    _rename_inputs(graph, [str(name) for name in names])
+    return model
 
 
 def _export(
@@ -690,9 +850,9 @@ def _export(
     if prefix:
         model = onnx.compose.add_prefix(model, prefix)
     wide = dtype_of_network == torch.float64
-    _fill_only_where_missing(
-        model.graph, onnx.TensorProto.DOUBLE if wide else onnx.TensorProto.FLOAT
-    )
+    if transformer._table is None:
+        elem_type = onnx.TensorProto.DOUBLE if wide else onnx.TensorProto.FLOAT
+        _fill_only_where_missing(model.graph, elem_type)
     if wide:
         _compute_in_float32(model.graph)
     return model

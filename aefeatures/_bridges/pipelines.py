@@ -1,15 +1,77 @@
-"""Search for the transformer in a pipeline, and for the steps before and after it."""
+"""The way of X through pipelines: to the transformer in them, and into a tensor."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import torch
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
 from aefeatures._autoencoder import AutoencoderTransformer
+from aefeatures._rows.batches import to_tensor
+from aefeatures._rows.checks import check_rows
 from aefeatures._sklearn import BaseSearchCV
+
+
+def encode_table(estimator: Any, X: Any) -> tuple[torch.Tensor, list[str]]:
+    """Return X as the tensor that modules of `to_module` take, and the names of its columns.
+
+    The tensor has one column for each column of X. A category is the position of its level in
+    `categories_`, and all levels that `min_frequency` or `max_categories` groups share the number
+    that follows those of the other levels. A boolean is 0 or 1, a date is in seconds since 1970
+    (UTC), a duration is in seconds, and a missing value or an unknown level is NaN. The
+    reconstructions of `to_module` have the same columns.
+
+    Parameters
+    ----------
+    estimator : AutoencoderTransformer or Pipeline
+        Fitted transformer, or a pipeline with one, whose steps before it are applied to X.
+    X : {array-like, sparse matrix, DataFrame} of shape (n_samples, n_features)
+
+    Returns
+    -------
+    tensor : torch.Tensor of shape (n_samples, n_features)
+        On the CPU, in the precision of `transform`.
+    names : list of str
+        Names of the columns; "x0", "x1" and so on if X had none in `fit`.
+
+    Raises
+    ------
+    sklearn.exceptions.NotFittedError
+        If the transformer is not fitted.
+    TypeError
+        If there is no transformer in `estimator`.
+    ValueError
+        If X cannot be transformed.
+
+    See Also
+    --------
+    AutoencoderTransformer.to_module : Network as a module for such tensors.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from aefeatures import AutoencoderTransformer, encode_table
+    >>> X = pd.DataFrame({"size": [4.0, 7.5, None, 5.0], "town": ["Bern", "Genf", "Bern", None]})
+    >>> transformer = AutoencoderTransformer(1, max_epochs=2, random_state=0).fit(X)
+    >>> tensor, names = encode_table(transformer, X)
+    >>> names
+    ['size', 'town']
+    >>> tensor[:, 1]
+    tensor([0., 1., 0., nan], dtype=torch.float64)
+    >>> transformer.to_module()(tensor).shape
+    torch.Size([4, 1])
+    """
+    transformer, X = find_transformer(estimator, X)
+    rows = check_rows(transformer, X, reset=False).dense()
+    if transformer._table is not None:
+        names = [str(name) for name in transformer._table.names]
+    else:
+        numbered = [f"x{i}" for i in range(rows.shape[1])]
+        names = list(getattr(transformer, "feature_names_in_", numbered))
+    return to_tensor(rows, torch.device("cpu")).clone(), names
 
 
 def find_transformer(estimator: Any, X: Any = None) -> tuple[AutoencoderTransformer, Any]:

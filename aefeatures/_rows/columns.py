@@ -29,7 +29,7 @@ _SECONDS_OF_DAY = 86_400
 # Years 1 to 9999 in seconds since 1970, which Python can represent.
 _YEARS = (-62_135_596_800, 253_402_300_799)
 # Years 1678 to 2261, which 64 bits can represent in nanoseconds.
-_YEARS_IN_NS = (-9_214_560_000, 9_214_646_400)
+_YEARS_IN_NS = (-9_214_560_000, 9_214_646_399)
 
 _MISSING_TYPES = ("NoneType", "NAType", "NaTType")
 
@@ -459,6 +459,19 @@ def _polars_dtype(dtype: Any) -> Any:
     if name == "Duration":
         return pl.Duration(unit[0])
     return None if settings or dtype.startswith("Object") else getattr(pl, name)
+
+
+def make_series(library: str, values: list[Any]) -> Any:
+    """Return values as a column of a library, of a type that follows from them."""
+    if library == "numpy":
+        return as_objects(values)
+    if library == "polars":
+        import polars as pl
+
+        return pl.Series(values, strict=False)
+    import pandas as pd
+
+    return pd.Series(values)
 
 
 def make_frame(

@@ -1,12 +1,13 @@
-"""Properties of columns that new rows keep: range, whole numbers, repeated values and dtype."""
+"""Properties of columns that new rows keep: range, distribution, levels and dtype."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from aefeatures._rows.sources import as_source
+from aefeatures._rows.sources import as_source, evenly_spaced
 
 # In the count of repeated values, all rows together weigh as much as this many rows of the class.
 # The fewer rows a class has, the less its own repetitions say.
@@ -15,6 +16,12 @@ _PRIOR_ROWS = 3
 # Probability that a repeated value stays as it is. If most values of a row changed, a decision
 # tree could tell new rows from real ones, and would learn that difference.
 _KEEP_PROBABILITY = 0.5
+
+
+# The distribution of a column is kept as this many numbers, if the class has at least as many rows
+# as the other number.
+_GRID = 1_001
+_LEAST_ROWS = 32
 
 
 def describe_columns(X: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -114,6 +121,61 @@ def _repeated(
     if len(members) == 0:
         values = values[:0]
     return np.sort(moved), values, np.cumsum(count) / max(1.0, count.sum()), count >= 2
+
+
+class Marginals:
+    """Distribution of each number column of a class, for rows that a decoder made.
+
+    A decoder smooths: its numbers are less spread than those of real rows, and values that many
+    rows repeat, such as zeros, are only approached. `restore` gives a number the value that has its
+    rank among the rows of the class. Ranks do not depend on the units of a column.
+
+    Parameters
+    ----------
+    members : ndarray of shape (n_members, n_columns)
+        These columns of the rows of the class.
+    decoded : ndarray of shape (n_decoded, n_columns)
+        These columns of rows that the decoder made for the class.
+    columns : sequence of int
+        Positions of these columns.
+    """
+
+    def __init__(self, members: np.ndarray, decoded: np.ndarray, columns: Sequence[int]) -> None:
+        self._columns = []
+        for j, real, made in zip(columns, members.T, decoded.T, strict=True):
+            values = np.sort(real[~np.isnan(real)])
+            if len(values) < _LEAST_ROWS or np.isnan(made).any():
+                continue
+            repeats = 2 * np.count_nonzero(np.diff(values)) < len(values)
+            self._columns.append((j, _on_grid(np.sort(made)), _on_grid(values), repeats))
+
+    def restore(self, rows: np.ndarray, rng: np.random.RandomState) -> None:
+        """Change decoded rows, so that their columns are distributed as those of the class."""
+        for j, decoded, values, repeats in self._columns:
+            first = np.searchsorted(decoded, rows[:, j])
+            last = np.searchsorted(decoded, rows[:, j], side="right")
+            # A rank is drawn from those of equal numbers, or between two neighbours.
+            rank = first - 1 + rng.random_sample(len(rows)) * (last - first + 1)
+            place = np.clip(rank / (len(decoded) - 1), 0, 1) * (len(values) - 1)
+            if repeats:  # a number between two values may be none that the column can have
+                place = np.round(place)
+            rows[:, j] = np.interp(place, np.arange(len(values)), values)
+
+
+def _on_grid(ordered: np.ndarray) -> np.ndarray:
+    """Return at most `_GRID` numbers that are evenly spaced in rank, both ends included."""
+    return ordered[evenly_spaced(len(ordered), _GRID)]
+
+
+def draw_levels(probabilities: np.ndarray, rng: np.random.RandomState) -> np.ndarray:
+    """Return a code for each row of probabilities, which need not sum to 1; NaN without levels."""
+    if probabilities.shape[1] == 0:
+        return np.full(len(probabilities), np.nan)
+    cumulative = np.cumsum(probabilities, axis=1, dtype=np.float64)
+    drawn = rng.random_sample(len(probabilities)) * cumulative[:, -1]
+    # The comparison includes equality, as a level of probability 0 must not be drawn.
+    codes = (cumulative <= drawn[:, None]).sum(axis=1)
+    return np.minimum(codes, probabilities.shape[1] - 1).astype(np.float64)
 
 
 # Frames

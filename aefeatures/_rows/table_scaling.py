@@ -143,7 +143,8 @@ class TableScaling(nn.Module):
     def inverse(self, X: torch.Tensor) -> torch.Tensor:
         """Map outputs of the decoder back to columns; a category has its likeliest level."""
         numbers, levels = self.split(X)
-        codes = self._pad(levels).argmax(dim=2).to(X.dtype)
+        # Without categories there is no level to take the largest of.
+        codes = self._pad(levels).argmax(dim=2).to(X.dtype) if len(self.padded) else levels
         return self._assembled(self.numbers.inverse(numbers), codes)
 
     def probabilities(self, X: torch.Tensor) -> torch.Tensor:
@@ -178,7 +179,7 @@ class TableScaling(nn.Module):
     def of_blocks(self, entries: torch.Tensor) -> torch.Tensor:
         """Return sums of the entries of each category, of shape (n, n_categories)."""
         n_blocks = len(self.padded)
-        sums = entries.new_zeros(len(entries), n_blocks)
+        sums = entries.new_zeros(entries.shape[0], n_blocks)
         return sums.index_add(1, self.block.to(entries.device), entries)
 
     def differences(self, X: torch.Tensor, Y: torch.Tensor, *, raw: bool) -> torch.Tensor:
@@ -239,12 +240,12 @@ class TableScaling(nn.Module):
 
     def _pad(self, levels: torch.Tensor) -> torch.Tensor:
         """Return logits of shape (n, n_categories, most levels), with -inf where there are none."""
-        filled = torch.cat([levels, levels.new_full((len(levels), 1), -torch.inf)], dim=1)
+        filled = torch.cat([levels, levels.new_full((levels.shape[0], 1), -torch.inf)], dim=1)
         flat = filled.index_select(1, self.padded.flatten().to(levels.device))
-        return flat.view(len(levels), *self.padded.shape)
+        return flat.view(levels.shape[0], *self.padded.shape)
 
     def _assembled(self, numbers: torch.Tensor, categories: torch.Tensor) -> torch.Tensor:
-        empty = numbers.new_full((len(numbers), len(self.empty_columns)), torch.nan)
+        empty = numbers.new_full((numbers.shape[0], len(self.empty_columns)), torch.nan)
         joined = torch.cat([numbers, categories.to(numbers.dtype), empty], dim=1)
         return joined.index_select(1, self._back.to(joined.device))
 

@@ -32,6 +32,7 @@ from aefeatures._rows.columns import (
     known_values,
     make_column,
     make_frame,
+    make_series,
     one_of_each_type,
     zone_of,
 )
@@ -161,17 +162,14 @@ class Table:
         """Mask of the categorical columns."""
         return np.array([column.levels is not None for column in self.columns])
 
-    @property
-    def categories(self) -> list[np.ndarray]:
-        """Levels of each categorical column."""
-        return [
-            as_objects(column.levels.all) for column in self.columns if column.levels is not None
-        ]
-
-    @property
-    def infrequent_categories(self) -> list[np.ndarray | None]:
-        """Grouped levels of each categorical column; None for a column without any."""
-        return [column.levels.infrequent for column in self.columns if column.levels is not None]
+    def attributes(self) -> dict[str, Any]:
+        """Return the public attributes of an estimator that was fitted on the table."""
+        levels = [column.levels for column in self.columns if column.levels is not None]
+        return {
+            "is_categorical_": self.is_category,
+            "categories_": [as_objects(each.all) for each in levels],
+            "infrequent_categories_": [each.infrequent for each in levels],
+        }
 
     def shares(self) -> list[np.ndarray | None]:
         """Return the shares of the codes of each categorical column; None for other columns."""
@@ -251,6 +249,27 @@ class Table:
         ends = np.cumsum(sizes).tolist()
         return [slice(end - size, end) for size, end in zip(sizes, ends, strict=True)]
 
+    def one_row(self, values: Sequence[Any]) -> Any:
+        """Return a table of one row, given its values."""
+        if self.library == "numpy":
+            return as_objects(values)[None]
+        columns = [make_series(self.library, [value]) for value in values]
+        return make_frame(self.library, columns, self.names, None)
+
+    def number_of(self, position: int, value: Any) -> float:
+        """Return one value of a column that is not categorical as a number."""
+        return float(_numbers(self.columns[position], make_series(self.library, [value]))[0])
+
+    def with_level(self, position: int, level: Any) -> Table:
+        """Return the table in which a group of levels that holds this one is always drawn as it."""
+        column = self.columns[position]
+        assert column.levels is not None
+        is_level = np.array([each == level for each in column.levels.all])
+        counts = np.where(column.levels.grouped, is_level, column.levels.counts)
+        columns = [*self.columns]
+        columns[position] = replace(column, levels=replace(column.levels, counts=counts))
+        return replace(self, columns=columns)
+
     def level_names(self) -> list[str | int]:
         """Return the names of the columns of `probabilities`."""
         names: list[str | int] = []
@@ -325,6 +344,13 @@ def _names_of(X: Any) -> list[str | int]:
     if not is_frame(X):
         return [f"x{i}" for i in range(X.shape[1])]
     return [int(name) if isinstance(name, Integral) else str(name) for name in X.columns]
+
+
+def is_table(X: Any, categorical_features: Any) -> bool:
+    """Whether `learn_table` would return a table, without its warnings."""
+    if not (is_frame(X) or isinstance(X, np.ndarray)) or len(X.shape) != 2:
+        return False
+    return not _NOT_NUMBERS.isdisjoint(_kinds(X, categorical_features) or [])
 
 
 # Which columns are categorical, and of which kind the others are.
