@@ -309,7 +309,7 @@ def learn_table(
     survey, *others = ranks.gather(survey)
     for other in others:
         survey.join(other)
-    return survey.table(min_frequency, max_categories)
+    return survey.table(min_frequency, max_categories) if survey.is_table else None
 
 
 @dataclass
@@ -425,16 +425,24 @@ class TableSurvey:
         for column, same in zip(self.columns, other.columns, strict=True):
             column.join(same)
 
-    def table(self, min_frequency: float | None, max_categories: int | str | None) -> Table | None:
-        """Return the table of all rows, as `learn_table` does."""
-        kinds = [each.kind for each in self.columns]
-        if _NOT_NUMBERS.isdisjoint(kinds):
-            return None
+    @property
+    def is_table(self) -> bool:
+        """Whether any column is a category, a date or a duration."""
+        return not _NOT_NUMBERS.isdisjoint(each.kind for each in self.columns)
+
+    def table(self, min_frequency: float | None, max_categories: int | str | None) -> Table:
+        """Return the table of all rows.
+
+        Raises
+        ------
+        ValueError
+            If a column holds values that are not supported.
+        """
         allowed = {*KINDS, "unknown"}
         refuse_columns(
             [each.name for each in self.columns],
             [each.dtype for each in self.columns],
-            [kind not in allowed for kind in kinds],
+            [each.kind not in allowed for each in self.columns],
         )
         columns = []
         for each in self.columns:
