@@ -10,6 +10,7 @@ from aefeatures._bridges.ray import fit_on_ray, transform_on_ray
 from aefeatures._bridges.vision import load_images
 from aefeatures._frames import NextFramePredictor
 from aefeatures._generation import AutoencoderGenerator
+from aefeatures._imputation import AutoencoderImputer
 from aefeatures._moved import keep_old_names
 from aefeatures._nets.contrastive import NeighborPreserving
 from aefeatures._nets.networks import ConvNetwork, DenseNetwork
@@ -29,6 +30,7 @@ keep_old_names()
 
 __all__ = [
     "AutoencoderGenerator",
+    "AutoencoderImputer",
     "AutoencoderTransformer",
     "Checkpoint",
     "ComponentsDisplay",

@@ -1010,7 +1010,7 @@ class AutoencoderTransformer(
             widths = layer_widths("hidden_layer_sizes", model.network.hidden_layer_sizes)
             self.hidden_layer_sizes_ = tuple(widths)
         if self._table is not None:
-            vars(self).update(self._table.attributes())
+            self.__dict__.update(self._table.attributes())
         self.task_ = None
         self.n_iter_ = self.n_steps_ = 0
         self.loss_curve_ = []

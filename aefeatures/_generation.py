@@ -23,6 +23,7 @@ from aefeatures._autoencoder import AutoencoderTransformer, fitted_model
 from aefeatures._nets.model import Model
 from aefeatures._nets.networks import plain
 from aefeatures._rows.checks import as_numpy, check_labels, check_rows
+from aefeatures._rows.columns import is_frame
 from aefeatures._rows.conditions import Condition, resolve_conditions
 from aefeatures._rows.labels import split_labels
 from aefeatures._rows.memory import physical_memory
@@ -35,8 +36,7 @@ from aefeatures._rows.new_rows import (
     with_dtypes,
 )
 from aefeatures._rows.sources import Source, iterate_slices, rows_of_chunk
-from aefeatures._rows.columns import is_frame
-from aefeatures._rows.tables import Table, is_table
+from aefeatures._rows.tables import Table, is_table, table_of
 from aefeatures._sklearn import HasMethods, StrOptions, fit_context, unchanged_on_error
 from aefeatures._warnings import warn
 
@@ -168,9 +168,10 @@ class AutoencoderGenerator(BaseEstimator):
     Examples
     --------
     >>> from sklearn.datasets import load_digits
-    >>> from aefeatures import AutoencoderGenerator
+    >>> from aefeatures import AutoencoderGenerator, AutoencoderTransformer
     >>> X, y = load_digits(return_X_y=True)
-    >>> generator = AutoencoderGenerator(random_state=0).fit(X, y)
+    >>> autoencoder = AutoencoderTransformer(8, max_epochs=20)
+    >>> generator = AutoencoderGenerator(autoencoder, random_state=0).fit(X, y)
     >>> X_new, y_new = generator.sample(100)
     >>> X_new.shape, y_new.shape
     ((100, 64), (100,))
@@ -764,7 +765,7 @@ def reads_table(autoencoder: Any, X: Any) -> bool:
     if not isinstance(given, AutoencoderTransformer):
         return False
     if given is not autoencoder and autoencoder is not None:  # frozen, and so fitted
-        return given._table is not None
+        return table_of(given) is not None
     return is_table(X, given.categorical_features)
 
 

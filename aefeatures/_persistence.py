@@ -40,7 +40,7 @@ from aefeatures._nets.regularizers import REGULARIZERS
 from aefeatures._rows.labels import TASKS
 from aefeatures._rows.scaling import Scaling
 from aefeatures._rows.table_scaling import AnyScaling, TableScaling
-from aefeatures._rows.tables import KINDS, Column, Levels, Table
+from aefeatures._rows.tables import KINDS, Column, Levels, Table, set_table, table_of
 from aefeatures._sklearn import output_container, parameter_names
 from aefeatures._torch.devices import (
     PRECISIONS,
@@ -75,10 +75,11 @@ _NUMPY_DTYPES = {np.dtype(code).name for code in "?bhilqBHILQefd"}
 def save_model(estimator: Any, model: Model, memory: Memory, path: str | os.PathLike[str]) -> None:
     """Write a fitted `AutoencoderTransformer` to a file; see its `save`."""
     document, arrays = _document(estimator, model, memory), _arrays(estimator, model)
-    if estimator._table is None:
+    table = table_of(estimator)
+    if table is None:
         write_file(path, document, arrays)
     else:
-        document["table"] = _pack_table(estimator._table, arrays)
+        document["table"] = _pack_table(table, arrays)
         write_file(path, document, arrays, format_=2)
 
 
@@ -107,8 +108,9 @@ def load_model(
             estimator: Any = _estimator(cls, document, network)
             memory = _memory(document)
             # Files of numbers have no table.
-            estimator._table = _unpack_table(document, arrays) if "table" in document else None
-            model = _model(document, arrays, network, estimator._table)
+            table = _unpack_table(document, arrays) if "table" in document else None
+            set_table(estimator, table)
+            model = _model(document, arrays, network, table)
             _set_record(estimator, model, document, arrays)
             if arrays:
                 raise ValueError(f"it has unknown arrays: {short(sorted(arrays))}.")
@@ -325,8 +327,8 @@ def _set_record(
     estimator.validation_loss_curve_ = None if validation is None else _curve(validation)
     estimator.loss_ = estimator.loss_curve_[-1]
     estimator.best_loss_ = min(estimator.validation_loss_curve_ or estimator.loss_curve_)
-    if estimator._table is not None:
-        vars(estimator).update(estimator._table.attributes())
+    if (table := table_of(estimator)) is not None:
+        estimator.__dict__.update(table.attributes())
     estimator.n_features_in_ = model.n_features
     if "feature_names" in arrays:
         estimator.feature_names_in_ = _feature_names(

@@ -19,6 +19,7 @@ from sklearn.utils._param_validation import (
     HasMethods,
     Hidden,
     Interval,
+    MissingValues,
     RealNotInt,
     StrOptions,
 )
@@ -39,6 +40,7 @@ __all__ = [
     "HasMethods",
     "Hidden",
     "Interval",
+    "MissingValues",
     "RealNotInt",
     "StrOptions",
     "array_library",
@@ -47,6 +49,7 @@ __all__ = [
     "columns_of",
     "convert_like",
     "convert_to_numpy",
+    "feature_names_in",
     "fit_context",
     "has_callbacks",
     "in_container",
@@ -158,6 +161,12 @@ def in_container(estimator: Any, rows: np.ndarray, given: Any) -> Any:
     names = _check_feature_names_in(estimator)
     frame = adapter.create_container(rows, given, columns=names)
     return adapter.rename_columns(frame, names.tolist())  # polars replaces the name ""
+
+
+def feature_names_in(estimator: Any, given: Any = None) -> np.ndarray:
+    """Return the names of the columns of X, those `given` if they agree with those of `fit`."""
+    names: np.ndarray = _check_feature_names_in(estimator, given)
+    return names
 
 
 def columns_of(column_transformer: Any, name: str) -> Any:

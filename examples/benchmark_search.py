@@ -176,12 +176,12 @@ def main():
     )
     parser.add_argument("--data", type=Path)
     parser.add_argument("--rows", type=int, default=300_000)
-    parser.add_argument("--quick", action="store_true", help="10,000 rows")
+    parser.add_argument("--quick", action="store_true", help="2,000 rows")
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--only", choices=["array", "view", "map"], nargs="+")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
-    n_rows = 10_000 if args.quick else args.rows
+    n_rows = 2_000 if args.quick else args.rows
     if args.data is None:
         X, y = digits(n_rows)
     else:

@@ -1,9 +1,11 @@
 """Data and fitted models that several test files read."""
 
+import functools
 import os
 import shutil
 import signal
 import struct
+from inspect import signature
 from pathlib import Path
 
 import numpy as np
@@ -76,6 +78,27 @@ def short_neighbors_preset(monkeypatch):
 def short_fits(monkeypatch):
     """For tests of whether code runs: 10 epochs where it does not say how many."""
     monkeypatch.setitem(AutoencoderTransformer.__init__.__kwdefaults__, "max_epochs", 10)
+
+
+@pytest.fixture(scope="session")
+def operators_of_onnx():
+    """PyTorch's table of the operators that it exports, made once; None for older versions."""
+    try:
+        from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+        make = ONNXRegistry.from_torchlib
+    except (ImportError, AttributeError):
+        return None
+    # PyTorch 2.5 gives it a dictionary.
+    return functools.cache(make) if set(signature(make).parameters) <= {"opset_version"} else None
+
+
+@pytest.fixture
+def quick_exports(monkeypatch, operators_of_onnx):
+    """Exports share that table, which takes as long to make as all else in a small export."""
+    if operators_of_onnx is not None:
+        name = "torch.onnx._internal.exporter._registration.ONNXRegistry.from_torchlib"
+        monkeypatch.setattr(name, staticmethod(operators_of_onnx))
 
 
 @pytest.fixture(scope="session")

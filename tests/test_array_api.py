@@ -14,6 +14,7 @@ from sklearn.utils.estimator_checks import estimator_checks_generator
 
 from aefeatures import (
     AutoencoderGenerator,
+    AutoencoderImputer,
     AutoencoderTransformer,
     LatentSpaceDisplay,
     NextFramePredictor,
@@ -44,6 +45,7 @@ def checks():
         quick(),
         quick(regularizer=["supervised", "neighbors"]),
         NextFramePredictor(quick()),
+        AutoencoderImputer(quick()),
         AutoencoderGenerator(quick()),
     ):
         for each, check in estimator_checks_generator(estimator):

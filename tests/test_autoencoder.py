@@ -1861,7 +1861,7 @@ def test_a_column_without_known_levels_or_with_one():
         {"scaling": "feature"},
         {"init": "random", "normalization": "batch"},
     ],
-    ids=str,
+    ids=lambda params: " ".join(f"{k}={getattr(v, '__name__', v)}" for k, v in params.items()),
 )
 @pytest.mark.parametrize("gaps", [True, False])
 def test_settings_of_a_table(params, gaps):

@@ -11,7 +11,12 @@ from sklearn.base import clone
 from sklearn.neighbors import KernelDensity
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from aefeatures import AutoencoderGenerator, AutoencoderTransformer, NextFramePredictor
+from aefeatures import (
+    AutoencoderGenerator,
+    AutoencoderImputer,
+    AutoencoderTransformer,
+    NextFramePredictor,
+)
 from aefeatures._autoencoder import PRESETS
 from aefeatures._nets.regularizers import REGULARIZERS
 
@@ -29,6 +34,7 @@ pytestmark = [
         AutoencoderTransformer(max_epochs=2, early_stopping=True),
         AutoencoderTransformer(max_epochs=2, normalization="batch", precision="float64"),
         AutoencoderTransformer(max_epochs=2, regularizer=["supervised", "neighbors"]),
+        AutoencoderImputer(AutoencoderTransformer(max_epochs=2)),
         NextFramePredictor(AutoencoderTransformer(max_epochs=2)),
         AutoencoderGenerator(AutoencoderTransformer(max_epochs=2)),
         AutoencoderGenerator(
@@ -68,7 +74,7 @@ def test_scikit_learn_contract_of_each_regularizer_and_preset(estimator, check):
 
 
 @pytest.mark.slow
-@parametrize_with_checks([AutoencoderTransformer(), NextFramePredictor()])
+@parametrize_with_checks([AutoencoderTransformer(), NextFramePredictor(), AutoencoderImputer()])
 def test_scikit_learn_contract_with_default_parameters(estimator, check):
     check(estimator)
 

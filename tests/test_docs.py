@@ -14,7 +14,7 @@ DOCS = Path(__file__).parents[1] / "docs"
 
 
 @pytest.mark.parametrize("page", ["tutorial", "user_guide", "coming_from"])
-def test_code_in_the_docs_runs(page, tmp_path, monkeypatch, short_fits):
+def test_code_in_the_docs_runs(page, tmp_path, monkeypatch, short_fits, quick_exports):
     monkeypatch.chdir(tmp_path)
     text = (DOCS / f"{page}.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)

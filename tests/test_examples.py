@@ -73,6 +73,7 @@ def test_mnist_features_says_how_to_get_the_data(tmp_path):
         ("benchmark_generation", ["--quick"]),
         ("benchmark_table_samples", ["--quick"]),
         ("benchmark_missing", ["--quick"]),
+        ("benchmark_imputation", ["--quick", "--sets", "wine"]),
         ("benchmark_frames", ["--quick", "--only", "repeating", "ridge", "PCA"]),
         ("benchmark_memory", ["--quick"]),
         ("benchmark_onnx", ["--quick"]),

@@ -52,7 +52,10 @@ from aefeatures import (
 )
 
 # skl2onnx 1.20 reads what scikit-learn 1.9 deprecates.
-pytestmark = pytest.mark.filterwarnings("ignore:Attribute `prob[AB]_`:FutureWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Attribute `prob[AB]_`:FutureWarning"),
+    pytest.mark.usefixtures("quick_exports"),
+]
 
 
 class Atan(nn.Module):

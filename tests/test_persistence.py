@@ -36,6 +36,7 @@ import aefeatures._nets.networks as networks
 import aefeatures._persistence as persistence
 from aefeatures import (
     AutoencoderGenerator,
+    AutoencoderImputer,
     AutoencoderOversampler,
     AutoencoderTransformer,
     Checkpoint,
@@ -1392,6 +1393,7 @@ def test_fitted_state_holds_nothing_of_pandas_or_polars(X):
                 quick(n_components=2, regularizer="neighbors").set_output(transform="pandas"),
                 AutoencoderGenerator(quick(n_components=2)),
                 NextFramePredictor(quick(n_components=2), image_shape=(2, 3)),
+                AutoencoderImputer(quick(n_components=2), add_indicator=True),
             ]
             if library != "polars" and y.isna().sum() == 0:
                 estimators.append(AutoencoderOversampler(autoencoder=quick(n_components=2)))

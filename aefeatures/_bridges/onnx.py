@@ -34,7 +34,7 @@ from aefeatures._files import write_atomically
 from aefeatures._rows.batches import work_dtype
 from aefeatures._rows.checks import check_rows
 from aefeatures._rows.columns import is_frame
-from aefeatures._rows.tables import Column, Levels, Table
+from aefeatures._rows.tables import Column, Levels, Table, table_of
 from aefeatures._sklearn import columns_of
 from aefeatures._torch.devices import PRECISIONS
 from aefeatures._torch.random_state import unaffected
@@ -216,7 +216,7 @@ def to_onnx(
                 FutureWarning,
             )
         rows = None if X is None else check_rows(estimator, X, reset=False)
-        if estimator._table is None or part == "decoder":
+        if table_of(estimator) is None or part == "decoder":
             dtype = np.dtype(np.float32 if rows is None else rows.dtype)
             model = _export(estimator, part, dtype)
         else:
@@ -684,7 +684,7 @@ def _convert(scope: Any, operator: Any, container: Any) -> None:
 
 def _table_of(step: Any) -> Table | None:
     """Return the table that a transformer was fitted on; None for other steps and for numbers."""
-    return step._table if isinstance(step, AutoencoderTransformer) else None
+    return table_of(step) if isinstance(step, AutoencoderTransformer) else None
 
 
 def _dtypes_of_inputs(table: Table, X: Any) -> list[np.dtype]:
@@ -850,7 +850,7 @@ def _export(
     if prefix:
         model = onnx.compose.add_prefix(model, prefix)
     wide = dtype_of_network == torch.float64
-    if transformer._table is None:
+    if table_of(transformer) is None:
         elem_type = onnx.TensorProto.DOUBLE if wide else onnx.TensorProto.FLOAT
         _fill_only_where_missing(model.graph, elem_type)
     if wide:

@@ -12,6 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 from aefeatures._autoencoder import AutoencoderTransformer
 from aefeatures._rows.batches import to_tensor
 from aefeatures._rows.checks import check_rows
+from aefeatures._rows.tables import table_of
 from aefeatures._sklearn import BaseSearchCV
 
 
@@ -66,8 +67,8 @@ def encode_table(estimator: Any, X: Any) -> tuple[torch.Tensor, list[str]]:
     """
     transformer, X = find_transformer(estimator, X)
     rows = check_rows(transformer, X, reset=False).dense()
-    if transformer._table is not None:
-        names = [str(name) for name in transformer._table.names]
+    if (table := table_of(transformer)) is not None:
+        names = [str(name) for name in table.names]
     else:
         numbered = [f"x{i}" for i in range(rows.shape[1])]
         names = list(getattr(transformer, "feature_names_in_", numbered))

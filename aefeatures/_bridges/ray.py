@@ -34,7 +34,7 @@ from aefeatures._rows.batches import RowBatches, StreamedBatches
 from aefeatures._rows.checks import check_rows
 from aefeatures._rows.sources import as_source, evenly_spaced, iterate_slices
 from aefeatures._rows.survey import Survey, with_values
-from aefeatures._rows.tables import Table, TableSurvey, is_table
+from aefeatures._rows.tables import Table, TableSurvey, is_table, set_table, table_of
 from aefeatures._sklearn import check_parameters, has_callbacks
 from aefeatures._torch.devices import PRECISIONS, resolve_device
 from aefeatures._torch.random_state import seed_beside, unaffected
@@ -297,7 +297,7 @@ def transform_on_ray(
         estimator.get_feature_names_out() if output_columns is None else output_columns
     )
     _check_available("keep_columns", kept, schema)
-    table = estimator._table
+    table = table_of(estimator)
     if table is not None and len(names) != len(table.columns):
         raise ValueError(
             f"estimator was fitted on {len(table.columns)} columns, but feature_columns has "
@@ -346,9 +346,10 @@ class _Encoder:
         from ray.data.block import BlockAccessor
 
         estimator = self._estimator
-        if estimator._table is not None:
+        table = table_of(estimator)
+        if table is not None:
             frame = _to_frame(batch, self._names)
-            rows = as_source(_table_numbers(frame, estimator._table))
+            rows = as_source(_table_numbers(frame, table))
             return fitted_model(estimator).encode(rows, estimator.device_)
         columns = BlockAccessor.for_block(batch).to_numpy(self._names)
         codes: np.ndarray = estimator.transform(_to_matrix(columns, self._names))
@@ -909,7 +910,7 @@ def _check_names(
     if table is not None:
         rows = pd.DataFrame(columns=names)
         validate_data(estimator, rows, reset=True, skip_check_array=True)
-        estimator._table = table
+        set_table(estimator, table)
         return
     empty = np.empty((0, n_features), np.float32)
     named = len(names) == n_features

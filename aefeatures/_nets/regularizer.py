@@ -143,6 +143,9 @@ class Regularizer(BaseEstimator):
     #: Largest number of principal components that the encoder of the default network reads.
     n_principal_components: float = math.inf
 
+    #: Whether a code has to be smaller than a row, because the network would learn to copy.
+    compresses = True
+
     # Part of a batch's rows that is decoded. With a user-defined regularizer, which may use the
     # whole reconstruction, all rows are decoded.
     _decoded_part: float = 1.0

@@ -351,7 +351,7 @@ class Variational(Regularizer):
     >>> from sklearn.datasets import load_digits
     >>> from aefeatures import AutoencoderTransformer
     >>> X, _ = load_digits(return_X_y=True)
-    >>> transformer = AutoencoderTransformer(regularizer="variational", random_state=0)
+    >>> transformer = AutoencoderTransformer(regularizer="variational", max_epochs=20)
     >>> transformer.fit_transform(X).shape
     (1797, 3)
     """

@@ -27,6 +27,7 @@ from aefeatures._rows.labels import Labels, split_labels
 from aefeatures._rows.scaling import learn_scaling
 from aefeatures._rows.survey import Survey
 from aefeatures._rows.table_scaling import AnyScaling, TableScaling, learn_table_scaling
+from aefeatures._rows.tables import table_of
 
 _SIZES = (1, 2, 3, 5, 8, 12, 16, 24, 32)
 # A y with more different whole numbers than this is a quantity, as in the other pictures.
@@ -371,11 +372,12 @@ def _make_fold(
     # With the loss "bce" the scaling may differ by one factor for all columns, which does not
     # change R2.
     scaling: AnyScaling
-    if checked._table is None:
+    table = table_of(checked)
+    if table is None:
         scaling, _ = learn_scaling(Survey.of(dense), transformer.scaling)
     else:
-        shares = checked._table.shares()
-        scaling, _ = learn_table_scaling(Survey.of(dense), shares, transformer.scaling)
+        how = transformer.scaling
+        scaling, _ = learn_table_scaling(Survey.of(dense), table.shares(), how)
     return _Fold(
         rows,
         rows_test,

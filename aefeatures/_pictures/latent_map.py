@@ -28,7 +28,7 @@ from aefeatures._pictures.targets import Target
 from aefeatures._rows.checks import as_numpy, check_rows, take_samples
 from aefeatures._rows.columns import zone_in_name
 from aefeatures._rows.table_scaling import AnyScaling, TableScaling
-from aefeatures._rows.tables import Table
+from aefeatures._rows.tables import Table, table_of
 from aefeatures._warnings import takes_old_arguments, warn
 
 # Ten colours times four symbols can be told apart. If there are more classes, the rarest share one
@@ -268,7 +268,7 @@ def _resolve_shape(
     image_shape: Sequence[int] | None, transformer: AutoencoderTransformer
 ) -> tuple[int, int, int] | None:
     n_features = transformer.n_features_in_
-    if transformer._table is not None:
+    if table_of(transformer) is not None:
         if image_shape is not None:
             raise ValueError(
                 "image_shape needs rows of numbers, but the autoencoder was fitted on a table with "
@@ -293,7 +293,7 @@ def _describe_codes(
     transformer: AutoencoderTransformer, X: Any, *, is_image: bool
 ) -> dict[str, Any]:
     """Return rows, codes, the points to plot, and the decoder or a grid of decoded codes."""
-    table = transformer._table
+    table = table_of(transformer)
     values = check_rows(transformer, X, reset=False).dense().astype(np.float64)
     columns = None if table is None else _describe_columns(table, X, values)
     limits = _extent(values) if is_image else None  # shown as black and white

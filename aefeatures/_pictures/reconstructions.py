@@ -26,6 +26,7 @@ from aefeatures._rows.columns import (
 )
 from aefeatures._rows.sources import as_source, evenly_spaced
 from aefeatures._rows.table_scaling import TableScaling
+from aefeatures._rows.tables import table_of
 from aefeatures._sklearn import CallbackSupportMixin
 
 _MISSING = "#c9a0a0"  # a colour that no grey picture has
@@ -159,7 +160,7 @@ class ReconstructionDisplay:
         index = evenly_spaced(rows.shape[0], n_samples)
         if feature_names is None and not hasattr(transformer, "feature_names_in_"):
             feature_names = names_out(find_steps(estimator)[1])
-        if transformer._table is not None:
+        if table_of(transformer) is not None:
             shown = take_samples(X, index)
             reconstructed = transformer.reconstruct(shown)
         else:

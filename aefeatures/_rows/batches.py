@@ -80,7 +80,7 @@ class Batches(ABC):
     ) -> None:
         self.n_rows, self.n_features = shape
         self.batch_size, self.device = batch_size, device
-        self._scaling, self._dtype = scaling, dtype
+        self.scaling, self._dtype = scaling, dtype
         self.columns: np.ndarray | None = getattr(scaling, "column_of_output", None)
         self._no_single_rows = no_single_rows and batch_size > 1
 
@@ -127,7 +127,7 @@ class Batches(ABC):
         """Return the columns' mean variance, without missing values."""
 
     def _convert(self, rows: np.ndarray) -> torch.Tensor:
-        return self._scaling(to_tensor(rows, self.device)).to(self._dtype)
+        return self.scaling(to_tensor(rows, self.device)).to(self._dtype)
 
     def _rows_of_block(self) -> int:
         """Return the number of rows that are gathered at once, a multiple of the batch size."""
@@ -301,7 +301,7 @@ class StreamedBatches(Batches):
 
     def variance(self, means: torch.Tensor) -> float:
         """Return the variance of all rows from the scaling: no sample of streamed rows exists."""
-        return float(self._scaling.variance())  # type: ignore[attr-defined]
+        return float(self.scaling.variance())  # type: ignore[attr-defined]
 
     def chunks(self) -> Iterator[torch.Tensor]:
         """Yield all rows in order, in the chunks in which they are streamed."""

@@ -21,7 +21,13 @@ from sklearn.utils.validation import (
 from aefeatures._rows.batches import work_dtype
 from aefeatures._rows.columns import is_frame, is_pandas, make_frame
 from aefeatures._rows.sources import ArraySource, RowView, Source, as_source, is_dataset
-from aefeatures._rows.tables import Table, learn_table, refuse_columns
+from aefeatures._rows.tables import (
+    Table,
+    learn_table,
+    refuse_columns,
+    set_table,
+    table_of,
+)
 from aefeatures._sklearn import (
     array_library,
     convert_like,
@@ -71,8 +77,8 @@ def check_rows(estimator: Any, X: Any, *, reset: bool, min_rows: int = 1) -> Sou
     checked against them. The values of a dataset in a file are checked when they are read.
     """
     if reset and hasattr(estimator, "categorical_features"):
-        estimator._table = _learned_table(estimator, X)
-    table: Table | None = getattr(estimator, "_table", None)
+        set_table(estimator, _learned_table(estimator, X))
+    table = table_of(estimator)
     if table is not None:
         return _check_table(estimator, table, X, reset=reset, min_rows=min_rows)
     if is_dataset(X):
@@ -409,7 +415,7 @@ def in_columns_of_fit(estimator: Any, rows: np.ndarray, given: Any) -> Any:
 
     The rows were computed from `given`, and a frame has its index, if there is one.
     """
-    table: Table | None = getattr(estimator, "_table", None)
+    table = table_of(estimator)
     if table is not None:
         rows = table.rows(rows, _index_of(given))
         if table.library != "numpy":
@@ -420,7 +426,7 @@ def in_columns_of_fit(estimator: Any, rows: np.ndarray, given: Any) -> Any:
 
 def scores_in_columns(estimator: Any, scores: np.ndarray, given: Any) -> Any:
     """Return a number for each entry of X, in a frame if X is a table."""
-    table: Table | None = getattr(estimator, "_table", None)
+    table = table_of(estimator)
     if table is None or table.library == "numpy":
         frame = in_container(estimator, scores, given)
         return like(scores, given) if frame is None else frame
@@ -435,13 +441,14 @@ def probabilities_in_columns(estimator: Any, found: np.ndarray, given: Any) -> A
     ValueError
         If X has no categories.
     """
-    table: Table = estimator._table
+    table = table_of(estimator)
+    assert table is not None
     return table.probabilities(found, _index_of(given))
 
 
 def check_has_levels(estimator: Any) -> None:
     """Refuse to give probabilities of levels if X has no categories."""
-    table: Table | None = getattr(estimator, "_table", None)
+    table = table_of(estimator)
     if table is None or not table.is_category.any():
         raise ValueError(
             "probabilities=True needs categories, but the X of fit has no categorical columns."

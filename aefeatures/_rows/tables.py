@@ -478,6 +478,17 @@ def _names_of(X: Any) -> list[str | int]:
     return [int(name) if isinstance(name, Integral) else str(name) for name in X.columns]
 
 
+def table_of(estimator: Any) -> Table | None:
+    """Return the table that an estimator was fitted on, or None."""
+    table: Table | None = estimator.__dict__.get("_table")
+    return table
+
+
+def set_table(estimator: Any, table: Table | None) -> None:
+    """Make a table the one that an estimator was fitted on."""
+    estimator.__dict__["_table"] = table
+
+
 def is_table(X: Any, categorical_features: Any) -> bool:
     """Whether `learn_table` would return a table, without its warnings."""
     if not (is_frame(X) or isinstance(X, np.ndarray)) or len(X.shape) != 2:

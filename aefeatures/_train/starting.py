@@ -213,7 +213,8 @@ def scale(
         scaling, means = learn_table_scaling(survey, table.shares(), given.scaling)
         scaled_means = scaling.fill_values(means)
     width = len(scaled_means)
-    if given.n_components >= width > 1:  # no code compresses a single column
+    compresses = all(each.compresses for each in resolve_regularizers(given.regularizer))
+    if compresses and given.n_components >= width > 1:  # no code compresses a single column
         warn(
             f"n_components={given.n_components} is not below the number of columns, "
             f"{width}: the code is not a compression."
