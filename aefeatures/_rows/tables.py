@@ -314,7 +314,7 @@ def learn_table(
 
 @dataclass
 class ColumnSurvey:
-    """What a column of a table holds in some of the rows.
+    """Kind, type and levels of a column of a table, in some of its rows.
 
     Attributes
     ----------
@@ -383,7 +383,7 @@ class ColumnSurvey:
 
 @dataclass
 class TableSurvey:
-    """What the columns of a table hold in some of the rows.
+    """Kinds, types and levels of the columns of a table, in some of its rows.
 
     Surveys of different rows can be joined: of ranks, and of blocks of a Ray dataset.
 
