@@ -3,6 +3,7 @@ import threading
 
 import numpy as np
 import pandas as pd
+import polars as pl
 import pytest
 import torch
 from sklearn.base import clone
@@ -268,6 +269,29 @@ def test_monitor_draws_ten_of_many_epochs(digits):
     names = monitor.display(image_shape=(8, 8)).snapshot_names
     assert len(names) == 10
     assert (names[0], names[-1]) == ("epoch 1", "epoch 25")
+
+
+@needs_callbacks
+@pytest.mark.parametrize("library", ["pandas", "polars"])
+def test_monitor_of_a_table(library):
+    X = pd.DataFrame({"number": np.arange(40.0), "letter": [*"abcd"] * 10})
+    if library == "polars":
+        X = pl.from_pandas(X)
+    monitor = ReconstructionMonitor(X[:3])
+    fitted = quick().set_callbacks(monitor).fit(X)
+    n_epochs = fitted.n_iter_
+    assert monitor.reconstructions_.shape == (n_epochs, 3, 2)
+    last = np.asarray(fitted.reconstruct(X[:3]))
+    np.testing.assert_array_equal(monitor.reconstructions_[-1][:, 1], last[:, 1])
+    np.testing.assert_allclose(
+        monitor.reconstructions_[-1][:, 0].astype(float), last[:, 0].astype(float), rtol=1e-5
+    )
+    display = monitor.display(epochs=[1, n_epochs])
+    labels = [t.get_text() for t in display.ax_.get_yticklabels()]
+    assert labels == ["number", "letter"] * 2
+    texts = {text.get_text() for text in display.ax_.texts}
+    assert {"original", "\u2192 epoch 1", f"\u2192 epoch {n_epochs}"} <= texts
+    assert {"a", "b", "c"} <= texts
 
 
 @needs_callbacks

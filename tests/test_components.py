@@ -169,6 +169,44 @@ def test_columns_that_are_constant_or_never_known_are_left_out(wine):
     assert display.scores.min() > -0.5
 
 
+def test_categories_count_as_one_column_each():
+    rng = np.random.default_rng(0)
+    group = rng.integers(0, 3, 120)
+    X = pd.DataFrame(
+        {
+            "number": group + rng.normal(0, 0.1, 120),
+            "letter": np.array(["a", "b", "c"])[group],
+            "same": "x",
+            "gaps": np.where(rng.random(120) < 0.2, None, np.array(["u", "v", "w"])[group]),
+            "day": pd.Timestamp("2024-01-01") + pd.to_timedelta(10 * group, "D"),
+        }
+    )
+    train, test = np.arange(80), np.arange(80, 120)
+    display = show(small(max_epochs=40), X, group, cv=[(train, test)], n_components=[1, 2])
+    # Of 4 columns that vary, 120 entries each have a sum of squares of about 1.
+    fitted = small(max_epochs=40, n_components=2).fit(X[:80])
+    probabilities = fitted.reconstruct(X[80:], probabilities=True)
+    squares, total = 0.0, 0.0
+    for name in ("letter", "gaps"):
+        shares = X[name][:80].value_counts(normalize=True)
+        unit = 1 - (shares**2).sum()
+        known = X[name][80:].notna().to_numpy()
+        for level, share in shares.items():
+            is_level = (X[name][80:] == level).to_numpy().astype(float)[known]
+            squares += np.square(is_level - probabilities[f"{name}_{level}"][known]).sum() / unit
+            total += np.square(is_level - share).sum() / unit
+    for name in ("number", "day"):
+        column = X[name].astype("int64") if name == "day" else X[name]
+        rebuilt = probabilities[name].astype("int64") if name == "day" else probabilities[name]
+        scale = column[:80].std(ddof=0)
+        squares += np.square((column[80:] - rebuilt) / scale).sum()
+        total += np.square((column[80:] - column[:80].mean()) / scale).sum()
+    assert display.scores[1, 0] == pytest.approx(1 - squares / total, abs=0.01)
+    assert display.scores[1, 0] > 0.9
+    assert display.pca_scores[1, 0] > 0.9
+    assert display.predictor_scores[1, 0] > 0.9
+
+
 def test_folds_without_anything_to_score_on_are_refused():
     X = np.eye(4)[:, :1].repeat(3, axis=1)  # the test rows know no value
     X[2:] = np.nan

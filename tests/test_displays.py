@@ -6,6 +6,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import polars as pl
 import pytest
 from matplotlib.figure import Figure
 from sklearn.datasets import load_diabetes, load_wine
@@ -263,8 +264,152 @@ def test_shapes_that_do_not_fit_are_refused(digits, changes, message):
 
 def test_unknown_kind_is_refused(digits):
     display = ReconstructionDisplay(digits[1][:3], digits[1][:3])
-    with pytest.raises(ValueError, match="'bars' or 'strips', got 'pie'"):
+    with pytest.raises(ValueError, match="'bars', 'strips' or 'table', got 'pie'"):
         display.plot(kind="pie")
+
+
+# Tables with categories
+
+
+def mixed_table(n=90):
+    rng = np.random.default_rng(0)
+    X = pd.DataFrame(
+        {
+            "price": rng.normal(100, 20, n),
+            "$where_": rng.choice(["Bern", "Genf", "a long name of a place"], n),
+            "day": pd.Timestamp("2024-01-01") + pd.to_timedelta(rng.integers(0, 90, n), "D"),
+            "size": pd.Categorical(rng.choice(["small", "large"], n)),
+        }
+    )
+    X.loc[0, ["price", "$where_"]] = None
+    return X
+
+
+@pytest.fixture(scope="module")
+def table_fitted():
+    """Fitted on `mixed_table`. Not to be changed."""
+    return AutoencoderTransformer(2, max_epochs=10, random_state=0).fit(mixed_table())
+
+
+def written(display):
+    """Texts in the cells of a table."""
+    return [text.get_text() for text in draw(display).ax_.texts]
+
+
+@pytest.mark.parametrize("library", ["pandas", "polars"])
+def test_levels_are_written_and_numbers_are_bars(table_fitted, library):
+    X = mixed_table()[:4]
+    X["$where_"] = X["$where_"].astype(object)
+    original, rebuilt = X.copy(), table_fitted.reconstruct(X)
+    if library == "polars":
+        X = pl.from_pandas(X)
+    display = ReconstructionDisplay.from_estimator(table_fitted, X)
+    labels = [t.get_text() for t in draw(display).ax_.get_yticklabels()]
+    assert labels == ["price", r"\$where_", "day", "size"]
+    expected = []
+    for i in range(4):
+        for name in ("$where_", "size"):
+            before, after = original[name][i], rebuilt[name][i]
+            short = {"a long name of a place": "a long\u2026 place"}
+            before, after = ("missing" if pd.isna(v) else short.get(v, v) for v in (before, after))
+            expected += [before] if before == after else [before, f"\u2192 {after}"]
+    found = written(display)
+    assert found[:2] == ["original", "\u2192 reconstruction"]
+    assert sorted(found[2:]) == sorted(expected)
+    # Bars are in standard deviations. The price of the first row is missing.
+    bars = {float(c.datavalues[0]) for c in display.ax_.containers}
+    prices = mixed_table()["price"]
+    scaled = (prices - prices.mean()) / prices.std(ddof=0)
+    days = mixed_table()["day"].astype("int64")
+    scaled_days = (days - days.mean()) / days.std(ddof=0)
+    for value in [*scaled[1:4], *scaled_days[:4]]:
+        assert min(abs(value - bar) for bar in bars) < 1e-6
+    assert len(display.ax_.containers) == 2 * 2 * 4 - 1
+
+
+def test_changed_levels_are_marked():
+    before = pd.DataFrame({"a": ["x", "y", None], "b": [1.0, 2.0, 3.0]})
+    after = pd.DataFrame({"a": ["x", "x", "y"], "b": [1.0, 2.5, 3.0]})
+    display = ReconstructionDisplay(before, after, feature_names=["a", "b"]).plot()
+    assert written(display)[2:] == ["x", "y", "\u2192 x", "missing", "\u2192 y"]
+    colours = {text.get_text(): text.get_color() for text in display.ax_.texts[2:]}
+    assert colours["\u2192 x"] == colours["\u2192 y"] != colours["x"]
+    assert colours["missing"] != colours["y"]
+
+
+def test_levels_that_are_numbers_are_written_as_text():
+    X = np.c_[np.random.default_rng(0).normal(size=(60, 2)), np.arange(60) % 3]
+    transformer = AutoencoderTransformer(1, max_epochs=3, categorical_features=[2], random_state=0)
+    display = ReconstructionDisplay.from_estimator(transformer.fit(X), X, n_samples=3)
+    assert len(display.ax_.containers) == 2 * 2 * 3
+    levels = {text.strip("\u2192 ") for text in written(display)[2:]}
+    assert levels <= {"0.0", "1.0", "2.0"}
+    assert np.isnan(display.scale).tolist() == [False, False, True]
+
+
+def test_columns_of_a_table_that_are_reconstructed_worst():
+    names = [f"c{i}" for i in range(40)]
+    before = pd.DataFrame({name: ["x", "y"] for name in names}).assign(n=[1.0, 2.0])
+    after = before.assign(c7=["y", "x"], c20=["y", "y"])
+    display = ReconstructionDisplay(before, after, feature_names=[*names, "n"]).plot()
+    labels = [t.get_text() for t in draw(display).ax_.get_yticklabels()]
+    assert labels[:2] == ["c7", "c20"]
+    assert len(labels) == 15
+    assert display.ax_.get_xlabel().startswith("15 of 41 columns")
+    display.plot(max_features=1)
+    assert [t.get_text() for t in display.ax_.get_yticklabels()] == ["c7"]
+
+
+@pytest.mark.parametrize("kind", ["bars", "strips", "image"])
+def test_text_is_drawn_as_a_table_only(kind):
+    X = pd.DataFrame({"n": [1.0, 2.0], "a": ["x", "y"]})
+    display = ReconstructionDisplay(X, X, image_shape=(1, 2) if kind == "image" else None)
+    with pytest.raises(ValueError, match=f"kind='{kind}' shows numbers, but column 1 holds text"):
+        display.plot(kind=kind)
+
+
+def test_tables_of_other_columns_are_refused():
+    X = pd.DataFrame({"n": [1.0, 2.0], "a": ["x", "y"]})
+    with pytest.raises(ValueError, match="must have the same columns"):
+        ReconstructionDisplay(X, X[["a"]]).plot()
+    with pytest.raises(ValueError, match=r"shape of originals, \(2, 2\)"):
+        ReconstructionDisplay(X, X[:1]).plot()
+
+
+def test_numbers_may_be_drawn_as_a_table(fitted, digits):
+    display = ReconstructionDisplay.from_estimator(fitted, digits[1], n_samples=2, kind="table")
+    assert len(draw(display).ax_.get_yticklabels()) == 15
+    assert len(display.ax_.containers) == 2 * 2 * 15
+
+
+def test_pictures_of_a_table_in_a_pipeline_and_of_snapshots(table_fitted):
+    X = mixed_table()[:3]
+    pipeline = make_pipeline("passthrough", table_fitted)
+    display = ReconstructionDisplay.from_estimator(pipeline, X)
+    assert written(display)[2:]
+    rebuilt = table_fitted.reconstruct(X)
+    for snapshots in ([X, rebuilt], np.array([np.asarray(X, object), np.asarray(rebuilt, object)])):
+        display = ReconstructionDisplay(X, snapshots, feature_names=list(X)).plot()
+        texts = written(display)
+        assert [text for text in texts if "epoch" in text] == ["\u2192 epoch 1", "\u2192 epoch 2"]
+        assert len(display.ax_.get_yticklabels()) == 8
+
+
+@pytest.mark.parametrize("library", ["pandas", "polars"])
+@pytest.mark.parametrize("name", ["$where_", "size", "day", "price"])
+def test_codes_of_a_table_are_coloured_by_its_columns(table_fitted, library, name):
+    X = mixed_table()
+    X["$where_"] = X["$where_"].astype(object)
+    if library == "polars":
+        X = pl.from_pandas(X)
+    display = draw(LatentSpaceDisplay.from_estimator(table_fitted, X, X[name]))
+    legend = display.ax_.get_legend()
+    if name in ("price", "day"):
+        assert legend is None
+    else:
+        assert legend.get_title().get_text().replace("\\", "") == name
+        known = sorted(mixed_table()[name].dropna().unique())
+        assert legend_texts(legend) == known + ["missing"] * (name == "$where_")
 
 
 # Codes

@@ -346,6 +346,138 @@ def test_names_do_not_end_the_element_they_are_in(wine_fitted, wine, tmp_path):
     assert page["target"]["classes"] == [HOSTILE, "\u2028</SCRIPT>"]
 
 
+def mixed_table(n=120):
+    """Columns of every kind; some levels are rare, and one is like markup."""
+    rng = np.random.default_rng(0)
+    days = pd.Timestamp("2024-02-01") + pd.to_timedelta(rng.integers(0, 90, n), "D")
+    X = pd.DataFrame(
+        {
+            "number": rng.normal(50, 10, n),
+            "whole": rng.integers(0, 30, n),
+            "flag": rng.random(n) < 0.4,
+            "place": rng.choice(["Bern", "Genf", HOSTILE], n),
+            "size": pd.Categorical(rng.choice(["small", "large"], n), ["small", "large"]),
+            "street": [f"street {i % 40 if i % 3 else 0}" for i in range(n)],
+            "day": days,
+            "time": days.tz_localize("UTC").tz_convert("Asia/Tokyo") + pd.Timedelta(150, "min"),
+            "stay": pd.to_timedelta(rng.integers(0, 4000, n), "min"),
+        }
+    )
+    X.loc[2, ["number", "place", "day"]] = None
+    return X
+
+
+@pytest.fixture(scope="module")
+def table_fitted():
+    """Two codes of a table. Not to be changed."""
+    transformer = AutoencoderTransformer(2, max_epochs=40, max_categories=8, random_state=0)
+    return transformer.fit(mixed_table())
+
+
+@pytest.fixture(scope="module")
+def table_rows():
+    """Rows of a table, one with a level that the fit did not see."""
+    rows = mixed_table()[:30]
+    rows.loc[1, "place"] = "Chur"
+    return rows
+
+
+@pytest.fixture(scope="module")
+def table_map(tmp_path_factory, table_fitted, table_rows):
+    path = tmp_path_factory.mktemp("map") / "table.html"
+    return write_latent_map(table_fitted, table_rows, table_rows["size"], path)
+
+
+def as_shown(column):
+    """A column of `mixed_table` as texts in the page."""
+    shown = []
+    for value in column:
+        if value is None or value != value:
+            shown.append("missing")
+        elif isinstance(value, pd.Timedelta):
+            days, rest = divmod(int(value.total_seconds()), 86_400)
+            clock = f"{rest // 3600:02}:{rest % 3600 // 60:02}" + (
+                f":{rest % 60:02}" * (rest % 60 > 0)
+            )
+            parts = [f"{days} d"] * (days > 0) + [clock] * (not days or rest > 0)
+            shown.append(" ".join(parts))
+        elif isinstance(value, pd.Timestamp):
+            shown.append(re.sub("( 00:00)?:00$", "", str(value.tz_localize(None).floor("s"))))
+        else:
+            shown.append(str(value))
+    return shown
+
+
+def texts(page, place, column):
+    return page.locator(f"{place} tbody tr td:nth-of-type({column})").all_inner_texts()
+
+
+def assert_same_row(shown, expected):
+    """Whether texts are those of a frame of one row; numbers have a few digits."""
+    assert len(shown) == expected.shape[1]
+    for text, name in zip(shown, expected, strict=True):
+        (value,) = as_shown(expected[name])
+        if name == "number" and value != "missing":
+            assert float(text) == pytest.approx(float(value), rel=1e-3)
+        elif name in ("time", "stay") and text != value:
+            # To the second, as the network computes in float32.
+            assert text[:-2] == value[:-2]
+        else:
+            assert text == value
+
+
+def test_page_has_the_levels_as_they_are(table_fitted, table_rows, table_map):
+    page = contents(table_map)
+    assert [each["kind"] for each in page["columns"]] == [
+        "number", "integer", "boolean", "category", "category", "category", "date", "date",
+        "duration",
+    ]  # fmt: skip
+    values = unpack(page["values"])
+    for j, name in enumerate(table_rows):
+        if page["columns"][j]["kind"] != "category":
+            continue
+        levels = page["columns"][j]["levels"]
+        shown = ["missing" if np.isnan(place) else levels[int(place)] for place in values[:, j]]
+        assert shown == as_shown(table_rows[name])
+    # Eight levels have an output each, the last one of a group, and the page knows their names.
+    assert page["columns"][5]["n_outputs"] == 8
+    assert page["columns"][7]["zone"] == "Asia/Tokyo"
+    assert page["columns"][6]["zone"] is None
+
+
+@pytest.mark.parametrize("kind", ["number", "category", "both"])
+def test_layers_of_a_table_give_its_rows(table_rows, tmp_path, kind):
+    names = {"number": ["number", "day"], "category": ["place", "size"], "both": list(table_rows)}
+    X = mixed_table()[names[kind]]
+    transformer = AutoencoderTransformer(1, max_epochs=3, random_state=0).fit(X)
+    page = contents(write_latent_map(transformer, X, path=tmp_path / "page.html"))
+    decoded = transformer.decoder_(torch.from_numpy(unpack(page["codes"]).copy()))
+    *_, affine, order = page["layers"]
+    outputs = decoded.detach().numpy() * unpack(affine["scale"]) + unpack(affine["offset"])
+    outputs = outputs[:, order["order"]]
+    expected = transformer.inverse_transform(unpack(page["codes"]))
+    first = 0
+    for j, column in enumerate(page["columns"]):
+        of_column = outputs[:, first : first + column.get("n_outputs", 1)]
+        first += of_column.shape[1]
+        if column["kind"] == "category":
+            found = [column["levels"][i] for i in of_column.argmax(axis=1)]
+            assert found == expected.iloc[:, j].astype(str).tolist()
+        elif column["kind"] == "number":
+            np.testing.assert_allclose(of_column[:, 0], expected.iloc[:, j], rtol=1e-4)
+    assert first == outputs.shape[1]
+
+
+def test_large_tables_are_exact(table_fitted, table_rows, tmp_path, monkeypatch):
+    monkeypatch.setattr("aefeatures._pictures.latent_map._EXACT_ELEMENTS", 10)
+    page = contents(write_latent_map(table_fitted, table_rows, path=tmp_path / "page.html"))
+    days = unpack(page["values"])[:, 6]
+    known = table_rows["day"].notna().to_numpy()
+    seconds = table_rows["day"].to_numpy().astype("M8[s]").astype(float)
+    np.testing.assert_array_equal(days[known], seconds[known])
+    assert np.isnan(days[~known]).all()
+
+
 # Refusals
 
 
@@ -373,6 +505,11 @@ def test_bad_input(fitted, digits, tmp_path):
     with pytest.raises(ValueError, match="63 features"):
         write_latent_map(fitted, X[:, 1:], path=path)
     assert not path.exists()
+
+
+def test_tables_are_no_pictures(table_fitted, table_rows, tmp_path):
+    with pytest.raises(ValueError, match=r"image_shape needs rows of numbers, but .* on a table"):
+        write_latent_map(table_fitted, table_rows, path=tmp_path / "a.html", image_shape=(3, 3))
 
 
 def test_without_plotly(fitted, digits, tmp_path, monkeypatch):
@@ -921,3 +1058,75 @@ def test_dark_and_light(show, wine_map):
     assert text[1] < 0.2 < 0.8 < text[0]
     assert card_text[1] < 0.2 < 0.8 < card_text[0]
     assert ticks[1] < 0.5 < ticks[0]
+
+
+def test_table_shows_original_values(show, table_map, table_fitted, table_rows):
+    page = show(table_map)
+    reconstructed = table_fitted.reconstruct(table_rows)
+    for row in (0, 1, 2):
+        page.fill("#row", str(row))
+        page.press("#row", "Enter")
+        assert_same_row(texts(page, "#record", 2), table_rows.iloc[[row]])
+        assert_same_row(texts(page, "#record", 3), reconstructed.iloc[[row]])
+        assert page.inner_text("#class") == table_rows["size"][row]
+    marked = page.locator("#record tbody tr:has(td.changed) th").all_inner_texts()
+    names = ["place", "size", "street"]
+    changed = table_rows.loc[2, names].astype(object) != reconstructed.loc[2, names].astype(object)
+    assert marked == [name for name in names if changed[name]]
+    assert "place" in marked
+    assert page.locator("main img").count() == 0
+
+
+def test_sliders_decode_rows_of_a_table(show, table_map, table_fitted):
+    page = show(table_map)
+    for presses in (3, 6):
+        for k in range(2):
+            for _ in range(presses):
+                page.press(f"#slider-{k}", "PageUp" if (k + presses) % 2 else "PageDown")
+        codes = [[float(page.input_value(f"#slider-{k}")) for k in range(2)]]
+        assert_same_row(texts(page, "#decoded", 2), table_fitted.inverse_transform(codes))
+
+
+def test_points_are_coloured_by_levels_and_dates(show, table_map, table_rows):
+    page = show(table_map)
+    page.click("#pin")
+    page.click("#next")
+    page.click("#pin")
+    assert page.locator("#path tbody tr").count() == 9
+    page.select_option("#colour", label="place")
+    page.wait_for_timeout(300)
+    keys = page.locator("#scale .level-key .name").all_inner_texts()
+    assert set(keys) == set(table_rows["place"].dropna())
+    assert "place is missing (1)" in page.inner_text("#scale")
+    colours = [colour for group in drawn_colours(page) for colour in group]
+    counts = sorted(colours.count(colour) for colour in set(colours))
+    assert counts == sorted(table_rows["place"].value_counts(dropna=False))
+    page.select_option("#colour", label="street")
+    page.wait_for_timeout(300)
+    assert page.locator("#scale .level-key").count() == 10
+    assert f"{table_rows['street'].nunique() - 10} other levels of street" in page.inner_text(
+        "#scale"
+    )
+    page.select_option("#colour", label="day")
+    page.wait_for_timeout(300)
+    days = table_rows["day"]
+    ticks = page.locator("#scale .ticks span").all_inner_texts()
+    assert [ticks[0], ticks[-1]] == as_shown([days.min(), days.max()])
+
+
+def test_page_interpolates_in_a_table_what_it_cannot_compute(show, table_rows, tmp_path):
+    def network(n, k):
+        return nn.Linear(n, k), nn.Sequential(nn.Linear(k, n), nn.Hardtanh(-9, 9))
+
+    X = mixed_table()[["number", "place", "whole"]]
+    transformer = AutoencoderTransformer(2, network=network, max_epochs=40, random_state=0).fit(X)
+    page = show(write_latent_map(transformer, X[:30], path=tmp_path / "page.html"))
+    reconstructed = transformer.reconstruct(X[:30])
+    for row in (0, 2):
+        page.fill("#row", str(row))
+        page.press("#row", "Enter")
+        assert_same_row(texts(page, "#record", 2), X.iloc[[row]])
+        assert_same_row(texts(page, "#record", 3), reconstructed.iloc[[row]])
+        decoded = texts(page, "#decoded", 2)
+        assert decoded[1] == reconstructed["place"][row]
+        assert int(decoded[2]) == pytest.approx(reconstructed["whole"][row], abs=1)

@@ -1,3 +1,4 @@
+import copy
 import datetime as dt
 import warnings
 from decimal import Decimal
@@ -9,7 +10,7 @@ import pyarrow as pa
 import pytest
 from sklearn.preprocessing import OneHotEncoder
 
-from aefeatures._rows.tables import learn_table
+from aefeatures._rows.tables import TableSurvey, learn_table
 from aefeatures._torch.ranks import ALONE, Ranks
 
 
@@ -526,8 +527,8 @@ class Gathered(Ranks):
         self.own, self._others = [], list(others)
 
     def gather(self, value):
-        self.own.append(value)
-        return [value, self._others.pop(0) if self._others else value]
+        self.own.append(copy.deepcopy(value))
+        return [value, self._others.pop(0) if self._others else copy.deepcopy(value)]
 
 
 def test_levels_of_all_ranks_are_joined():
@@ -544,6 +545,50 @@ def test_levels_of_all_ranks_are_joined():
         ["t"],
     ]
     assert [each.levels.counts.tolist() for each in table.columns] == [[1, 1, 1], [1, 1, 1], [1]]
+
+
+@pytest.mark.parametrize(
+    ("values", "others", "kind", "dtype"),
+    [
+        (pd.Series([None, None]), pd.Series(["x", "y"], dtype="string"), "category", "string"),
+        (pd.Series(["x"], dtype=object), pd.Series([None]), "category", "object"),
+        (pd.Series([1, 2]), pd.Series([1.5, None]), "number", "float64"),
+        (pd.Series([1.5, None]), pd.Series([1, 2]), "number", "float64"),
+        (pd.Series([None]), pd.Series([1, 2]), "integer", "int64"),
+        (pd.Series([None]), pd.Series([None]), "number", "object"),
+        (pd.Series([None]), DAYS[:3], "date", "datetime64"),
+    ],
+)
+def test_kinds_of_parts_are_joined(values, others, kind, dtype):
+    parts = [pd.DataFrame({"letter": ["a"] * len(each), "it": each}) for each in (values, others)]
+    survey, other = (TableSurvey.of(part, "from_dtype") for part in parts)
+    survey.join(other)
+    column = survey.table(None, "auto").columns[1]
+    assert column.kind == kind
+    assert column.dtype.startswith(dtype)
+    assert survey.n_rows == len(values) + len(others)
+
+
+@pytest.mark.parametrize(
+    ("values", "others", "message"),
+    [
+        (["x"], [1], r"kinds \['category', 'integer'\]: 'it'"),
+        ([True], [1.5], r"kinds \['boolean', 'number'\]: 'it'"),
+        (DAYS[:2], ["x"], r"kinds \['category', 'date'\]: 'it'"),
+    ],
+)
+def test_parts_of_different_kinds_are_refused(values, others, message):
+    survey, other = (
+        TableSurvey.of(pd.DataFrame({"it": each}), "from_dtype") for each in (values, others)
+    )
+    with pytest.raises(ValueError, match=message):
+        survey.join(other)
+
+
+def test_parts_of_different_widths_are_refused():
+    survey, other = (TableSurvey.of(FRAME[names], "from_dtype") for names in (["a", "b"], ["a"]))
+    with pytest.raises(ValueError, match="rows with 2 and with 1 columns"):
+        survey.join(other)
 
 
 # The parameter

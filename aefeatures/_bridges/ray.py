@@ -6,6 +6,7 @@ import itertools
 import pickle
 import tempfile
 import time
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,20 +21,20 @@ import numpy as np
 import torch
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import nn
 
 from aefeatures._autoencoder import AutoencoderTransformer, fitted_model, set_outcome
 from aefeatures._files import read_file, write_file
 from aefeatures._nets.contrastive import NeighborPreserving
-from aefeatures._nets.losses import leave_out_missing, resolve_loss
 from aefeatures._nets.model import Model
 from aefeatures._nets.networks import plain
 from aefeatures._nets.regularizers import NearPCA, resolve_regularizers
 from aefeatures._rows.batches import RowBatches, StreamedBatches
 from aefeatures._rows.checks import check_rows
-from aefeatures._rows.sources import evenly_spaced, iterate_slices
+from aefeatures._rows.sources import as_source, evenly_spaced, iterate_slices
 from aefeatures._rows.survey import Survey, with_values
+from aefeatures._rows.tables import Table, TableSurvey, is_table, set_table, table_of
 from aefeatures._sklearn import check_parameters, has_callbacks
 from aefeatures._torch.devices import PRECISIONS, resolve_device
 from aefeatures._torch.random_state import seed_beside, unaffected
@@ -57,6 +58,9 @@ _SAMPLE_ROWS_OF_BLOCK = 16
 
 _SECONDS_BETWEEN_CHECKPOINTS = 1.0
 _FILE = "fit.safetensors"
+
+# Rows that show whether a dataset is a table.
+_FIRST_ROWS = 1000
 
 # Number of files whose column types one task reads.
 _FILES_PER_TASK = 200
@@ -86,8 +90,9 @@ def fit_on_ray(
     estimator : AutoencoderTransformer
         Not fitted; a clone of it is.
     dataset : ray.data.Dataset
-        Of columns of numbers, or of arrays of one shape, which are flattened. Null and NaN are
-        missing values.
+        Of columns of numbers, or of arrays of one shape, which are flattened. Or of columns of
+        numbers, text, categories, dates and durations, whose levels are learned as in `fit`. Null
+        and NaN are missing values.
     feature_columns : str or sequence of str, default=None
         The columns to learn from; None means all.
     num_workers : int, default=2
@@ -116,7 +121,7 @@ def fit_on_ray(
         If Ray is not installed.
     TypeError, ValueError
         If the estimator, a parameter or the dataset cannot be used: it is fitted already, there are
-        no rows, a column is missing or holds something else than numbers.
+        no rows, a column is missing, or it holds values that are not supported.
     FloatingPointError
         If the training diverges.
 
@@ -133,6 +138,9 @@ def fit_on_ray(
     `random_state`, and a dataset that is read in the same order each time, a fit is the same bit
     for bit when it is repeated, also where workers were lost.
 
+    Whether a dataset has categories, dates or durations is seen from the types of its columns and
+    its first rows. After such a fit, `inverse_transform` and `reconstruct` return frames of pandas.
+
     `early_stopping`, `checkpoint`, callbacks, a network that reads principal components, and
     regularizers that ask for labels or other rows (`Supervised`, `NeighborPreserving`, `NearPCA`)
     cannot be used. The default ``regularizer="auto"`` is noise alone here, and ``init="auto"`` is
@@ -142,24 +150,25 @@ def fit_on_ray(
     _check_estimator(estimator)
     num_workers = _check_count("num_workers", num_workers)
     names = _resolve_columns(dataset, feature_columns)
-    survey = _survey(dataset, names)
+    survey, table = _look_at(dataset, names, estimator)
     if survey is None or survey.n_rows < num_workers:
         raise ValueError(
             f"Found no row for each of the num_workers={num_workers}: the dataset has "
             f"{0 if survey is None else survey.n_rows} rows."
         )
     fitted = clone(estimator)
-    _check_names(fitted, names, survey.n_features)
+    _check_names(fitted, names, survey.n_features, table)
     given = plain(fitted)
     device = torch.device("cpu")  # here; workers have devices of their own
     if not use_gpu and fitted.device != "auto":
         device = resolve_device(fitted.device)
     sample, survey.sample = survey.sample, np.empty(0)
-    scaling, fill = scale(given, survey, device)
+    scaling, fill = scale(given, survey, device, table)
     model = build(given, None, survey, scaling, fill, draw_seed(given.random_state), device)
     task = _Task(
         given,
         model,
+        table,
         names,
         survey.n_rows // num_workers,
         survey.dtype,
@@ -288,6 +297,12 @@ def transform_on_ray(
         estimator.get_feature_names_out() if output_columns is None else output_columns
     )
     _check_available("keep_columns", kept, schema)
+    table = table_of(estimator)
+    if table is not None and len(names) != len(table.columns):
+        raise ValueError(
+            f"estimator was fitted on {len(table.columns)} columns, but feature_columns has "
+            f"{len(names)}: {_shortened(names)}."
+        )
     n_components = fitted_model(estimator).n_components
     if len(outputs) != n_components:
         raise ValueError(f"output_columns must name {n_components} columns, got {outputs!r}.")
@@ -321,17 +336,114 @@ class _Encoder:
         self._names, self._kept, self._outputs = names, kept, outputs
 
     def __call__(self, table: Any) -> Any:
-        from ray.data.block import BlockAccessor
-
-        columns = BlockAccessor.for_block(table.select(self._names)).to_numpy(self._names)
-        codes = self._estimator.transform(_to_matrix(columns, self._names))
+        codes = self._encode(table.select(self._names))
         table = table.select(self._kept)
         for name, code in zip(self._outputs, codes.T, strict=True):
             table = table.append_column(name, [np.ascontiguousarray(code)])
         return table
 
+    def _encode(self, batch: Any) -> np.ndarray:
+        from ray.data.block import BlockAccessor
+
+        estimator = self._estimator
+        table = table_of(estimator)
+        if table is not None:
+            frame = _to_frame(batch, self._names)
+            rows = as_source(_table_numbers(frame, table))
+            return fitted_model(estimator).encode(rows, estimator.device_)
+        columns = BlockAccessor.for_block(batch).to_numpy(self._names)
+        codes: np.ndarray = estimator.transform(_to_matrix(columns, self._names))
+        return codes
+
 
 # Statistics of a dataset before the training
+
+
+def _is_table(dataset: Dataset, names: list[str], categorical_features: Any) -> bool:
+    """Whether the first rows have categories, dates or durations."""
+    first = dataset.select_columns(names).limit(_FIRST_ROWS)
+    with _errors_of_reading():
+        batches = list(first.iter_batches(batch_size=None, batch_format="pyarrow"))
+    return any(is_table(_to_frame(batch, names), categorical_features) for batch in batches)
+
+
+@dataclass
+class _Found:
+    """Statistics of a part of a table.
+
+    Attributes
+    ----------
+    about : TableSurvey
+    survey : Survey
+        Of the rows with any known value. The codes of levels are those of this part.
+    samples : list of pandas.DataFrame
+        A few of the rows.
+    """
+
+    about: TableSurvey
+    survey: Survey
+    samples: list[Any]
+
+    def join(self, other: _Found) -> None:
+        """Add another part."""
+        self.about.join(other.about)
+        self.survey.join(other.survey)
+        self.samples += other.samples
+        if len(self.samples) * _SAMPLE_ROWS_OF_BLOCK >= 2 * _SAMPLE_ROWS:
+            self.samples = self.samples[::2]
+
+
+def _survey_table_block(
+    batch: Any, names: list[str], categorical_features: Any
+) -> dict[str, list[bytes]]:
+    """Return what a block of a table holds, as `_survey_block` does."""
+    found: Any = None
+    try:
+        frame = _to_frame(batch, names)
+        if len(frame):
+            about = TableSurvey.of(frame, categorical_features)
+            assert about is not None
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # the levels of all blocks count
+                numbers = _table_numbers(frame, about.table(None, None))
+            known = np.flatnonzero(~np.isnan(numbers).all(axis=1))
+            chosen = known[evenly_spaced(len(known), _SAMPLE_ROWS_OF_BLOCK)]
+            found = _Found(about, Survey.of(numbers[known]), [frame.iloc[chosen]])
+    except ValueError as error:
+        found = error
+    return {"found": [pickle.dumps(found)]}
+
+
+def _survey_table(dataset: Dataset, names: list[str], categorical_features: Any) -> _Found | None:
+    """Read a table once and return what it holds, or None if it has no rows."""
+    found: _Found | None = None
+    parts = dataset.select_columns(names).map_batches(
+        _survey_table_block,
+        fn_args=[names, categorical_features],
+        batch_size=None,
+        batch_format="pyarrow",
+    )
+    for of_block in _results(parts):
+        if found is None:
+            found = of_block
+        else:
+            found.join(of_block)
+    return found
+
+
+def _look_at(
+    dataset: Dataset, names: list[str], estimator: AutoencoderTransformer
+) -> tuple[Survey | None, Table | None]:
+    """Read the dataset once; return its statistics if it has rows, and its table if it is one."""
+    chosen = estimator.categorical_features
+    if not _is_table(dataset, names, chosen):
+        return _survey(dataset, names), None
+    found = _survey_table(dataset, names, chosen)
+    if found is None:
+        return None, None
+    table = found.about.table(estimator.min_frequency, estimator.max_categories)
+    found.survey.sample = np.concatenate([table.numbers(rows) for rows in found.samples])
+    return found.survey, table
 
 
 def _survey_block(batch: dict[str, np.ndarray], names: list[str]) -> dict[str, list[bytes]]:
@@ -353,14 +465,20 @@ def _survey(dataset: Dataset, names: list[str]) -> Survey | None:
     parts = dataset.select_columns(names).map_batches(
         _survey_block, fn_args=[names], batch_size=None, batch_format="numpy"
     )
+    for of_block in _results(parts):
+        survey = of_block if survey is None else _merged(survey, of_block)
+    return survey
+
+
+def _results(parts: Dataset) -> Iterator[Any]:
+    """Yield what was found in blocks that have rows, or raise the error of a block."""
     with _errors_of_reading():
         for row in parts.iter_rows():
-            of_block = pickle.loads(row["found"])
-            if isinstance(of_block, Exception):
-                raise of_block
-            if of_block is not None:
-                survey = of_block if survey is None else _merged(survey, of_block)
-    return survey
+            found = pickle.loads(row["found"])
+            if isinstance(found, Exception):
+                raise found
+            if found is not None:
+                yield found
 
 
 def _merged(survey: Survey, other: Survey) -> Survey:
@@ -404,6 +522,30 @@ def _to_numbers(column: np.ndarray, name: str) -> np.ndarray:
     return column.reshape(len(column), -1)
 
 
+def _to_frame(batch: Any, names: list[str]) -> Any:
+    """Return a batch of pyarrow as a frame, in which integers and booleans may be missing."""
+    import pandas as pd
+    import pyarrow as pa
+
+    kinds = [pd.Int8Dtype, pd.Int16Dtype, pd.Int32Dtype, pd.Int64Dtype, pd.BooleanDtype]
+    kinds += [pd.UInt8Dtype, pd.UInt16Dtype, pd.UInt32Dtype, pd.UInt64Dtype]
+    types = {pa.from_numpy_dtype(kind().numpy_dtype): kind() for kind in kinds}
+    frame = batch.select(names).unify_dictionaries().to_pandas(types_mapper=types.get)
+    for name in names:
+        if "pickled_object" in str(batch.schema.field(name).type):  # Ray's type for any objects
+            frame[name] = frame[name].astype(object)
+    return frame
+
+
+def _table_numbers(frame: Any, table: Table) -> np.ndarray:
+    """Return a frame with the columns of a table as a matrix of numbers."""
+    numbers = table.numbers(frame)
+    infinite = np.isinf(numbers).any(axis=0)
+    if infinite.any():
+        raise ValueError(f"Column {frame.columns[infinite.argmax()]!r} contains infinity.")
+    return numbers
+
+
 @contextmanager
 def _errors_of_reading() -> Iterator[None]:
     """Turn errors of Ray while it reads a dataset into a ValueError."""
@@ -429,6 +571,7 @@ class _Task:
         Estimator that holds the parameters, with numbers of Python.
     model : Model
         Model with its initial weights.
+    table : Table or None
     names : list of str
         Columns of the dataset.
     n_rows : int
@@ -443,6 +586,7 @@ class _Task:
 
     given: AutoencoderTransformer
     model: Model
+    table: Table | None
     names: list[str]
     n_rows: int
     dtype: np.dtype
@@ -512,13 +656,18 @@ def _chunks(task: _Task) -> Iterator[np.ndarray]:
     from ray import train
 
     shard = train.get_dataset_shard("train")
-    n_features = len(task.model.fill.values)
+    n_features = task.model.n_features
     size = task.batch_size
     n_rows_of_part = size * max(1, _CHUNK_ELEMENTS // (_PARTS_OF_CHUNK * n_features * size))
     chunk = np.empty((_PARTS_OF_CHUNK * n_rows_of_part, n_features), task.dtype)
     n_rows = 0
-    for batch in shard.iter_batches(batch_size=n_rows_of_part, batch_format="numpy"):
-        part = with_values(_to_matrix(batch, task.names))
+    kind = "numpy" if task.table is None else "pyarrow"
+    for batch in shard.iter_batches(batch_size=n_rows_of_part, batch_format=kind):
+        if task.table is None:
+            rows = _to_matrix(batch, task.names)
+        else:
+            rows = _table_numbers(_to_frame(batch, task.names), task.table)
+        part = with_values(rows)
         chunk[n_rows : n_rows + len(part)] = part
         n_rows += len(part)
         if n_rows + n_rows_of_part > len(chunk):
@@ -672,11 +821,11 @@ def _check_available(parameter: str, names: list[str], available: list[str]) -> 
 
 
 def _check_files(dataset: Dataset, names: Sequence[str] | None) -> None:
-    """Raise an error if a Parquet file lacks a column of numbers that other files have.
+    """Raise an error if a Parquet file lacks a column that other files have.
 
-    Ray fills such a column with nulls, which would be missing values. A column that has numbers in
-    no file is not checked, because it may be computed from others after reading. If the dataset
-    does more than reading, a column may be converted to numbers, and only its presence is checked.
+    Ray fills such a column with nulls, which would be missing values. If the dataset does more than
+    reading, a column that has numbers in no file is not checked, because it may be computed from
+    others. A column may be converted to numbers, so that only its presence is checked.
     """
     import ray
 
@@ -693,12 +842,13 @@ def _check_files(dataset: Dataset, names: Sequence[str] | None) -> None:
         files = dict(itertools.chain(*ray.get(tasks_of_set)))
         for name in dict.fromkeys(itertools.chain(*files.values())) if names is None else names:
             types = {path: each.get(name) for path, each in files.items()}
-            if not any(kind is not None and kind[1] for kind in types.values()):
+            has_numbers = any(kind is not None and kind[1] for kind in types.values())
+            if not (has_numbers or (only_read and names is not None and any(types.values()))):
                 continue
             for path, kind in types.items():
                 if kind is None:
                     raise ValueError(f"The file {path} has no column {name!r}, but others do.")
-                if only_read and not kind[1]:
+                if only_read and has_numbers and not kind[1]:
                     raise ValueError(
                         f"Column {name!r} must hold numbers or arrays of numbers, but has type "
                         f"{kind[0]} in the file {path}."
@@ -751,10 +901,17 @@ def _types_of_files(
     ]
 
 
-def _check_names(estimator: AutoencoderTransformer, names: list[str], n_features: int) -> None:
-    """Set the number and the names of the columns on the estimator."""
+def _check_names(
+    estimator: AutoencoderTransformer, names: list[str], n_features: int, table: Table | None
+) -> None:
+    """Set the number, the names and the table of the columns on the estimator."""
     import pandas as pd
 
+    if table is not None:
+        rows = pd.DataFrame(columns=names)
+        validate_data(estimator, rows, reset=True, skip_check_array=True)
+        set_table(estimator, table)
+        return
     empty = np.empty((0, n_features), np.float32)
     named = len(names) == n_features
     rows = pd.DataFrame(empty, columns=names) if named else empty
@@ -777,7 +934,7 @@ def _resources(num_workers: int, use_gpu: bool) -> dict[str, float]:
 
 def _warn_if_nothing_learned(trained: Trained, given: Any, rows: np.ndarray) -> None:
     model = trained.model
-    loss = leave_out_missing(resolve_loss(model.loss))
+    loss = model.row_loss(missing=True)
     batches = RowBatches(
         rows,
         model.scaling,

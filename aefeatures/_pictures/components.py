@@ -8,6 +8,7 @@ from numbers import Integral
 from typing import Any, NamedTuple, Self
 
 import numpy as np
+import torch
 from sklearn.base import clone, is_classifier, is_regressor
 from sklearn.decomposition import PCA
 from sklearn.metrics import check_scoring
@@ -23,8 +24,10 @@ from aefeatures._pictures.displays import PALETTE, import_pyplot, plain
 from aefeatures._pictures.targets import Target
 from aefeatures._rows.checks import check_labels, check_rows, take_samples
 from aefeatures._rows.labels import Labels, split_labels
-from aefeatures._rows.scaling import Scaling, learn_scaling
+from aefeatures._rows.scaling import learn_scaling
 from aefeatures._rows.survey import Survey
+from aefeatures._rows.table_scaling import AnyScaling, TableScaling, learn_table_scaling
+from aefeatures._rows.tables import table_of
 
 _SIZES = (1, 2, 3, 5, 8, 12, 16, 24, 32)
 # A y with more different whole numbers than this is a quantity, as in the other pictures.
@@ -190,7 +193,9 @@ class ComponentsDisplay:
         and a reconstruction by the means an R2 of 0. Columns are scaled by the autoencoder's
         `scaling`, as in its loss: to standard deviations of the training rows if it standardizes,
         and to one common unit if it treats all columns as one kind, such as pixels. Missing values,
-        and columns that are constant in the training rows, are left out.
+        and columns that are constant in the training rows, are left out. A category of a table
+        counts as one standardized column: its levels, as columns of 0 and 1, are compared with the
+        probabilities that the decoder gives them.
 
         PCA is fitted on the same scaled columns and is the best linear code for them. Missing
         values are replaced by the mean of their column. PCA has no more components than there are
@@ -330,7 +335,7 @@ class _Fold(NamedTuple):
         Training and test rows as the steps before the autoencoder return them.
     y : ndarray or None
         The y of the training rows, for the autoencoder.
-    scaling : Scaling
+    scaling : Scaling or TableScaling
         Scaling that the autoencoder will learn from the training rows.
     train, test : ndarray
         Both kinds of rows as dense arrays of float64, scaled.
@@ -340,7 +345,7 @@ class _Fold(NamedTuple):
     rows: Any
     rows_test: Any
     y: np.ndarray | None
-    scaling: Scaling
+    scaling: AnyScaling
     train: np.ndarray
     test: np.ndarray
     labels: Labels | None
@@ -366,7 +371,13 @@ def _make_fold(
     dense_test = check_rows(checked, rows_test, reset=False).dense()
     # With the loss "bce" the scaling may differ by one factor for all columns, which does not
     # change R2.
-    scaling, _ = learn_scaling(Survey.of(dense), transformer.scaling)
+    scaling: AnyScaling
+    table = table_of(checked)
+    if table is None:
+        scaling, _ = learn_scaling(Survey.of(dense), transformer.scaling)
+    else:
+        how = transformer.scaling
+        scaling, _ = learn_table_scaling(Survey.of(dense), table.shares(), how)
     return _Fold(
         rows,
         rows_test,
@@ -379,8 +390,11 @@ def _make_fold(
     )
 
 
-def _scaled(scaling: Scaling, rows: np.ndarray) -> np.ndarray:
+def _scaled(scaling: AnyScaling, rows: np.ndarray) -> np.ndarray:
     rows = rows.astype(np.float64)
+    if isinstance(scaling, TableScaling):
+        in_range: np.ndarray = scaling(torch.from_numpy(rows)).numpy()
+        return in_range
     scaled: np.ndarray = (rows - scaling.offset.numpy()) / scaling.scale.numpy()
     return scaled
 
@@ -418,8 +432,13 @@ def _score_codes(
     """Return R2 of the reconstruction and the score of the predictor, with `size` codes."""
     transformer = clone(transformer).set_params(n_components=size).fit(fold.rows, fold.y)
     rows = check_rows(transformer, fold.rows_test, reset=False)
-    reconstructed = fitted_model(transformer).reconstruct(rows, transformer.device_)
-    r2 = _r2(fold, _scaled(fold.scaling, reconstructed))
+    model, scaling = fitted_model(transformer), fold.scaling
+    if isinstance(scaling, TableScaling):
+        found = model.reconstruct_probabilities(rows, transformer.device_).astype(np.float64)
+        reconstructed = scaling.scaled_probabilities(torch.from_numpy(found)).numpy()
+    else:
+        reconstructed = _scaled(scaling, model.reconstruct(rows, transformer.device_))
+    r2 = _r2(fold, reconstructed)
     if head is None:
         return r2, np.nan
     codes = (np.asarray(transformer.transform(each)) for each in (fold.rows, fold.rows_test))
@@ -453,9 +472,7 @@ def _means(rows: np.ndarray) -> np.ndarray:
 
 def _r2(fold: _Fold, reconstructed: np.ndarray) -> float:
     """Return R2 over all known values of the test rows, which are scaled."""
-    spread = fold.scaling.spread
-    assert spread is not None
-    varies = spread.numpy() > 0
+    varies = _varying(fold.scaling)
     rows = fold.test[:, varies]
     known = ~np.isnan(rows)
     total = np.square(rows - _means(fold.train[:, varies]))[known].sum()
@@ -465,6 +482,15 @@ def _r2(fold: _Fold, reconstructed: np.ndarray) -> float:
             "fewer folds, or more rows."
         )
     return float(1 - np.square(rows - reconstructed[:, varies])[known].sum() / total)
+
+
+def _varying(scaling: AnyScaling) -> np.ndarray:
+    """Return the mask of the columns in the network's range that are not constant."""
+    assert scaling.spread is not None
+    varies: np.ndarray = scaling.spread.numpy() > 0
+    if isinstance(scaling, TableScaling):
+        varies = np.concatenate([varies, scaling.share.numpy() < 1])
+    return varies
 
 
 def _predict(

@@ -85,6 +85,7 @@
       const deviation = Math.sqrt(variance + epsilon);
       return x.map((value, j) => ((value - mean) / deviation) * scale[j] + offset[j]);
     },
+    order: ({ order }, x) => Float64Array.from(order, (j) => x[j]),
   };
   function computeLayers(code) {
     let x = Float64Array.from(code);
@@ -92,7 +93,25 @@
       const activation = ACTIVATIONS[layer.kind];
       x = activation ? x.map((value) => activation(value, layer.slope)) : LAYERS[layer.kind](layer, x);
     }
-    return x;
+    return asRow(x);
+  }
+
+  /** A row of X from numbers in X's units and a number for each level, of which the largest counts. */
+  function asRow(outputs) {
+    if (!map.columns) return outputs;
+    let first = 0;
+    return Float64Array.from(map.columns, (column) => {
+      const own = outputs.subarray(first, first += column.n_outputs ?? 1);
+      if (column.kind !== "category") return rounded(own[0], column);
+      return own.length ? own.indexOf(Math.max(...own)) : NaN;
+    });
+  }
+
+  /** A number as a value that a column of a table may have. */
+  function rounded(number, { kind, step }) {
+    if (kind === "boolean") return Number.isNaN(number) ? NaN : Number(number >= 0.5);
+    const unit = kind === "integer" ? 1 : step;
+    return unit ? Math.round(number / unit) * unit : number;
   }
 
   /** Between the nodes of the grid, linear along each of its axes. */
@@ -108,11 +127,11 @@
         [index * nodes.length + low + 1, weight * share],
       ]);
     });
-    const result = new Float64Array(map.feature_names.length);
+    const result = new Float64Array(map.grid.shape[1]);
     for (const [index, weight] of corners) {
       if (weight) gridRow(index).forEach((value, j) => { result[j] += weight * value; });
     }
-    return result;
+    return asRow(result);
   }
 
   let rowNumbers, codes, points, errors, values, gridRow, reconstruct, target;
@@ -130,7 +149,9 @@
       reconstruct = (i) => computeLayers(codeOf(i));
     } else {
       gridRow = await unpackRows(map.grid);
-      reconstruct = await unpackRows(map.reconstructions);
+      const reconstructed = await unpackRows(map.reconstructions);
+      reconstruct = (i) => (map.columns
+        ? reconstructed(i).map((value, j) => rounded(value, map.columns[j])) : reconstructed(i));
     }
   } catch (error) {
     report(`This browser cannot unpack the page's data: ${error.message}`);
@@ -177,12 +198,44 @@
   }
 
   /** Seconds since 1970, on the clock that the data has: the day alone at midnight. */
-  function formatDate(seconds) {
+  function formatDate(seconds, zone) {
     if (Number.isNaN(seconds)) return "missing";
     const date = new Date(Math.round(seconds * 1000));
     if (Number.isNaN(date.getTime())) return format(seconds);
+    if (zone) return onClock(date, zone);
     const [day, time] = date.toISOString().split("T");
     return time === "00:00:00.000Z" ? day : `${day} ${time.slice(0, seconds % 60 ? 8 : 5)}`;
+  }
+
+  /** A time on the clock of a time zone, in UTC if the browser does not know the zone. */
+  function onClock(date, zone) {
+    try {
+      const text = date.toLocaleString("sv-SE", { timeZone: zone.replace(/^UTC(?=[+-])/, "") });
+      return text.replace(/( 00:00)?:00$/, "");
+    } catch {
+      return `${date.toISOString().slice(0, 16).replace("T", " ")} UTC`;
+    }
+  }
+
+  function formatDuration(seconds) {
+    if (!Number.isFinite(seconds)) return format(seconds);
+    const size = Math.abs(seconds);
+    const days = Math.floor(size / 86400);
+    const clock = new Date((size % 86400) * 1000).toISOString().slice(11, size % 60 ? 19 : 16);
+    const parts = days ? [`${days} d`] : [];
+    if (clock !== "00:00" || !days) parts.push(clock);
+    return (seconds < 0 ? "\u2212" : "") + parts.join(" ");
+  }
+
+  // What a column of a table holds; all are numbers in other data.
+  const isCategory = (j) => Boolean(map.columns) && map.columns[j].kind === "category";
+  function formatAt(j) {
+    const { kind, levels, zone } = map.columns ? map.columns[j] : {};
+    if (kind === "category") return (value) => levels[value] ?? "missing";
+    if (kind === "date") return (value) => formatDate(value, zone);
+    if (kind === "duration") return formatDuration;
+    if (kind === "boolean") return (value) => ["False", "True"][value] ?? format(value);
+    return format;
   }
 
   function picture(row) {
@@ -226,17 +279,27 @@
       });
     }
     for (let j = 0; j < width; j++) {
-      means[j] /= Math.max(1, counts[j]);
+      means[j] = isCategory(j) ? levelsOf(j)[0]?.[0] ?? NaN : means[j] / Math.max(1, counts[j]);
       if (!counts[j]) { lows[j] = 0; highs[j] = 0; }
     }
   }
   const spread = (j) => highs[j] - lows[j] || 1;
 
+  /** The levels of a category in the rows shown with their numbers of rows, the commonest first. */
+  function levelsOf(j) {
+    const counts = new Map();
+    for (let i = 0; i < nPoints; i++) {
+      const level = values(i)[j];
+      if (!Number.isNaN(level)) counts.set(level, (counts.get(level) ?? 0) + 1);
+    }
+    return [...counts].sort((a, b) => b[1] - a[1] || a[0] - b[0]);
+  }
+
   /** The columns that a table shows: all, or those where `a` and `b` differ most. */
   function chooseColumns(a, b) {
     const all = map.feature_names.map((_, j) => j);
     if (all.length <= MOST_COLUMNS) return all;
-    const distance = (j) => Math.abs(a[j] - b[j]) / spread(j) || 0;
+    const distance = (j) => (isCategory(j) ? Number(a[j] !== b[j]) : Math.abs(a[j] - b[j]) / spread(j) || 0);
     return all.sort((j, k) => distance(k) - distance(j)).slice(0, MOST_COLUMNS);
   }
 
@@ -252,18 +315,27 @@
     return make("th", { scope: "row" }, ...parts.flatMap((part, p) => (p ? [make("wbr"), part] : [part])));
   }
 
-  /** A row per column: its name, marks between the column's extremes, and the numbers. */
+  /** Cells with a column's values. Levels that differ from those of the first row are marked. */
+  function cells(j, rows) {
+    const formatted = formatAt(j);
+    return rows.map((row, r) => {
+      const isChanged = isCategory(j) && r > 0 && row[j] !== rows[0][j];
+      const className = `${formatted === format ? "" : "text"} ${isChanged ? "changed" : ""}`.trim();
+      return make("td", { textContent: formatted(row[j]), className });
+    });
+  }
+
+  /** A row per column: its name, marks between the column's extremes, and the values. */
   function table(columns, heads, kinds, rows) {
     const body = columns.map((j) => {
-      const track = make("div", { className: "track" });
-      rows.forEach((row, r) => {
+      const track = make("div", { className: isCategory(j) ? "" : "track" });
+      if (!isCategory(j)) rows.forEach((row, r) => {
         if (Number.isNaN(row[j])) return;
         const mark = make("span", { className: `mark ${kinds[r]}` });
         mark.style.left = `${Math.min(100, Math.max(0, ((row[j] - lows[j]) / spread(j)) * 100))}%`;
         track.append(mark);
       });
-      return make("tr", {}, nameCell(j), make("td", { className: "chart" }, track),
-        ...rows.map((row) => make("td", { textContent: format(row[j]) })));
+      return make("tr", {}, nameCell(j), make("td", { className: "chart" }, track), ...cells(j, rows));
     });
     const head = make("tr", {}, make("th", { scope: "col", textContent: "column" }), make("td", { className: "chart" }),
       ...heads.map((text, r) => make("th", { scope: "col" }, make("span", { className: `key ${kinds[r]}` }), text)));
@@ -276,6 +348,14 @@
     Object.assign(canvas, { width: width * ratio, height: height * ratio });
     const context = canvas.getContext("2d");
     context.scale(ratio, ratio);
+    if (isCategory(j)) {
+      series.forEach((row, s) => {
+        const isEnd = [0, STEPS - 1].map((end) => row[j] === series[end][j]);
+        context.fillStyle = style(isEnd[0] ? "--accent" : isEnd[1] ? "--second" : "--quiet");
+        context.fillRect(2 + (s / STEPS) * (width - 4), 5, (width - 4) / STEPS - 2, 8);
+      });
+      return;
+    }
     context.strokeStyle = style("--second");
     context.lineWidth = 2;
     context.beginPath();
@@ -322,6 +402,15 @@
     return { name, numbers, formatted, low, high, missing, below, above };
   }
 
+  /** The commonest levels of a column have a colour each, as far as there are colours. */
+  function makeLevelScale(name, j) {
+    const [numbers, levels] = [columnOf(j), levelsOf(j)];
+    const colours = new Map(levels.slice(0, COLOURS.length).map(([level], k) => [level, COLOURS[k]]));
+    const missing = nPoints - levels.reduce((sum, [, n]) => sum + n, 0);
+    return { name, numbers, formatted: formatAt(j), levels, colours, missing };
+  }
+  const columnOf = (j) => Float64Array.from({ length: nPoints }, (_, i) => values(i)[j]);
+
   const choices = []; // a name and a function that makes the scale, null for classes and none
   if (target) {
     choices.push([map.target.name, classes ? null
@@ -332,7 +421,7 @@
   choices.push(["reconstruction error", () => makeScale("reconstruction error", errors)]);
   if (!isImage) {
     map.feature_names.forEach((name, j) => choices.push(
-      [name, () => makeScale(name, Float64Array.from({ length: nPoints }, (_, i) => values(i)[j]))]));
+      [name, () => (isCategory(j) ? makeLevelScale(name, j) : makeScale(name, columnOf(j), formatAt(j)))]));
   }
 
   let current = null; // the row shown
@@ -431,7 +520,7 @@
       const canvas = make("canvas", { className: "line" });
       line(canvas, rows, j);
       return make("tr", {}, nameCell(j), make("td", { className: "chart" }, canvas),
-        make("td", { textContent: format(rows[0][j]) }), make("td", { textContent: format(rows[STEPS - 1][j]) }));
+        ...cells(j, [rows[0], rows[STEPS - 1]]));
     });
     byId("path").replaceChildren(note(columns, "those that change most"),
       make("table", {}, make("thead", {}, head), make("tbody", {}, ...body)));
@@ -522,7 +611,8 @@
   const scaleNow = () => SCALES[dark.matches ? "dark" : "light"];
   const channelsOf = (colour) => [1, 3, 5].map((start) => parseInt(colour.slice(start, start + 2), 16));
   /** The colour of a number on the scale; infinity has that of the end. */
-  function colourOn({ low, high }, value) {
+  function colourOn({ low, high, colours }, value) {
+    if (colours) return colours.get(value) ?? GREY;
     if (Number.isNaN(value)) return GREY;
     const stops = scaleNow().map(channelsOf);
     const share = high > low ? Math.min(1, Math.max(0, (value - low) / (high - low))) : 0.5;
@@ -663,6 +753,34 @@
     byId("legend").children[c].setAttribute("aria-pressed", on);
   }
 
+  function ticks() {
+    const colours = make("div", { className: "scale" });
+    colours.style.background = `linear-gradient(to right, ${scaleNow().join(", ")})`;
+    const { low, high, formatted, below, above } = scale;
+    const texts = [`${below ? "\u2264 " : ""}${formatted(low)}`, formatted((low + high) / 2), `${above ? "\u2265 " : ""}${formatted(high)}`];
+    return [colours, make("div", { className: "ticks" }, ...texts.map((textContent) => make("span", { textContent })))];
+  }
+
+  function levelKeys() {
+    const keys = scale.levels.slice(0, COLOURS.length).map(([level, count]) => {
+      const symbol = make("span", { className: "symbol", textContent: SYMBOLS[0][1] });
+      symbol.style.color = scale.colours.get(level);
+      symbol.setAttribute("aria-hidden", "true");
+      return make("span", { className: "level-key" }, symbol,
+        make("span", { className: "name", textContent: scale.formatted(level) }), make("span", { className: "quiet count", textContent: count }));
+    });
+    return [make("div", { className: "levels" }, ...keys)];
+  }
+
+  /** What is grey: missing values, and levels without a colour. */
+  function scaleNote() {
+    const notes = [];
+    const others = Math.max(0, (scale.levels?.length ?? 0) - COLOURS.length);
+    if (others) notes.push(`${others} other level${others === 1 ? "" : "s"} of ${scale.name}`);
+    if (scale.missing) notes.push(`${scale.name} is missing (${scale.missing})`);
+    return notes.length ? [make("p", { className: "quiet", textContent: `grey: ${notes.join(", or ")}` })] : [];
+  }
+
   function makeLegend() {
     byId("all-or-none").hidden = !classes;
     const legend = byId("legend");
@@ -671,12 +789,7 @@
     bar.hidden = !scale;
     if (scale) {
       bar.setAttribute("aria-label", `Colour scale of ${scale.name}`);
-      const colours = make("div", { className: "scale" });
-      colours.style.background = `linear-gradient(to right, ${scaleNow().join(", ")})`;
-      const { low, high, formatted, missing, below, above } = scale;
-      const ticks = [`${below ? "\u2264 " : ""}${formatted(low)}`, formatted((low + high) / 2), `${above ? "\u2265 " : ""}${formatted(high)}`];
-      const note = missing ? [make("p", { className: "quiet", textContent: `grey: ${scale.name} is missing (${missing})` })] : [];
-      bar.replaceChildren(colours, make("div", { className: "ticks" }, ...ticks.map((textContent) => make("span", { textContent }))), ...note);
+      bar.replaceChildren(...(scale.colours ? levelKeys() : ticks()), ...scaleNote());
     }
     if (!classes) return;
     legend.replaceChildren(...classes.map((name, c) => {

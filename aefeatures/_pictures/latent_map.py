@@ -26,7 +26,9 @@ from aefeatures._files import write_atomically
 from aefeatures._nets.networks import ACTIVATIONS, BatchNorm, ConvNetwork, resolve_image_shape
 from aefeatures._pictures.targets import Target
 from aefeatures._rows.checks import as_numpy, check_rows, take_samples
-from aefeatures._rows.scaling import Scaling
+from aefeatures._rows.columns import zone_in_name
+from aefeatures._rows.table_scaling import AnyScaling, TableScaling
+from aefeatures._rows.tables import Table, table_of
 from aefeatures._warnings import takes_old_arguments, warn
 
 # Ten colours times four symbols can be told apart. If there are more classes, the rarest share one
@@ -69,8 +71,11 @@ def write_latent_map(
     - the decoded path between two rows that were clicked on;
     - the decoded row of a code that is set by sliders.
 
-    Points are coloured by y, by their reconstruction error or by a column of a table, as chosen in
-    the page. The file contains the rows that it shows: anybody who gets the page gets these rows.
+    Categories are shown as their levels, and dates and durations as such, even in decoded rows. A
+    decoded category is its likeliest level, and reconstructed levels that differ from the row's are
+    marked. Points are coloured by y, by their reconstruction error or by a column of a table, as
+    chosen in the page. The file contains the rows that it shows: anybody who gets the page gets
+    these rows.
 
     Parameters
     ----------
@@ -263,6 +268,13 @@ def _resolve_shape(
     image_shape: Sequence[int] | None, transformer: AutoencoderTransformer
 ) -> tuple[int, int, int] | None:
     n_features = transformer.n_features_in_
+    if table_of(transformer) is not None:
+        if image_shape is not None:
+            raise ValueError(
+                "image_shape needs rows of numbers, but the autoencoder was fitted on a table with "
+                "categories or dates. Leave image_shape at None."
+            )
+        return None
     if image_shape is None:
         if not isinstance(transformer.network, ConvNetwork):
             return None
@@ -281,8 +293,11 @@ def _describe_codes(
     transformer: AutoencoderTransformer, X: Any, *, is_image: bool
 ) -> dict[str, Any]:
     """Return rows, codes, the points to plot, and the decoder or a grid of decoded codes."""
+    table = table_of(transformer)
     values = check_rows(transformer, X, reset=False).dense().astype(np.float64)
+    columns = None if table is None else _describe_columns(table, X, values)
     limits = _extent(values) if is_image else None  # shown as black and white
+    exact = table is not None  # neither a level nor a date can be rounded
     model = fitted_model(transformer)
     codes = np.asarray(transformer.transform(X), np.float32)
     n_components = codes.shape[1]
@@ -295,7 +310,8 @@ def _describe_codes(
     sliders_are_codes = n_components <= (_MOST_SLIDERS if layers else 3)
     contents: dict[str, Any] = {
         "n_components": n_components,
-        "values": _pack_rows(values, limits),
+        "values": _pack_rows(values, limits, exact=exact),
+        "columns": columns,
         "codes": _pack(codes),
         "points": _pack(points.astype(np.float32)),
         "mean": mean.tolist(),
@@ -304,14 +320,33 @@ def _describe_codes(
         "layers": layers,
     }
     if layers is None:
-        nodes = _grid_nodes(points, transformer.n_features_in_)
+        nodes = _grid_nodes(points, len(model.fill.values))
         places = np.stack(np.meshgrid(*nodes, indexing="ij"), axis=-1).reshape(-1, len(nodes))
-        decoded = transformer.inverse_transform((mean + places @ directions).astype(np.float32))
-        reconstructed = transformer.reconstruct(X)
+        at_nodes = (mean + places @ directions).astype(np.float32)
+        # Probabilities can be interpolated, but levels cannot.
+        decode = model.decode if table is None else model.decode_probabilities
+        reconstructed = model.reconstruct(
+            check_rows(transformer, X, reset=False), transformer.device_
+        )
         contents["nodes"] = [axis.tolist() for axis in nodes]
-        contents["grid"] = _pack_rows(np.asarray(decoded), limits)
-        contents["reconstructions"] = _pack_rows(np.asarray(reconstructed), limits)
+        contents["grid"] = _pack_rows(decode(at_nodes, transformer.device_), limits)
+        contents["reconstructions"] = _pack_rows(reconstructed, limits, exact=exact)
     return contents
+
+
+def _describe_columns(table: Table, X: Any, values: np.ndarray) -> list[dict[str, Any]]:
+    """Return what the columns of a table hold, and replace codes by positions in `levels`."""
+    described = []
+    for i, (column, found) in enumerate(zip(table.columns, table.levels_in(X), strict=True)):
+        what: dict[str, Any] = {"kind": column.kind}
+        if found is not None and column.levels is not None:
+            places, levels = found
+            values[:, i] = np.where(places < 0, np.nan, places)
+            what |= {"kind": "category", "levels": levels, "n_outputs": column.levels.n_codes}
+        elif column.kind in ("date", "duration"):
+            what |= {"step": column.step, "zone": zone_in_name(column.dtype)}
+        described.append(what)
+    return described
 
 
 def _extent(values: np.ndarray) -> tuple[float, float]:
@@ -395,8 +430,11 @@ _DESCRIPTIONS: dict[type[nn.Module], Callable[[Any], dict[str, Any] | None]] = {
 }
 
 
-def _page_layers(decoder: nn.Module, scaling: Scaling) -> list[dict[str, Any]] | None:
-    """Return the layers that map codes to X's units, or None if the page cannot compute one."""
+def _page_layers(decoder: nn.Module, scaling: AnyScaling) -> list[dict[str, Any]] | None:
+    """Return the layers that map codes to X's units, or None if the page cannot compute one.
+
+    The layers of a table return numbers in X's units and logits of levels, in the columns' order.
+    """
     layers = []
     for layer in _flat_layers(decoder):
         # Only exact types count, as a subclass may compute something different.
@@ -406,7 +444,12 @@ def _page_layers(decoder: nn.Module, scaling: Scaling) -> list[dict[str, Any]] |
         if described is None:
             return None
         layers.append(described)
-    return [*layers, _affine(*map(np.atleast_1d, scaling.affine()))]
+    if not isinstance(scaling, TableScaling):
+        return [*layers, _affine(*map(np.atleast_1d, scaling.affine()))]
+    factor, offset = np.ones(scaling.n_outputs), np.zeros(scaling.n_outputs)
+    factor[: scaling.n_numbers], offset[: scaling.n_numbers] = scaling.numbers.affine()
+    order = {"kind": "order", "order": scaling.order.tolist()}
+    return [*layers, _affine(factor, offset), order]
 
 
 def _flat_layers(module: nn.Module) -> list[nn.Module]:
@@ -426,12 +469,15 @@ def _pack(array: np.ndarray) -> dict[str, Any]:
     return {"data": data, "dtype": array.dtype.name, "shape": array.shape}
 
 
-def _pack_rows(rows: np.ndarray, limits: tuple[float, float] | None) -> dict[str, Any]:
+def _pack_rows(
+    rows: np.ndarray, limits: tuple[float, float] | None, *, exact: bool = False
+) -> dict[str, Any]:
     """Pack rows: pictures in 8 bits between `limits`, large tables in 16 bits by column.
 
-    Small tables are packed exactly. The rows are in X's units.
+    Small tables are packed exactly, and large ones if they have to be `exact`. The rows are in X's
+    units.
     """
-    if limits is None and rows.size <= _EXACT_ELEMENTS:
+    if limits is None and (exact or rows.size <= _EXACT_ELEMENTS):
         return _pack(rows.astype(np.float64))
     missing = np.isnan(rows)
     low: Any

@@ -15,8 +15,18 @@ from aefeatures._autoencoder import AutoencoderTransformer, fitted_model
 from aefeatures._bridges.pipelines import find_steps, find_transformer, names_out
 from aefeatures._nets.networks import resolve_image_shape
 from aefeatures._pictures.displays import PALETTE, import_pyplot, plain
-from aefeatures._rows.checks import check_rows
+from aefeatures._rows.checks import check_rows, take_samples
+from aefeatures._rows.columns import (
+    as_numbers,
+    as_seconds,
+    columns_of,
+    factorized,
+    is_frame,
+    kind_of,
+)
 from aefeatures._rows.sources import as_source, evenly_spaced
+from aefeatures._rows.table_scaling import TableScaling
+from aefeatures._rows.tables import table_of
 from aefeatures._sklearn import CallbackSupportMixin
 
 _MISSING = "#c9a0a0"  # a colour that no grey picture has
@@ -24,6 +34,10 @@ _MOST_BARS = 30
 _WORST_BARS = 15  # number of bars if there are more columns than _MOST_BARS
 _MOST_EPOCHS = 10
 _INCHES = 0.8  # length of the longer side of a picture
+_FONT_SIZE = 6.5  # of a table
+_LONGEST_TEXT = 13  # characters in a cell of a table
+_KINDS = ("auto", "image", "bars", "strips", "table")
+_NUMBERS = {"number", "integer", "boolean", "unknown"}
 
 
 class ReconstructionDisplay:
@@ -31,16 +45,19 @@ class ReconstructionDisplay:
 
     Rows are drawn as images if they have an `image_shape`, and as bars otherwise. If a table has
     many columns, bars show the columns that are reconstructed worst. Many columns without names are
-    drawn as strips of colour. With reconstructions after several epochs, images and bars show the
-    originals and the reconstructions once for each epoch.
+    drawn as strips of colour. A table with categories is drawn as a table, with bars for numbers
+    and dates, and text for levels. Levels that change are written twice. With reconstructions after
+    several epochs, images, bars and tables show the originals and the reconstructions once for each
+    epoch.
 
     Parameters
     ----------
-    originals : array-like of shape (n_samples, n_features)
+    originals : array-like or frame of shape (n_samples, n_features)
         Rows as they are. Missing values (NaN) are left out, or have their own colour.
     reconstructions : array-like of shape (n_samples, n_features) or \
 (n_snapshots, n_samples, n_features)
-        Reconstructions of these rows. Snapshots are reconstructions made during the training.
+        Reconstructions of these rows, a frame or a list of frames if `originals` is a frame.
+        Snapshots are reconstructions made during the training.
     image_shape : tuple of int, default=None
         (channels, height, width), or (height, width) for one channel. 1 channel is grey,
         3 channels are red, green and blue.
@@ -48,7 +65,9 @@ class ReconstructionDisplay:
         Names beside the bars.
     center, scale : float or array-like of shape (n_features,), default=0.0 and 1.0
         Bars and strips show ``(value - center) / scale``, since columns of different
-        units have no common axis. `from_estimator` uses the scaling of the transformer.
+        units have no common axis. Dates and durations are in seconds. A column whose scale is NaN
+        is written as text, like a column of text. `from_estimator` uses the scaling of the
+        transformer.
     snapshot_names : list of str, default=None
         Labels of the reconstructions. By default "epoch 1" and so on, or "reconstruction" if there
         is only one snapshot.
@@ -138,12 +157,19 @@ class ReconstructionDisplay:
         """
         transformer, X = find_transformer(estimator, X)
         rows = check_rows(transformer, X, reset=False)
-        shown = rows.checked(rows.take(evenly_spaced(rows.shape[0], n_samples)))
+        index = evenly_spaced(rows.shape[0], n_samples)
         if feature_names is None and not hasattr(transformer, "feature_names_in_"):
             feature_names = names_out(find_steps(estimator)[1])
+        if table_of(transformer) is not None:
+            shown = take_samples(X, index)
+            reconstructed = transformer.reconstruct(shown)
+        else:
+            shown = rows.checked(rows.take(index))
+            source = as_source(shown)
+            reconstructed = fitted_model(transformer).reconstruct(source, transformer.device_)
         display = cls(
             shown,
-            fitted_model(transformer).reconstruct(as_source(shown), transformer.device_),
+            reconstructed,
             image_shape=image_shape,
             **_columns_of(transformer, feature_names),
         )
@@ -153,7 +179,7 @@ class ReconstructionDisplay:
         self,
         ax: Any = None,
         *,
-        kind: Literal["auto", "image", "bars", "strips"] = "auto",
+        kind: Literal["auto", "image", "bars", "strips", "table"] = "auto",
         vmin: float | None = None,
         vmax: float | None = None,
         cmap: Any = None,
@@ -165,9 +191,10 @@ class ReconstructionDisplay:
         ----------
         ax : matplotlib.axes.Axes, default=None
             Axes to draw in. By default a new figure is made.
-        kind : {"auto", "image", "bars", "strips"}, default="auto"
-            Form of the picture. "auto" means "image" if there is an `image_shape`. Otherwise it
-            means "bars" if the columns have names or are at most 30, and "strips" if not.
+        kind : {"auto", "image", "bars", "strips", "table"}, default="auto"
+            Form of the picture. "auto" means "image" if there is an `image_shape`, and "table" if
+            any column holds text. Otherwise it means "bars" if the columns have names or are at
+            most 30, and "strips" if not.
         vmin, vmax : float, default=None
             Values drawn darkest and brightest, or at the ends of the bars. By default 0 and 255
             for images of uint8, and 0 and 1 for other images within this range. In all other cases
@@ -175,9 +202,10 @@ class ReconstructionDisplay:
         cmap : str or matplotlib.colors.Colormap, default=None
             Colours of grey images (by default "gray") and of strips.
         max_features : int, default=None
-            Largest number of columns that bars show. If there are more columns, the ones with the
-            largest mean absolute difference between the drawn rows and their reconstructions are
-            shown, in units of `scale` and the worst first. The last of several snapshots decides.
+            Largest number of columns that bars and tables show. If there are more columns, the ones
+            with the largest mean absolute difference between the drawn rows and their
+            reconstructions are shown, in units of `scale` and the worst first. A changed level
+            counts as a difference of 1. The last of several snapshots decides.
             None shows all columns if there are at most 30, and otherwise 15.
 
         Returns
@@ -189,46 +217,78 @@ class ReconstructionDisplay:
         ImportError
             If matplotlib is not installed.
         ValueError
-            If originals and reconstructions differ in shape or do not fit `image_shape`, or if
-            `kind` is unknown or `max_features` is below 1.
+            If originals and reconstructions differ in shape or do not fit `image_shape`, if `kind`
+            is unknown or does not show text, or if `max_features` is below 1.
         """
-        if kind not in ("auto", "image", "bars", "strips"):
-            raise ValueError(f"kind must be 'auto', 'image', 'bars' or 'strips', got {kind!r}.")
+        if kind not in _KINDS:
+            raise ValueError(
+                f"kind must be 'auto', 'image', 'bars', 'strips' or 'table', got {kind!r}."
+            )
         if max_features is not None and max_features < 1:
             raise ValueError(f"max_features must be at least 1, got {max_features}.")
-        originals, snapshots = self._checked_rows()
+        originals, snapshots, levels = self._checked_rows()
         n_features = originals.shape[1]
         if self.image_shape is not None or kind == "image":
             shape = resolve_image_shape(self.image_shape, n_features)
         if kind == "auto":
-            is_table = self.feature_names is not None or n_features <= _MOST_BARS
-            kind = "image" if self.image_shape is not None else "bars" if is_table else "strips"
+            kind = self._resolve_kind(n_features, has_text=bool(levels))
+        if levels and kind != "table":
+            raise ValueError(
+                f"kind={kind!r} shows numbers, but column {next(iter(levels))} holds text. Use "
+                "kind='table', and leave image_shape at None."
+            )
         plt = import_pyplot()
         if kind == "image":
             self._plot_images(plt, ax, originals, snapshots, shape, (vmin, vmax), cmap)
+            self.figure_ = self.ax_.figure
+            return self
+        is_text = np.isin(np.arange(n_features), list(levels))
+        originals = np.where(is_text, originals, (originals - self.center) / self.scale)
+        snapshots = np.where(is_text, snapshots, (snapshots - self.center) / self.scale)
+        columns: Any = np.arange(n_features)
+        if kind != "strips":
+            columns = _worst_columns(originals, snapshots[-1], is_text, max_features)
+            originals, snapshots = originals[:, columns], snapshots[..., columns]
+        limits = _limits([originals, *snapshots], ~is_text[columns], vmin, vmax)
+        if kind == "bars":
+            self._plot_bars(plt, ax, originals, snapshots, limits, columns)
+        elif kind == "table":
+            texts = [levels.get(j) for j in columns]
+            self._plot_table(plt, ax, originals, snapshots, limits, columns, texts)
         else:
-            originals = (originals - self.center) / self.scale
-            snapshots = (snapshots - self.center) / self.scale
-            columns = np.arange(n_features)
-            if kind == "bars":
-                columns = _columns_for_bars(originals, snapshots[-1], max_features)
-                originals, snapshots = originals[:, columns], snapshots[..., columns]
-            drawn = np.concatenate([originals[None], snapshots])
-            low = float(np.nanmin(drawn)) if vmin is None else vmin
-            high = float(np.nanmax(drawn)) if vmax is None else vmax
-            if kind == "bars":
-                self._plot_bars(plt, ax, originals, snapshots, (low, high), columns)
-            else:
-                self._plot_strips(plt, ax, originals, snapshots, (low, high), cmap)
+            self._plot_strips(plt, ax, originals, snapshots, limits, cmap)
         self.figure_ = self.ax_.figure
         return self
 
-    def _checked_rows(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return originals and reconstructions, the latter with an axis of snapshots in front."""
-        originals = check_array(self.originals, dtype="numeric", ensure_all_finite="allow-nan")
-        snapshots = check_array(
-            self.reconstructions, dtype="numeric", ensure_all_finite="allow-nan", allow_nd=True
+    def _resolve_kind(
+        self, n_features: int, *, has_text: bool
+    ) -> Literal["image", "bars", "strips", "table"]:
+        if self.image_shape is not None:
+            return "image"
+        if has_text:
+            return "table"
+        return "bars" if self.feature_names is not None or n_features <= _MOST_BARS else "strips"
+
+    def _checked_rows(self) -> tuple[np.ndarray, np.ndarray, dict[int, list[str]]]:
+        """Return originals and reconstructions as numbers, and the texts of columns of text.
+
+        Reconstructions have an axis of snapshots in front. A text is its position among the texts
+        of its column, NaN if it is missing.
+        """
+        given: list[Any] = [self.originals]
+        several = (
+            isinstance(self.reconstructions, list | tuple) or np.ndim(self.reconstructions) > 2
         )
+        given += list(self.reconstructions) if several else [self.reconstructions]
+        levels: dict[int, list[str]] = {}
+        if np.isnan(self.scale).any() or any(_holds_others(rows) for rows in given):
+            (originals, *others), levels = _as_numbers(given, np.isnan(self.scale))
+            snapshots = np.array(others)
+        else:
+            originals = check_array(self.originals, dtype="numeric", ensure_all_finite="allow-nan")
+            snapshots = check_array(
+                self.reconstructions, dtype="numeric", ensure_all_finite="allow-nan", allow_nd=True
+            )
         snapshots = snapshots[None] if snapshots.ndim == 2 else snapshots
         if snapshots.ndim != 3 or snapshots.shape[1:] != originals.shape:
             raise ValueError(
@@ -240,7 +300,7 @@ class ReconstructionDisplay:
                 f"There are {len(self.feature_names)} feature_names for {originals.shape[1]} "
                 "columns. Pass a name for each column."
             )
-        return originals, snapshots
+        return originals, snapshots, levels
 
     def _snapshot_names(self, n: int) -> list[str]:
         if self.snapshot_names is not None:
@@ -297,9 +357,7 @@ class ReconstructionDisplay:
         columns: np.ndarray,
     ) -> None:
         n_samples, n_features = originals.shape
-        n_all = np.shape(self.originals)[1]
-        names = range(n_all) if self.feature_names is None else list(self.feature_names)
-        labels = [plain(names[j]) for j in columns]
+        labels = self._names(columns)
         low, high = min(0.0, *limits), max(0.0, *limits)
         width = 1.08 * max(high - low, 1e-300)  # of a cell, in units of the values
         block = n_features + 1.6
@@ -326,15 +384,75 @@ class ReconstructionDisplay:
                 ax.plot([zero, zero], [y[0] - 0.5, y[-1] + 0.5], color="0.6", linewidth=0.8)
                 ax.plot(np.full((~known).sum(), zero), y[~known], "x", color=_MISSING, markersize=5)
         ax.set_yticks(positions, labels * n_rows, fontsize="x-small")
+        self._finish_cells(ax, (low, width * n_samples), n_rows * block - 1.6, -1.8)
+        self._note_columns(ax, n_features)
+
+    def _plot_table(
+        self,
+        plt: Any,
+        ax: Any,
+        originals: np.ndarray,
+        snapshots: np.ndarray,
+        limits: tuple[float, float],
+        columns: np.ndarray,
+        texts: list[list[str] | None],
+    ) -> None:
+        """Draw a cell for each entry: bars of a number, or a level and what it becomes."""
+        n_samples, n_columns = originals.shape
+        labels = self._names(columns)
+        low, high = min(0.0, *limits), max(0.0, *limits)
+        width = 1.08 * max(high - low, 1e-300)  # of a cell, in units of the values
+        block = n_columns + 1.4
+        if ax is None:
+            longest = max(len(label) for label in labels)
+            size = (0.8 * n_samples + 0.06 * longest + 0.2, 0.25 * block * len(snapshots) + 0.1)
+            ax = plt.figure(figsize=size, layout="constrained").add_subplot()
+        style = {"fontsize": _FONT_SIZE, "va": "center"}
+        names = self._snapshot_names(len(snapshots))
+        lines: list[float] = []
+        for b, (rows, name) in enumerate(zip(snapshots, names, strict=True)):
+            top = b * block
+            title = {**style, "fontweight": "bold"}
+            ax.text(low, top - 0.9, "original", color=PALETTE[0], **title)
+            ax.text(low + 0.85 * width, top - 0.9, f"\u2192 {name}", color=PALETTE[6], **title)
+            for (k, j), original in np.ndenumerate(originals):
+                y, zero = top + j, k * width
+                level = texts[j]
+                if level is not None:
+                    both = [_name_of(value, level) for value in (original, rows[k, j])]
+                    _write_levels(ax, (zero + low, y), both, style)
+                else:
+                    _draw_bars(ax, (zero, y), (original, rows[k, j]), (low, high))
+            lines.extend(top + np.arange(n_columns))
+            ax.hlines(
+                top + np.arange(n_columns + 1) - 0.5, low, low + width * n_samples, "0.9", lw=0.6
+            )
+        ax.set_yticks(lines, labels * len(snapshots), fontsize=_FONT_SIZE)
+        self._finish_cells(ax, (low, width * n_samples), len(snapshots) * block - 1.9, -1.4)
+        self._note_columns(ax, n_columns, fontsize=_FONT_SIZE)
+
+    def _names(self, columns: np.ndarray) -> list[str]:
+        """Return the names of columns, or their numbers if they have none."""
+        names = self.feature_names
+        return [plain(j if names is None else names[j]) for j in columns.tolist()]
+
+    def _note_columns(self, ax: Any, n_columns: int, **style: Any) -> None:
+        """Write below the picture which columns it shows, if it does not show all."""
+        n_all = np.shape(self.originals)[1]
+        if n_columns < n_all:
+            ax.set_xlabel(
+                f"{n_columns} of {n_all} columns: those reconstructed worst, worst first",
+                loc="left",
+                **style,
+            )
+
+    def _finish_cells(
+        self, ax: Any, across: tuple[float, float], bottom: float, top: float
+    ) -> None:
         ax.tick_params(length=0)
         ax.set_xticks([])
-        if n_features < n_all:
-            ax.set_xlabel(
-                f"{n_features} of {n_all} columns: those reconstructed worst, worst first",
-                loc="left",
-            )
-        ax.set_xlim(low, low + width * n_samples)
-        ax.set_ylim(n_rows * block - 1.6, -1.8)
+        ax.set_xlim(across[0], across[0] + across[1])
+        ax.set_ylim(bottom, top)
         ax.spines[:].set_visible(False)
         self.ax_ = ax
 
@@ -401,7 +519,8 @@ class ReconstructionMonitor:
     Attributes
     ----------
     reconstructions_ : ndarray of shape (n_epochs, n_samples, n_features)
-        Reconstructions of the rows after each epoch, in the units of X.
+        Reconstructions of the rows after each epoch, in the units of X. They are objects if X is a
+        table with categories.
 
     Raises
     ------
@@ -493,8 +612,9 @@ class ReconstructionMonitor:
         chosen = evenly_spaced(n_epochs, _MOST_EPOCHS) + 1 if epochs is None else np.asarray(epochs)
         if chosen.size == 0 or chosen.min() < 1 or chosen.max() > n_epochs:
             raise ValueError(f"epochs must be among 1 to {n_epochs}, got {chosen.tolist()}.")
+        originals = self.X_view if _holds_others(self.X_view) else _dense_array(self.X_view)
         display = ReconstructionDisplay(
-            _dense_array(self.X_view),
+            originals,
             self.reconstructions_[chosen - 1],
             image_shape=image_shape,
             snapshot_names=[f"epoch {epoch}" for epoch in chosen],
@@ -508,11 +628,109 @@ def _columns_of(transformer: AutoencoderTransformer, names: Any = None) -> dict[
     scaling = fitted_model(transformer).scaling
     if names is None:
         names = getattr(transformer, "feature_names_in_", None)
-    return {
-        "feature_names": names,
-        "center": scaling.offset.numpy(),
-        "scale": scaling.scale.numpy(),
-    }
+    if not isinstance(scaling, TableScaling):
+        center, scale = scaling.offset.numpy(), scaling.scale.numpy()
+    else:
+        center, scale = np.full((2, scaling.n_features), np.nan)
+        numbers = scaling.number_columns.numpy()
+        center[numbers] = scaling.numbers.offset.numpy()
+        scale[numbers] = scaling.numbers.scale.numpy()
+    return {"feature_names": names, "center": center, "scale": scale}
+
+
+def _holds_others(rows: Any) -> bool:
+    """Whether rows hold something that is not a number."""
+    if is_frame(rows):
+        return any(kind_of(column) not in _NUMBERS for column in columns_of(rows))
+    return isinstance(rows, np.ndarray) and rows.dtype.kind in "OUmM"
+
+
+def _as_numbers(
+    given: list[Any], is_text: np.ndarray
+) -> tuple[list[np.ndarray], dict[int, list[str]]]:
+    """Return tables of the same columns as matrices, and the texts of columns that hold text.
+
+    A text is its position among the texts of its column, and a missing value is NaN.
+    """
+    tables = [columns_of(rows) for rows in given]
+    if len({len(table) for table in tables}) > 1:
+        raise ValueError("originals and reconstructions must have the same columns.")
+    levels: dict[int, list[str]] = {}
+    numbers: list[list[np.ndarray]] = [[] for _ in given]
+    for j, (parts, is_chosen) in enumerate(
+        zip(zip(*tables, strict=True), np.broadcast_to(is_text, len(tables[0])), strict=True)
+    ):
+        kinds = {kind_of(part) for part in parts} - {"unknown"}
+        if not is_chosen and kinds <= _NUMBERS:
+            found = [as_numbers(part) for part in parts]
+        elif not is_chosen and kinds in ({"date"}, {"duration"}):
+            found = [as_seconds(part) for part in parts]
+        else:
+            found, levels[j] = _as_places(parts)
+        for matrix, column in zip(numbers, found, strict=True):
+            matrix.append(column)
+    return [np.array(matrix, np.float64).T for matrix in numbers], levels
+
+
+def _as_places(parts: Sequence[Any]) -> tuple[list[np.ndarray], list[str]]:
+    """Return the values of columns as positions in a list of texts, with NaN for missing ones."""
+    texts: dict[str, int] = {}
+    found = []
+    for part in parts:
+        codes, known = factorized(part)
+        places = [texts.setdefault(str(value), len(texts)) for value in known]
+        found.append(np.array([*places, np.nan])[codes])
+    return found, [*texts]
+
+
+def _limits(
+    drawn: Sequence[np.ndarray], is_number: np.ndarray, vmin: float | None, vmax: float | None
+) -> tuple[float, float]:
+    """Return the ends of bars and colours: by default, the extreme values of columns of numbers."""
+    values = np.concatenate([rows[:, is_number] for rows in drawn])
+    known = values[~np.isnan(values)] if is_number.any() else np.zeros(1)
+    low = float(known.min()) if vmin is None else vmin
+    return low, float(known.max()) if vmax is None else vmax
+
+
+def _name_of(place: float, texts: list[str]) -> str | None:
+    return None if np.isnan(place) else texts[int(place)]
+
+
+def _shortened(text: str) -> str:
+    """Return a text without its middle if it is too long for a cell."""
+    half = (_LONGEST_TEXT - 1) // 2
+    return text if len(text) <= _LONGEST_TEXT else f"{text[:half]}\u2026{text[-half:]}"
+
+
+def _write_levels(
+    ax: Any, place: tuple[float, float], levels: list[str | None], style: dict[str, Any]
+) -> None:
+    """Write a level once, or, if it is changed, above what it became."""
+    x, y = place
+    original, rebuilt = (None if each is None else plain(_shortened(each)) for each in levels)
+    if levels[0] == levels[1]:
+        ax.text(x, y, original or "missing", color="0.35", **style)
+        return
+    color = PALETTE[0] if original else _MISSING
+    ax.text(x, y - 0.22, original or "missing", color=color, **style)
+    ax.text(x, y + 0.24, f"\u2192 {rebuilt or 'missing'}", color=PALETTE[6], **style)
+
+
+def _draw_bars(
+    ax: Any,
+    place: tuple[float, float],
+    values: tuple[float, float],
+    ends: tuple[float, float],
+) -> None:
+    """Draw a number above its reconstruction, both from zero; a cross if it is missing."""
+    zero, y = place
+    for value, color, height in zip(values, (PALETTE[0], PALETTE[6]), (-0.19, 0.19), strict=True):
+        if np.isnan(value):
+            ax.plot(zero, y + height, "x", color=_MISSING, markersize=4)
+        else:
+            ax.barh(y + height, np.clip(value, *ends), left=zero, height=0.34, color=color)
+    ax.plot([zero, zero], [y - 0.5, y + 0.5], color="0.6", linewidth=0.8)
 
 
 def _dense_array(X: Any) -> np.ndarray:
@@ -523,8 +741,11 @@ def _dense_array(X: Any) -> np.ndarray:
     )
 
 
-def _columns_for_bars(
-    originals: np.ndarray, reconstructions: np.ndarray, max_features: int | None
+def _worst_columns(
+    originals: np.ndarray,
+    reconstructions: np.ndarray,
+    is_text: np.ndarray,
+    max_features: int | None,
 ) -> np.ndarray:
     """Return all columns, or if there are too many, those reconstructed worst, worst first."""
     n_features = originals.shape[1]
@@ -532,7 +753,8 @@ def _columns_for_bars(
         max_features = n_features if n_features <= _MOST_BARS else _WORST_BARS
     if n_features <= max_features:
         return np.arange(n_features)
-    difference = np.abs(np.nan_to_num(reconstructions - originals)).sum(axis=0)
+    difference = np.abs(np.nan_to_num(reconstructions - originals))
+    difference = np.where(is_text, difference > 0, difference).sum(axis=0)
     known = np.isfinite(originals).sum(axis=0)
     return np.argsort(-difference / np.maximum(known, 1), kind="stable")[:max_features]
 

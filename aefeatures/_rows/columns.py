@@ -44,6 +44,13 @@ def is_pandas(values: Any) -> bool:
     return hasattr(values, "iloc")
 
 
+def columns_of(X: Any) -> list[Any]:
+    """Return the columns of a frame or an array."""
+    if is_pandas(X):
+        return [X.iloc[:, i] for i in range(X.shape[1])]
+    return [*X.get_columns()] if is_frame(X) else [X[:, i] for i in range(X.shape[1])]
+
+
 def _holds_objects(values: Any) -> bool:
     return str(values.dtype).lower() == "object"
 
@@ -282,7 +289,15 @@ def zone_of(values: Any) -> str | None:
 
 def has_zone(dtype: Any) -> bool:
     """Whether dates of a type that `dtype_name` describes have a time zone."""
-    return bool(re.search(r"^datetime64\[.*,|tz=|\[UTC\]|time_zone='", str(dtype)))
+    return zone_in_name(dtype) is not None
+
+
+def zone_in_name(dtype: Any) -> str | None:
+    """Return the time zone in the description of a type by `dtype_name`, None if it has none."""
+    zone = re.search(
+        r"^datetime64\[\w+, (.+)\]|\btz=(.+)\]|^object\[(UTC)\]|time_zone='(.+?)'", str(dtype)
+    )
+    return next(filter(None, zone.groups())) if zone else None
 
 
 # Types by name

@@ -152,8 +152,19 @@ class TableScaling(nn.Module):
         numbers, levels = self.split(X)
         numbers = self.numbers.inverse(numbers)
         found = self.log_probabilities(levels).exp()
-        order = np.argsort(self.column_of_output, kind="stable")
-        return torch.cat([numbers, found], dim=1)[:, torch.as_tensor(order, device=X.device)]
+        return torch.cat([numbers, found], dim=1)[:, torch.as_tensor(self.order, device=X.device)]
+
+    def scaled_probabilities(self, found: torch.Tensor) -> torch.Tensor:
+        """Map the result of `probabilities` into the network's range, as `forward` maps rows."""
+        back = torch.as_tensor(np.argsort(self.order), device=found.device)
+        numbers, levels = self.split(found[:, back])
+        scaled = (levels - self.share.to(found)) / self.unit.to(found)
+        return torch.cat([self.numbers(numbers), scaled], dim=1)
+
+    @property
+    def order(self) -> np.ndarray:
+        """Columns in the network's range, in the order of the table's columns."""
+        return np.argsort(self.column_of_output, kind="stable")
 
     def log_probabilities(self, levels: torch.Tensor) -> torch.Tensor:
         """Return the logarithms of the probabilities that are the logits of levels."""

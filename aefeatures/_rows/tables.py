@@ -21,6 +21,7 @@ from aefeatures._rows.columns import (
     as_objects,
     as_seconds,
     as_times,
+    columns_of,
     dtype_name,
     factorized,
     has_zone,
@@ -187,7 +188,7 @@ class Table:
         """
         numbers = [
             _numbers(column, values)
-            for column, values in zip(self.columns, _columns_of(X), strict=True)
+            for column, values in zip(self.columns, columns_of(X), strict=True)
         ]
         dtype = np.result_type(np.float32, *(each.dtype for each in numbers))
         matrix = np.empty((X.shape[0], len(numbers)), dtype)
@@ -225,6 +226,17 @@ class Table:
                 values = _values(column, entries[:, 0])
                 columns.append(make_column(values, column.dtype, self.library))
         return make_frame(self.library, columns, self.level_names(), index)
+
+    def levels_in(self, X: Any) -> list[tuple[np.ndarray, list[str]] | None]:
+        """Return the levels of each category of X as positions in a list; None for other columns.
+
+        The list begins with the commonest level of each code. Other grouped levels follow, then
+        levels that `fit` did not see. The position of a missing value is -1.
+        """
+        return [
+            None if column.levels is None else _named_levels(column.name, column.levels, values)
+            for column, values in zip(self.columns, columns_of(X), strict=True)
+        ]
 
     @property
     def names(self) -> list[str | int]:
@@ -291,29 +303,161 @@ def learn_table(
     ValueError
         If a column holds values that are not supported, or `categorical_features` does not fit X.
     """
-    kinds = _kinds(X, categorical_features)
-    if kinds is None:
+    survey = TableSurvey.of(X, categorical_features)
+    if survey is None:
         return None
-    kinds = [_joint_kind(each) for each in zip(*ranks.gather(kinds), strict=True)]
-    if _NOT_NUMBERS.isdisjoint(kinds):
-        return None
-    names = _names_of(X)
-    dtypes = [values.dtype for values in _columns_of(X)]
-    refuse_columns(names, dtypes, [kind not in KINDS for kind in kinds])
-    columns = []
-    for name, kind, values in zip(names, kinds, _columns_of(X), strict=True):
-        column = Column(name, kind, _joint_dtype(ranks.gather(dtype_name(values, kind))))
+    survey, *others = ranks.gather(survey)
+    for other in others:
+        survey.join(other)
+    return survey.table(min_frequency, max_categories) if survey.is_table else None
+
+
+@dataclass
+class ColumnSurvey:
+    """Kind, type and levels of a column of a table, in some of its rows.
+
+    Attributes
+    ----------
+    name : str or int
+    kind : str
+        One of `KINDS`, "unknown" if no value is known, or a kind that is not supported.
+    dtype : str or list
+        Type of the column in its library, see `dtype_name`.
+    counts : dict
+        Rows of each level of a category.
+    step : float
+        As in `Column`.
+    """
+
+    name: str | int
+    kind: str
+    dtype: Any
+    counts: dict[Any, int]
+    step: float
+
+    @classmethod
+    def of(cls, name: str | int, kind: str, values: Any) -> ColumnSurvey:
+        """Return the survey of a column of a kind."""
+        dtype = dtype_name(values, kind) if kind in KINDS else str(values.dtype)
+        survey = cls(name, kind, dtype, {}, _STEPS[0])
         if kind == "category":
-            levels, n_rows = _learn_levels(column, values, ranks)
-            levels = _grouped(name, levels, n_rows, min_frequency, max_categories)
-            column = replace(column, levels=levels)
+            codes, known = _levels_in(name, values)
+            counts = np.bincount(codes[codes >= 0], minlength=len(known)).tolist()
+            survey.counts = {value: n for value, n in zip(known, counts, strict=True) if n}
         elif kind in ("date", "duration"):
-            known = _numbers(column, values)
-            steps = ranks.gather(_step(known[~np.isnan(known)]))
-            column = replace(column, step=min(steps))
-        columns.append(column)
-    library = ("pandas" if is_pandas(X) else "polars") if is_frame(X) else "numpy"
-    return Table(library, columns)
+            seconds = _numbers(Column(name, kind, dtype), values)
+            survey.step = _step(seconds[~np.isnan(seconds)])
+        return survey
+
+    def join(self, other: ColumnSurvey) -> None:
+        """Add the survey of the same column in other rows."""
+        kinds = {self.kind, other.kind} - {"unknown"}
+        if kinds == {"integer", "number"}:  # gaps make numbers of integers
+            first = self if self.kind == "number" else other
+        elif len(kinds) > 1:
+            raise ValueError(
+                "All ranks and blocks of rows must fit the same columns, got a column of the kinds "
+                f"{sorted(kinds)}: {self.name!r}."
+            )
+        else:
+            first = other if self.kind == "unknown" else self
+        dtypes = self.dtype, other.dtype
+        self.kind, self.dtype = first.kind, first.dtype
+        if all(isinstance(dtype, list) for dtype in dtypes):
+            listed = dict.fromkeys(level for dtype in dtypes for level in dtype[0])
+            self.dtype = [[*listed], *first.dtype[1:]]
+        for value, count in other.counts.items():
+            self.counts[value] = self.counts.get(value, 0) + count
+        self.step = min(self.step, other.step)
+
+    def levels(self) -> Levels:
+        """Return the levels, each with its own code."""
+        _refuse_mixed(self.name, [*self.counts])
+        if isinstance(self.dtype, list):  # the order of the categories
+            ordered = [value for value in self.dtype[0] if value in self.counts]
+        else:
+            ordered = sorted(self.counts)
+        counts = np.array([*map(self.counts.get, ordered)], np.intp)
+        return Levels(ordered, counts, np.arange(len(ordered)))
+
+
+@dataclass
+class TableSurvey:
+    """Kinds, types and levels of the columns of a table, in some of its rows.
+
+    Surveys of different rows can be joined: of ranks, and of blocks of a Ray dataset.
+
+    Attributes
+    ----------
+    library : {"pandas", "polars", "numpy"}
+    n_rows : int
+    columns : list of ColumnSurvey
+    """
+
+    library: str
+    n_rows: int
+    columns: list[ColumnSurvey]
+
+    @classmethod
+    def of(cls, X: Any, categorical_features: Any) -> TableSurvey | None:
+        """Return the survey of X, None if X is an array without categories."""
+        kinds = _kinds(X, categorical_features)
+        if kinds is None:
+            return None
+        columns = zip(_names_of(X), kinds, columns_of(X), strict=True)
+        library = ("pandas" if is_pandas(X) else "polars") if is_frame(X) else "numpy"
+        return cls(library, X.shape[0], [ColumnSurvey.of(*each) for each in columns])
+
+    def join(self, other: TableSurvey) -> None:
+        """Add the survey of other rows.
+
+        Raises
+        ------
+        ValueError
+            If the columns differ in number or hold values of different kinds.
+        """
+        if len(self.columns) != len(other.columns):
+            raise ValueError(
+                "All rows must have the same number of columns, got rows with "
+                f"{len(self.columns)} and with {len(other.columns)} columns."
+            )
+        self.n_rows += other.n_rows
+        for column, same in zip(self.columns, other.columns, strict=True):
+            column.join(same)
+
+    @property
+    def is_table(self) -> bool:
+        """Whether any column is a category, a date or a duration."""
+        return not _NOT_NUMBERS.isdisjoint(each.kind for each in self.columns)
+
+    def table(self, min_frequency: float | None, max_categories: int | str | None) -> Table:
+        """Return the table of all rows.
+
+        Raises
+        ------
+        ValueError
+            If a column holds values that are not supported.
+        """
+        allowed = {*KINDS, "unknown"}
+        refuse_columns(
+            [each.name for each in self.columns],
+            [each.dtype for each in self.columns],
+            [each.kind not in allowed for each in self.columns],
+        )
+        columns = []
+        for each in self.columns:
+            column = Column(
+                each.name, "number" if each.kind == "unknown" else each.kind, each.dtype
+            )
+            if column.kind == "category":
+                levels = _grouped(
+                    each.name, each.levels(), self.n_rows, min_frequency, max_categories
+                )
+                column = replace(column, levels=levels)
+            elif column.kind in ("date", "duration"):
+                column = replace(column, step=each.step)
+            columns.append(column)
+        return Table(self.library, columns)
 
 
 def refuse_columns(names: Sequence[Any], dtypes: Sequence[Any], refused: Sequence[bool]) -> None:
@@ -332,13 +476,6 @@ def _names_of(X: Any) -> list[str | int]:
     if not is_frame(X):
         return [f"x{i}" for i in range(X.shape[1])]
     return [int(name) if isinstance(name, Integral) else str(name) for name in X.columns]
-
-
-def _columns_of(X: Any) -> list[Any]:
-    """Return the columns of a frame or an array."""
-    if is_pandas(X):
-        return [X.iloc[:, i] for i in range(X.shape[1])]
-    return [*X.get_columns()] if is_frame(X) else [X[:, i] for i in range(X.shape[1])]
 
 
 def table_of(estimator: Any) -> Table | None:
@@ -372,7 +509,7 @@ def _kinds(X: Any, categorical_features: Any) -> list[str] | None:
         return None
     from_dtype = isinstance(categorical_features, str)
     kinds = []
-    for name, values, categorical in zip(_names_of(X), _columns_of(X), chosen, strict=True):
+    for name, values, categorical in zip(_names_of(X), columns_of(X), chosen, strict=True):
         kind = "category" if categorical else kind_of(values)
         if from_dtype and kind == "mixed":
             _refuse_mixed(name, known_values(values))
@@ -424,24 +561,6 @@ def _chosen(X: Any, categorical_features: Any) -> list[bool]:
     return [i in set(listed) for i in range(n_columns)]
 
 
-def _joint_kind(kinds: Sequence[str]) -> str:
-    """Return the kind of a column of several ranks."""
-    known = [kind for kind in kinds if kind != "unknown"] or ["number"]
-    if len(set(known)) > 1:
-        raise ValueError(
-            f"All ranks must fit the same columns, got a column of the kinds {sorted(set(known))}."
-        )
-    return known[0]
-
-
-def _joint_dtype(dtypes: Sequence[Any]) -> Any:
-    """Return the type of a column of several ranks, with the levels that any of them lists."""
-    first = dtypes[0]
-    if not all(isinstance(dtype, list) for dtype in dtypes):
-        return first
-    return [[*dict.fromkeys(level for dtype in dtypes for level in dtype[0])], *first[1:]]
-
-
 # Levels
 
 
@@ -466,26 +585,6 @@ def _refuse_mixed(name: str | int, known: list[Any]) -> None:
             f"Column {name!r} holds values of several types, such as {shown}. Convert it to one "
             "type, for example with .astype(str)."
         )
-
-
-def _learn_levels(column: Column, values: Any, ranks: Ranks) -> tuple[Levels, int]:
-    """Return the levels of a column, each with its own code, and the number of rows."""
-    codes, known = _levels_in(column.name, values)
-    counted = np.bincount(codes[codes >= 0], minlength=len(known)).tolist()
-    own = {value: n for value, n in zip(known, counted, strict=True) if n}
-    counts: dict[Any, int] = {}
-    n_rows = 0
-    for each, n in ranks.gather((own, len(codes))):
-        n_rows += n
-        for value, count in each.items():
-            counts[value] = counts.get(value, 0) + count
-    _refuse_mixed(column.name, [*counts])
-    if isinstance(column.dtype, list):  # the order of the categories
-        ordered = [value for value in column.dtype[0] if value in counts]
-    else:
-        ordered = sorted(counts)
-    n = len(ordered)
-    return Levels(ordered, np.array([*map(counts.get, ordered)], np.intp), np.arange(n)), n_rows
 
 
 def _grouped(
@@ -572,6 +671,13 @@ def _codes(name: str | int, levels: Levels, values: Any) -> np.ndarray:
     code_of = levels.code_of
     of_known = np.array([code_of.get(value, np.nan) for value in known] + [np.nan], np.float32)
     return of_known[codes]
+
+
+def _named_levels(name: str | int, levels: Levels, values: Any) -> tuple[np.ndarray, list[str]]:
+    codes, known = _levels_in(name, values)
+    listed = dict.fromkeys([*(levels.all[i] for i in levels.commonest), *known])
+    place = {level: i for i, level in enumerate(listed)}
+    return np.array([*(place[level] for level in known), -1])[codes], [*map(str, listed)]
 
 
 def _check_zone(column: Column, values: Any) -> None:
