@@ -7,6 +7,7 @@ from aefeatures._autoencoder import AutoencoderTransformer
 from aefeatures._bridges.onnx import register_onnx_converters, to_onnx
 from aefeatures._bridges.ray import fit_on_ray, transform_on_ray
 from aefeatures._bridges.vision import load_images
+from aefeatures._detection import AutoencoderOutlierDetector
 from aefeatures._frames import NextFramePredictor
 from aefeatures._generation import AutoencoderGenerator
 from aefeatures._moved import keep_old_names
@@ -28,6 +29,7 @@ keep_old_names()
 
 __all__ = [
     "AutoencoderGenerator",
+    "AutoencoderOutlierDetector",
     "AutoencoderTransformer",
     "Checkpoint",
     "ComponentsDisplay",

@@ -89,6 +89,20 @@ class Model:
         return scaling.n_features if isinstance(scaling, TableScaling) else len(self.fill.values)
 
     @property
+    def n_outputs(self) -> int:
+        """Number of columns in the network's range."""
+        scaling = self.scaling
+        return scaling.n_outputs if isinstance(scaling, TableScaling) else self.n_features
+
+    @property
+    def column_of_output(self) -> np.ndarray:
+        """Column of X of each column in the network's range."""
+        scaling = self.scaling
+        if isinstance(scaling, TableScaling):
+            return scaling.column_of_output
+        return np.arange(self.n_features)
+
+    @property
     def is_as_built(self) -> bool:
         """Whether a network of this library built the modules and they are unchanged."""
         return is_as_built(self.network, self.encoder, self.decoder)
@@ -139,7 +153,10 @@ class Model:
     def reconstruct(self, rows: Source, device: torch.device) -> np.ndarray:
         """Return the reconstructions of rows, in X's units."""
         return self._map_reconstructed(
-            rows, device, lambda _, reconstruction: self._in_units_of_rows(reconstruction), True
+            rows,
+            device,
+            lambda _, reconstruction: self._in_units_of_rows(reconstruction),
+            self.n_features,
         )
 
     def row_losses(self, rows: Source, device: torch.device) -> np.ndarray:
@@ -149,7 +166,7 @@ class Model:
             rows,
             device,
             lambda row, reconstruction: (loss(reconstruction, row), row.isnan().all(dim=1)),
-            False,
+            None,
         )
 
     def entry_errors(self, rows: Source, device: torch.device, *, raw: bool) -> np.ndarray:
@@ -161,7 +178,34 @@ class Model:
             missing = scaling.missing(row) if isinstance(scaling, TableScaling) else row.isnan()
             return difference.masked_fill(missing, 0)
 
-        return self._map_reconstructed(rows, device, errors, True)
+        return self._map_reconstructed(rows, device, errors, self.n_features)
+
+    def rows_and_misses(self, rows: Source, device: torch.device) -> tuple[np.ndarray, np.ndarray]:
+        """Return rows in the network's range, and what their reconstructions miss of them.
+
+        Their shape is (n, n_outputs), and their unit is the root of the columns' mean variance. The
+        reconstruction of a level is its probability. A missing value is taken as reconstructed.
+        """
+        scaling = self.scaling
+        unit = scaling.variance() ** 0.5 or 1.0
+
+        def both(row: torch.Tensor, reconstruction: torch.Tensor) -> torch.Tensor:
+            if isinstance(scaling, TableScaling):
+                reconstruction = scaling.expected(reconstruction)
+            row = torch.where(row.isnan(), reconstruction, row)
+            return torch.cat([row, row - reconstruction], dim=1) / unit
+
+        joined = self._map_reconstructed(rows, device, both, 2 * self.n_outputs)
+        return joined[:, : self.n_outputs], joined[:, self.n_outputs :]
+
+    def in_units_of_rows(self, scaled: np.ndarray) -> np.ndarray:
+        """Return the first result of `rows_and_misses`, or a mean of it, in X's units."""
+        inverse = torch.from_numpy(scaled) * (self.scaling.variance() ** 0.5 or 1.0)
+        if isinstance(self.scaling, TableScaling):
+            numbers, levels = self.scaling.split(inverse)
+            inverse = torch.cat([numbers, self.scaling.is_level(levels)], dim=1)
+        in_units: np.ndarray = self.scaling.inverse(inverse).numpy()
+        return in_units
 
     def to_module(self, part: str) -> nn.Module:
         """Return a copy of a part as a module that takes and returns X in its own units."""
@@ -193,7 +237,7 @@ class Model:
         rows: Source,
         device: torch.device,
         function: Callable[[torch.Tensor, torch.Tensor], Any],
-        per_entry: bool,
+        n_columns: int | None,
     ) -> np.ndarray:
         """Apply `function` to rows and reconstructions in the network's range."""
         encoder = self._placed(self.encoder, rows.dtype, device)
@@ -207,7 +251,7 @@ class Model:
             reconstruction = decoder(encoder(self._filled(inputs, chunk)))
             return function(scaling.targets(scaled), scaling.outputs(reconstruction))
 
-        return self._map(on_chunk, rows, rows.shape[1] if per_entry else None)
+        return self._map(on_chunk, rows, n_columns)
 
     def _map(
         self, function: Callable[[np.ndarray], Any], rows: Source, n_columns: int | None

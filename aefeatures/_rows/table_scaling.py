@@ -154,6 +154,12 @@ class TableScaling(nn.Module):
         order = np.argsort(self.column_of_output, kind="stable")
         return torch.cat([numbers, found], dim=1)[:, torch.as_tensor(order, device=X.device)]
 
+    def expected(self, Y: torch.Tensor) -> torch.Tensor:
+        """Return outputs of the decoder as expected rows in the network's range."""
+        numbers, levels = self.split(Y)
+        found = self.log_probabilities(levels).exp()
+        return torch.cat([numbers, (found - self.share.to(found)) / self.unit.to(found)], dim=1)
+
     def log_probabilities(self, levels: torch.Tensor) -> torch.Tensor:
         """Return the logarithms of the probabilities that are the logits of levels."""
         padded = self._pad(levels)
