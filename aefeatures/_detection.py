@@ -32,6 +32,10 @@ _FLOOR = 0.05
 # Distance up to which a landmark is the row itself, in standard deviations of a column.
 _SAME = 1e-5
 
+# Rows from which on some are kept aside for p-values. On smaller sets this lowered the area under
+# the ROC curve by 0.01 to 0.02.
+_FEWEST_TO_CALIBRATE = 200
+
 # Landmarks that the typical distance from neighbours is measured on, and rows of a chunk of
 # distances to all landmarks: 8 MB.
 _REFERENCE_ROWS = 500
@@ -75,6 +79,7 @@ class _Landmarks:
         self, values: np.ndarray, misses: np.ndarray, column: np.ndarray, n_neighbors: int
     ) -> None:
         self.column = column
+        misses = np.nan_to_num(misses)  # NaN of missing values
         # All levels of a category have one unit: a rare level is missed by little on average.
         squares = _sums_of_columns(np.square(misses), column).mean(axis=0)
         self.typical_miss = (np.sqrt(squares) + _FLOOR)[column].astype(values.dtype)
@@ -87,6 +92,7 @@ class _Landmarks:
         """Return how far each row is from the middle of its neighbours, in deviations."""
         near = self._neighbors(values)
         squares = np.square(values - self.values[near].mean(axis=1))
+        squares[np.isnan(misses)] = 0
         squares += _MISS_WEIGHT * np.square(self._unlike_neighbors(misses, near))
         distances: np.ndarray = np.sqrt(squares.sum(axis=1) / (self.column.max() + 1))
         return distances
@@ -103,7 +109,9 @@ class _Landmarks:
         expected = self._expected(values)
         miss = np.square(self._unlike_neighbors(misses, self._neighbors(values)))
         of_misses = np.sqrt(_sums_of_columns(miss, self.column))
-        return (self._apart(values, expected) / typical + of_misses) / 2, expected
+        parts = (self._apart(values, expected) / typical + of_misses) / 2
+        missing = _sums_of_columns(np.isnan(misses).astype(float), self.column) > 0
+        return np.where(missing, 0, parts), expected
 
     def _neighbors(self, values: np.ndarray) -> np.ndarray:
         """Return the positions of the nearest landmarks, other than the row itself."""
@@ -115,7 +123,7 @@ class _Landmarks:
 
     def _unlike_neighbors(self, misses: np.ndarray, near: np.ndarray) -> np.ndarray:
         unlike: np.ndarray = misses / self.typical_miss - self.misses[near].mean(axis=1)
-        return unlike
+        return np.nan_to_num(unlike)
 
     def _expected(self, values: np.ndarray) -> np.ndarray:
         """Return the mean of each column over the nearest landmarks by the other columns."""
@@ -152,9 +160,13 @@ def _indexable(X: Any) -> Any:
     return X if hasattr(X, "__len__") else np.asarray(X)  # that only has `__array__`
 
 
-def _split(X: Any, fraction: float, rng: np.random.RandomState) -> tuple[np.ndarray, np.ndarray]:
+def _split(
+    X: Any, fraction: float | str, rng: np.random.RandomState
+) -> tuple[np.ndarray, np.ndarray]:
     """Return the positions of the rows of X to keep aside, and of the others, both in order."""
     n_rows = X.shape[0] if hasattr(X, "shape") and np.ndim(X) else len(X)
+    if isinstance(fraction, str):
+        fraction = 0.1 if n_rows >= _FEWEST_TO_CALIBRATE else 0.0
     n_aside = min(round(fraction * n_rows), max(0, n_rows - 1))
     shuffled = rng.permutation(n_rows)
     return np.sort(shuffled[:n_aside]), np.sort(shuffled[n_aside:])
@@ -235,9 +247,10 @@ class AutoencoderOutlierDetector(OutlierMixin, BaseEstimator):
     n_landmarks : int, default=2000
         Largest number of training rows, drawn at random, that are kept to compare rows with. More
         take longer and make a larger model.
-    calibration_fraction : float, default=0.1
+    calibration_fraction : "auto" or float, default="auto"
         Share of the rows, drawn at random, that neither the autoencoder nor the landmarks see.
-        `p_values` compares rows with them. 0 keeps none.
+        `p_values` compares rows with them. "auto" is 0.1 for 200 rows or more and 0 for fewer, of
+        which the autoencoder needs each.
     random_state : int, RandomState instance or None, default=None
         Determines which rows are kept aside and which are landmarks. It also seeds the autoencoder
         if its own `random_state` is None.
@@ -263,7 +276,7 @@ class AutoencoderOutlierDetector(OutlierMixin, BaseEstimator):
     Notes
     -----
     X may be all that the autoencoder takes, such as a frame with text, categories and missing
-    values. A missing value is taken as reconstructed: it makes a row neither more nor less unusual.
+    values. A missing value is taken as reconstructed, and adds nothing to the score itself.
 
     The nearest rows of a training row do not include the row itself, so that the scores of training
     rows and of new rows are comparable. A new row that equals a landmark is treated likewise.
@@ -298,7 +311,7 @@ class AutoencoderOutlierDetector(OutlierMixin, BaseEstimator):
         "contamination": [StrOptions({"auto"}), Interval(Real, 0, 0.5, closed="right")],
         "n_neighbors": [Interval(Integral, 1, None, closed="left")],
         "n_landmarks": [Interval(Integral, 1, None, closed="left")],
-        "calibration_fraction": [Interval(Real, 0, 1, closed="left")],
+        "calibration_fraction": [StrOptions({"auto"}), Interval(Real, 0, 1, closed="left")],
         "random_state": ["random_state"],
     }
 
@@ -315,7 +328,7 @@ class AutoencoderOutlierDetector(OutlierMixin, BaseEstimator):
         contamination: float | str = "auto",
         n_neighbors: int = 10,
         n_landmarks: int = 2000,
-        calibration_fraction: float = 0.1,
+        calibration_fraction: float | str = "auto",
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
         self.autoencoder = autoencoder
@@ -446,8 +459,8 @@ class AutoencoderOutlierDetector(OutlierMixin, BaseEstimator):
         if not len(calibration):
             raise ValueError(
                 "p_values compares rows with training rows that fit kept aside, but there are "
-                f"none with calibration_fraction={self.calibration_fraction}. Fit with a larger "
-                "fraction or with more rows."
+                f"none with calibration_fraction={self.calibration_fraction!r}. Fit with a larger "
+                "fraction, such as 0.2, or with more rows."
             )
         as_unusual = np.searchsorted(calibration, as_numpy(self.score_samples(X)), side="right")
         return like((1 + as_unusual) / (len(calibration) + 1), X)
@@ -504,7 +517,6 @@ class AutoencoderOutlierDetector(OutlierMixin, BaseEstimator):
         parts, expected = (np.concatenate(each) for each in zip(*found, strict=True))
         expected = fitted_model(self.autoencoder_).in_units_of_rows(expected)
         values: Any = rows.dense()
-        parts[np.isnan(values)] = 0
         order = np.argsort(-parts, axis=1, kind="stable")[:, : n_columns or n_features]
         table = self.autoencoder_._table
         if table is not None:

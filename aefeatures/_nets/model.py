@@ -184,16 +184,18 @@ class Model:
         """Return rows in the network's range, and what their reconstructions miss of them.
 
         Their shape is (n, n_outputs), and their unit is the root of the columns' mean variance. The
-        reconstruction of a level is its probability. A missing value is taken as reconstructed.
+        reconstruction of a level is its probability. A missing value is taken as reconstructed, and
+        what is missed of it is NaN.
         """
         scaling = self.scaling
         unit = scaling.variance() ** 0.5 or 1.0
 
-        def both(row: torch.Tensor, reconstruction: torch.Tensor) -> torch.Tensor:
+        def both(row: torch.Tensor, reconstruction: torch.Tensor) -> Any:
             if isinstance(scaling, TableScaling):
                 reconstruction = scaling.expected(reconstruction)
-            row = torch.where(row.isnan(), reconstruction, row)
-            return torch.cat([row, row - reconstruction], dim=1) / unit
+            filled = torch.where(row.isnan(), reconstruction, row)
+            joined = torch.cat([filled, row - reconstruction], dim=1) / unit
+            return joined, torch.cat([torch.zeros_like(row), row], dim=1).isnan()
 
         joined = self._map_reconstructed(rows, device, both, 2 * self.n_outputs)
         return joined[:, : self.n_outputs], joined[:, self.n_outputs :]
