@@ -8,6 +8,7 @@ from aefeatures._bridges.onnx import register_onnx_converters, to_onnx
 from aefeatures._bridges.pipelines import encode_table
 from aefeatures._bridges.ray import fit_on_ray, transform_on_ray
 from aefeatures._bridges.vision import load_images
+from aefeatures._detection import AutoencoderOutlierDetector
 from aefeatures._frames import NextFramePredictor
 from aefeatures._generation import AutoencoderGenerator
 from aefeatures._imputation import AutoencoderImputer
@@ -31,6 +32,7 @@ keep_old_names()
 __all__ = [
     "AutoencoderGenerator",
     "AutoencoderImputer",
+    "AutoencoderOutlierDetector",
     "AutoencoderTransformer",
     "Checkpoint",
     "ComponentsDisplay",

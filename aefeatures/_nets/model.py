@@ -89,6 +89,20 @@ class Model:
         return scaling.n_features if isinstance(scaling, TableScaling) else len(self.fill.values)
 
     @property
+    def n_outputs(self) -> int:
+        """Number of columns in the network's range."""
+        scaling = self.scaling
+        return scaling.n_outputs if isinstance(scaling, TableScaling) else self.n_features
+
+    @property
+    def column_of_output(self) -> np.ndarray:
+        """Column of X of each column in the network's range."""
+        scaling = self.scaling
+        if isinstance(scaling, TableScaling):
+            return scaling.column_of_output
+        return np.arange(self.n_features)
+
+    @property
     def is_as_built(self) -> bool:
         """Whether a network of this library built the modules and they are unchanged."""
         return is_as_built(self.network, self.encoder, self.decoder)
@@ -171,6 +185,35 @@ class Model:
             return difference.masked_fill(missing, 0)
 
         return self._map_reconstructed(rows, device, errors, self.n_features)
+
+    def rows_and_misses(self, rows: Source, device: torch.device) -> tuple[np.ndarray, np.ndarray]:
+        """Return rows in the network's range, and what their reconstructions miss of them.
+
+        Their shape is (n, n_outputs), and their unit is the root of the columns' mean variance. The
+        reconstruction of a level is its probability. A missing value is taken as reconstructed, and
+        what is missed of it is NaN.
+        """
+        scaling = self.scaling
+        unit = scaling.variance() ** 0.5 or 1.0
+
+        def both(row: torch.Tensor, reconstruction: torch.Tensor) -> Any:
+            if isinstance(scaling, TableScaling):
+                reconstruction = scaling.expected(reconstruction)
+            filled = torch.where(row.isnan(), reconstruction, row)
+            joined = torch.cat([filled, row - reconstruction], dim=1) / unit
+            return joined, torch.cat([torch.zeros_like(row), row], dim=1).isnan()
+
+        joined = self._map_reconstructed(rows, device, both, 2 * self.n_outputs)
+        return joined[:, : self.n_outputs], joined[:, self.n_outputs :]
+
+    def in_units_of_rows(self, scaled: np.ndarray) -> np.ndarray:
+        """Return the first result of `rows_and_misses`, or a mean of it, in X's units."""
+        inverse = torch.from_numpy(scaled) * (self.scaling.variance() ** 0.5 or 1.0)
+        if isinstance(self.scaling, TableScaling):
+            numbers, levels = self.scaling.split(inverse)
+            inverse = torch.cat([numbers, self.scaling.is_level(levels)], dim=1)
+        in_units: np.ndarray = self.scaling.inverse(inverse).numpy()
+        return in_units
 
     def to_module(self, part: str) -> nn.Module:
         """Return a copy of a part as a module that takes and returns X in its own units."""

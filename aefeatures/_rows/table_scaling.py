@@ -166,6 +166,12 @@ class TableScaling(nn.Module):
         """Columns in the network's range, in the order of the table's columns."""
         return np.argsort(self.column_of_output, kind="stable")
 
+    def expected(self, Y: torch.Tensor) -> torch.Tensor:
+        """Return outputs of the decoder as expected rows in the network's range."""
+        numbers, levels = self.split(Y)
+        found = self.log_probabilities(levels).exp()
+        return torch.cat([numbers, (found - self.share.to(found)) / self.unit.to(found)], dim=1)
+
     def log_probabilities(self, levels: torch.Tensor) -> torch.Tensor:
         """Return the logarithms of the probabilities that are the logits of levels."""
         padded = self._pad(levels)

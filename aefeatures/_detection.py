@@ -1,0 +1,554 @@
+"""`AutoencoderOutlierDetector`: rows far from their neighbours, in values and reconstruction."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from numbers import Integral, Real
+from typing import Any, ClassVar, NamedTuple, Self
+
+import numpy as np
+from scipy import sparse
+from scipy.spatial.distance import cdist
+from sklearn.base import BaseEstimator, OutlierMixin, clone
+from sklearn.neighbors import NearestNeighbors
+from sklearn.utils import get_tags
+from sklearn.utils.validation import check_is_fitted
+
+from aefeatures._autoencoder import AutoencoderTransformer, fitted_model
+from aefeatures._generation import give_seeds, make_rng
+from aefeatures._rows.checks import as_numpy, check_labels, like, take_samples
+from aefeatures._rows.sources import ArraySource, Source
+from aefeatures._rows.tables import as_objects, is_frame, make_frame
+from aefeatures._sklearn import Interval, StrOptions, fit_context, unchanged_on_error
+
+# Weight of the decoder's misses beside the values. Of 0, 0.25, 0.5, 1 and 2, this was best if rows
+# of both kinds count: training rows that are all normal, and training rows with outliers.
+_MISS_WEIGHT = 0.5
+
+# Added to the typical miss of a column and to its typical distance from neighbours, so that a
+# column that is predicted almost exactly does not decide alone. In standard deviations.
+_FLOOR = 0.05
+
+# Distance up to which a landmark is the row itself, in standard deviations of a column.
+_SAME = 1e-5
+
+# Rows from which on some are kept aside for p-values. On smaller sets this lowered the area under
+# the ROC curve by 0.01 to 0.02.
+_FEWEST_TO_CALIBRATE = 200
+
+# Landmarks that the typical distance from neighbours is measured on, and rows of a chunk of
+# distances to all landmarks: 8 MB.
+_REFERENCE_ROWS = 500
+
+
+class Explanation(NamedTuple):
+    """What makes rows unusual: columns of each row by decreasing part in its unusualness.
+
+    Attributes
+    ----------
+    column : ndarray of int of shape (n_samples, n_columns)
+        Positions of columns, the most unusual one first.
+    value : ndarray of shape (n_samples, n_columns)
+        Values of the row in these columns.
+    expected : ndarray of shape (n_samples, n_columns)
+        Values that the other columns of the row suggest.
+    part : ndarray of shape (n_samples, n_columns)
+        How unusual each value is, in typical deviations of its column.
+    """
+
+    column: np.ndarray
+    value: np.ndarray
+    expected: np.ndarray
+    part: np.ndarray
+
+
+class _Landmarks:
+    """Training rows that others are compared with.
+
+    Parameters
+    ----------
+    values, misses : ndarray of shape (n_landmarks, n_outputs)
+        Rows in the network's range, and what the decoder misses of them; see
+        `Model.rows_and_misses`.
+    column : ndarray of shape (n_outputs,)
+        Column of X of each column in the network's range.
+    n_neighbors : int
+    """
+
+    def __init__(
+        self, values: np.ndarray, misses: np.ndarray, column: np.ndarray, n_neighbors: int
+    ) -> None:
+        self.column = column
+        misses = np.nan_to_num(misses)  # NaN of missing values
+        # All levels of a category have one unit: a rare level is missed by little on average.
+        squares = _sums_of_columns(np.square(misses), column).mean(axis=0)
+        self.typical_miss = (np.sqrt(squares) + _FLOOR)[column].astype(values.dtype)
+        self.values, self.misses = values, misses / self.typical_miss
+        self.n_neighbors = min(n_neighbors, max(1, len(values) - 1))
+        n_found = min(self.n_neighbors + 1, len(values))
+        self.search = NearestNeighbors(n_neighbors=n_found).fit(values)
+
+    def distances(self, values: np.ndarray, misses: np.ndarray) -> np.ndarray:
+        """Return how far each row is from the middle of its neighbours, in deviations."""
+        near = self._neighbors(values)
+        squares = np.square(values - self.values[near].mean(axis=1))
+        squares[np.isnan(misses)] = 0
+        squares += _MISS_WEIGHT * np.square(self._unlike_neighbors(misses, near))
+        distances: np.ndarray = np.sqrt(squares.sum(axis=1) / (self.column.max() + 1))
+        return distances
+
+    def parts(self, values: np.ndarray, misses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the part of each column in a row's unusualness, and the expected values.
+
+        A value is compared with that of the nearest landmarks by the other columns: the value
+        itself would draw in landmarks that share it.
+        """
+        reference = self.values[:_REFERENCE_ROWS]
+        typical = self._apart(reference, self._expected(reference))
+        typical = np.sqrt(np.square(typical).mean(axis=0)) + _FLOOR
+        expected = self._expected(values)
+        miss = np.square(self._unlike_neighbors(misses, self._neighbors(values)))
+        of_misses = np.sqrt(_sums_of_columns(miss, self.column))
+        parts = (self._apart(values, expected) / typical + of_misses) / 2
+        missing = _sums_of_columns(np.isnan(misses).astype(float), self.column) > 0
+        return np.where(missing, 0, parts), expected
+
+    def _neighbors(self, values: np.ndarray) -> np.ndarray:
+        """Return the positions of the nearest landmarks, other than the row itself."""
+        near = self.search.kneighbors(values, return_distance=False)
+        if near.shape[1] == self.n_neighbors:  # a single landmark
+            return near
+        itself = (np.abs(self.values[near[:, 0]] - values) <= _SAME).all(axis=1)
+        return np.where(itself[:, None], near[:, 1:], near[:, :-1])
+
+    def _unlike_neighbors(self, misses: np.ndarray, near: np.ndarray) -> np.ndarray:
+        unlike: np.ndarray = misses / self.typical_miss - self.misses[near].mean(axis=1)
+        return np.nan_to_num(unlike)
+
+    def _expected(self, values: np.ndarray) -> np.ndarray:
+        """Return the mean of each column over the nearest landmarks by the other columns."""
+        distances = cdist(values, self.values, "sqeuclidean")
+        if len(self.values) > 1:
+            distances[distances <= _SAME**2 * values.shape[1]] = np.inf
+        expected = np.empty_like(values)
+        k = self.n_neighbors
+        for position in np.unique(self.column):
+            here = self.column == position
+            others = distances - cdist(values[:, here], self.values[:, here], "sqeuclidean")
+            near = np.argpartition(others, k - 1, axis=1)[:, :k]
+            expected[:, here] = self.values[:, here][near].mean(axis=1)
+        return expected
+
+    def _apart(self, values: np.ndarray, expected: np.ndarray) -> np.ndarray:
+        apart: np.ndarray = np.sqrt(_sums_of_columns(np.square(values - expected), self.column))
+        return apart
+
+
+def _default_autoencoder(X: Any) -> AutoencoderTransformer:
+    n_features = np.shape(X)[1] if np.ndim(X) == 2 else np.inf
+    return AutoencoderTransformer(
+        int(min(3, max(1, n_features - 1))),
+        scaling="auto" if getattr(X, "dtype", None) in (np.uint8, np.uint16) else "standard",
+    )
+
+
+def _indexable(X: Any) -> Any:
+    """Return X in a form of which rows can be taken."""
+    X = as_numpy(X)
+    if sparse.issparse(X):
+        return X.tocsr()
+    return X if hasattr(X, "__len__") else np.asarray(X)  # that only has `__array__`
+
+
+def _split(
+    X: Any, fraction: float | str, rng: np.random.RandomState
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the positions of the rows of X to keep aside, and of the others, both in order."""
+    n_rows = X.shape[0] if hasattr(X, "shape") and np.ndim(X) else len(X)
+    if isinstance(fraction, str):
+        fraction = 0.1 if n_rows >= _FEWEST_TO_CALIBRATE else 0.0
+    n_aside = min(round(fraction * n_rows), max(0, n_rows - 1))
+    shuffled = rng.permutation(n_rows)
+    return np.sort(shuffled[:n_aside]), np.sort(shuffled[n_aside:])
+
+
+def _threshold(scores: np.ndarray, contamination: float | str) -> float:
+    """Return the score below which a row is an outlier."""
+    if not isinstance(contamination, str):
+        return float(np.quantile(scores, contamination))
+    lower, upper = np.quantile(scores, [0.25, 0.75])
+    return float(lower - 1.5 * (upper - lower))
+
+
+def _entries(X: Any) -> np.ndarray:
+    """Return the entries of a frame or an array, as objects if they are not all numbers."""
+    if not is_frame(X):
+        return np.asarray(X)
+    columns = [X[:, i] if hasattr(X, "iter_columns") else X.iloc[:, i] for i in range(X.shape[1])]
+    arrays = [np.asarray(column) for column in columns]
+    if all(array.dtype.kind in "biuf" for array in arrays):
+        return np.stack(arrays, axis=1)
+    entries = np.empty(X.shape, dtype=object)
+    for i, column in enumerate(columns):
+        entries[:, i] = as_objects(column.to_list())
+    return entries
+
+
+def _long_form(explanation: Explanation, X: Any) -> Any:
+    """Return an explanation as a frame with a row for each entry."""
+    n_rows, n_columns = explanation.column.shape
+    index = np.arange(n_rows) if getattr(X, "index", None) is None else np.asarray(X.index)
+    library = "polars" if hasattr(X, "iter_columns") else "pandas"
+    columns = {
+        "row": np.repeat(index, n_columns),
+        "column": as_objects(list(X.columns))[explanation.column.ravel()],
+        "value": explanation.value.ravel(),
+        "expected": explanation.expected.ravel(),
+        "part": explanation.part.ravel(),
+    }
+    if library == "polars":  # whose columns hold values of one type
+        for name, values in columns.items():
+            if values.dtype.kind == "O":
+                columns[name] = as_objects([None if each is None else str(each) for each in values])
+    return make_frame(library, list(columns.values()), list(columns), None)
+
+
+def _sums_of_columns(entries: np.ndarray, column: np.ndarray) -> np.ndarray:
+    """Return sums over the columns in the network's range that belong to one column of X."""
+    n_columns = int(column.max()) + 1
+    if len(column) == n_columns and (np.diff(column) == 1).all():
+        return entries
+    sums = np.zeros((n_columns, len(entries)), entries.dtype)
+    np.add.at(sums, column, entries.T)
+    return sums.T
+
+
+class AutoencoderOutlierDetector(OutlierMixin, BaseEstimator):
+    """Find unusual rows, and say what is unusual about them.
+
+    An autoencoder learns how columns depend on each other. A row is compared with the training rows
+    that are nearest to it: how far its values are from their middle, and how differently the
+    autoencoder reconstructs it. What the autoencoder misses in a whole region, because three codes
+    cannot hold it, then does not count against the rows there.
+
+    Parameters
+    ----------
+    autoencoder : AutoencoderTransformer or None, default=None
+        Estimator of which a clone is fitted. None means an `AutoencoderTransformer` with 3 codes,
+        and with ``scaling="standard"`` (``"auto"`` for unsigned integers of 8 and 16 bits). `fit`
+        stores it as `autoencoder_`.
+    contamination : "auto" or float, default="auto"
+        Share of outliers among the training rows, in (0, 0.5], which determines the threshold:
+        `predict` returns -1 for this share of the training rows. With "auto", an outlier is a row
+        that a box plot of the training rows' scores would draw as one: below their lower quartile
+        by more than 1.5 times the distance of the quartiles.
+    n_neighbors : int, default=10
+        Number of nearest training rows that a row is compared with.
+    n_landmarks : int, default=2000
+        Largest number of training rows, drawn at random, that are kept to compare rows with. More
+        take longer and make a larger model.
+    calibration_fraction : "auto" or float, default="auto"
+        Share of the rows, drawn at random, that neither the autoencoder nor the landmarks see.
+        `p_values` compares rows with them. "auto" is 0.1 for 200 rows or more and 0 for fewer, of
+        which the autoencoder needs each.
+    random_state : int, RandomState instance or None, default=None
+        Determines which rows are kept aside and which are landmarks. It also seeds the autoencoder
+        if its own `random_state` is None.
+
+    Attributes
+    ----------
+    autoencoder_ : AutoencoderTransformer
+        The fitted autoencoder.
+    offset_ : float
+        Threshold of `score_samples`: `decision_function` is the difference.
+    calibration_scores_ : ndarray
+        Scores of the rows that were kept aside, in increasing order.
+    n_features_in_ : int
+        Number of columns seen in `fit`.
+    feature_names_in_ : ndarray of shape (n_features,)
+        Names of the columns seen in `fit`. Only if all names are strings.
+
+    See Also
+    --------
+    AutoencoderTransformer.score_samples : The error of the reconstruction alone.
+    sklearn.neighbors.LocalOutlierFactor : Neighbours alone.
+
+    Notes
+    -----
+    X may be all that the autoencoder takes, such as a frame with text, categories and missing
+    values. A missing value is taken as reconstructed, and adds nothing to the score itself.
+
+    The nearest rows of a training row do not include the row itself, so that the scores of training
+    rows and of new rows are comparable. A new row that equals a landmark is treated likewise.
+
+    The score is minus the root of a mean over columns, in the network's range: of the squared
+    distance from the mean of the nearest landmarks, plus half of the squared difference between
+    what the decoder misses of the row and what it misses of them on average. The misses are in
+    units of what is typical for the column.
+
+    References
+    ----------
+    .. [1] S. Ramaswamy, R. Rastogi and K. Shim. Efficient algorithms for mining outliers from large
+       data sets. SIGMOD 2000.
+    .. [2] S. Bates, E. Candès, L. Lei, Y. Romano and M. Sesia. Testing for outliers with conformal
+       p-values. Annals of Statistics 51, 2023.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_wine
+    >>> from aefeatures import AutoencoderOutlierDetector
+    >>> X, _ = load_wine(return_X_y=True, as_frame=True)
+    >>> detector = AutoencoderOutlierDetector(random_state=0).fit(X)
+    >>> strange = X.iloc[[0]].assign(magnesium=180.0)
+    >>> detector.predict(strange)
+    array([-1])
+    >>> detector.explain(strange).loc[0, "column"]
+    'magnesium'
+    """
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "autoencoder": [None, AutoencoderTransformer],
+        "contamination": [StrOptions({"auto"}), Interval(Real, 0, 0.5, closed="right")],
+        "n_neighbors": [Interval(Integral, 1, None, closed="left")],
+        "n_landmarks": [Interval(Integral, 1, None, closed="left")],
+        "calibration_fraction": [StrOptions({"auto"}), Interval(Real, 0, 1, closed="left")],
+        "random_state": ["random_state"],
+    }
+
+    autoencoder_: AutoencoderTransformer
+    offset_: float
+    calibration_scores_: np.ndarray
+    n_features_in_: int
+    _landmarks: _Landmarks
+
+    def __init__(
+        self,
+        autoencoder: AutoencoderTransformer | None = None,
+        *,
+        contamination: float | str = "auto",
+        n_neighbors: int = 10,
+        n_landmarks: int = 2000,
+        calibration_fraction: float | str = "auto",
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
+        self.autoencoder = autoencoder
+        self.contamination = contamination
+        self.n_neighbors = n_neighbors
+        self.n_landmarks = n_landmarks
+        self.calibration_fraction = calibration_fraction
+        self.random_state = random_state
+
+    @fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Train the autoencoder, and keep the rows that others are compared with.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix, frame} of shape (n_samples, n_features)
+            Rows, of which most are normal, in any form that the autoencoder accepts.
+        y : array-like of shape (n_samples,), default=None
+            Only used if a regularizer of the autoencoder needs it.
+
+        Returns
+        -------
+        self
+        """
+        with unchanged_on_error(self):
+            X = _indexable(X)
+            rng = make_rng(self.random_state)
+            autoencoder = _default_autoencoder(X) if self.autoencoder is None else self.autoencoder
+            transformer = give_seeds(clone(autoencoder), rng)
+            aside, kept = _split(X, self.calibration_fraction, rng)
+            training = take_samples(X, kept) if len(aside) else X
+            if y is not None:
+                needs_y = get_tags(transformer).target_tags.required
+                y = check_labels(y)[kept] if needs_y else None
+            transformer.fit(training, y)
+            self.autoencoder_ = transformer
+            for name in ("n_features_in_", "feature_names_in_"):
+                self.__dict__.pop(name, None)
+                if hasattr(transformer, name):
+                    setattr(self, name, getattr(transformer, name))
+            model = fitted_model(transformer)
+            chosen = rng.choice(len(kept), min(len(kept), self.n_landmarks), replace=False)
+            rows = self._rows(take_samples(training, np.sort(chosen)), "fit")
+            self._landmarks = _Landmarks(
+                *model.rows_and_misses(rows, transformer.device_),
+                model.column_of_output,
+                self.n_neighbors,
+            )
+            scores = self._scores(self._rows(X, "fit"))
+            self.calibration_scores_ = np.sort(scores[aside])
+            self.offset_ = _threshold(scores, self.contamination)
+        return self
+
+    def score_samples(self, X: Any) -> np.ndarray:
+        """Return how normal the rows of X are: higher is more normal.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix, frame} of shape (n_samples, n_features)
+
+        Returns
+        -------
+        scores : ndarray of shape (n_samples,)
+            Minus the distance from the nearest training rows, as the notes describe it.
+        """
+        check_is_fitted(self)
+        return like(self._scores(self._rows(X, "score_samples")), X)
+
+    def decision_function(self, X: Any) -> np.ndarray:
+        """Return `score_samples` minus `offset_`: outliers have a negative value.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix, frame} of shape (n_samples, n_features)
+
+        Returns
+        -------
+        decision : ndarray of shape (n_samples,)
+        """
+        return self.score_samples(X) - self.offset_
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Return 1 for each normal row of X, and -1 for each outlier.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix, frame} of shape (n_samples, n_features)
+
+        Returns
+        -------
+        labels : ndarray of int of shape (n_samples,)
+        """
+        return np.where(as_numpy(self.decision_function(X)) < 0, -1, 1)
+
+    def p_values(self, X: Any) -> np.ndarray:
+        """Return the probability that a normal row is as unusual as each row of X.
+
+        These are conformal p-values: the share of the calibration rows, which `fit` kept aside,
+        that are at least as unusual. Of normal rows like those of `fit`, a share of at most 0.05
+        has a p-value of at most 0.05, on average over the draws of calibration rows, whatever their
+        distribution.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix, frame} of shape (n_samples, n_features)
+
+        Returns
+        -------
+        p_values : ndarray of shape (n_samples,)
+            Multiples of ``1 / (n + 1)`` with n calibration rows, at least ``1 / (n + 1)``.
+
+        Raises
+        ------
+        ValueError
+            If `fit` kept no rows aside.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_wine
+        >>> from aefeatures import AutoencoderOutlierDetector
+        >>> X, _ = load_wine(return_X_y=True)
+        >>> detector = AutoencoderOutlierDetector(calibration_fraction=0.3, random_state=0).fit(X)
+        >>> detector.p_values(X[:3] + 100).round(2)
+        array([0.02, 0.02, 0.02])
+        """
+        check_is_fitted(self)
+        calibration = self.calibration_scores_
+        if not len(calibration):
+            raise ValueError(
+                "p_values compares rows with training rows that fit kept aside, but there are "
+                f"none with calibration_fraction={self.calibration_fraction!r}. Fit with a larger "
+                "fraction, such as 0.2, or with more rows."
+            )
+        as_unusual = np.searchsorted(calibration, as_numpy(self.score_samples(X)), side="right")
+        return like((1 + as_unusual) / (len(calibration) + 1), X)
+
+    def explain(self, X: Any, *, n_columns: int | None = None) -> Any:
+        """Return the columns that make each row of X unusual, in order.
+
+        A value is compared with its mean over the training rows that are nearest by the other
+        columns. Half of its part is the distance from that mean, in units that are typical for the
+        column. The other half is what the decoder misses of it more than of the nearest rows.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix, frame} of shape (n_samples, n_features)
+        n_columns : int or None, default=None
+            Number of columns for each row. None means all columns.
+
+        Returns
+        -------
+        explanation : frame or Explanation
+            For a frame X, a frame with the columns "row" (index in X, or position), "column",
+            "value", "expected" and "part", and with `n_columns` rows for each row of X. Otherwise a
+            named tuple of arrays `column`, `value`, `expected` and `part`, of shape (n_samples,
+            n_columns). The part of a missing value is 0, and what was expected is an estimate.
+
+        Raises
+        ------
+        ValueError
+            If `n_columns` is not an int of at least 1.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_wine
+        >>> from aefeatures import AutoencoderOutlierDetector
+        >>> X, _ = load_wine(return_X_y=True)
+        >>> detector = AutoencoderOutlierDetector(random_state=0).fit(X)
+        >>> strange = X[:1].copy()
+        >>> strange[0, 4] = 180
+        >>> explanation = detector.explain(strange, n_columns=3)
+        >>> int(explanation.column[0, 0]), float(explanation.value[0, 0])
+        (4, 180.0)
+        """
+        check_is_fitted(self)
+        n_features = self.n_features_in_
+        if n_columns is not None and (
+            isinstance(n_columns, bool) or not isinstance(n_columns, Integral) or n_columns < 1
+        ):
+            raise ValueError(f"n_columns must be an int of at least 1 or None, got {n_columns!r}.")
+        rows = self._rows(X, "explain")
+        found = [
+            self._landmarks.parts(*both)
+            for both in self._rows_and_misses(rows, n_numbers=len(self._landmarks.values))
+        ]
+        parts, expected = (np.concatenate(each) for each in zip(*found, strict=True))
+        expected = fitted_model(self.autoencoder_).in_units_of_rows(expected)
+        values: Any = rows.dense()
+        order = np.argsort(-parts, axis=1, kind="stable")[:, : n_columns or n_features]
+        table = self.autoencoder_._table
+        if table is not None:
+            values, expected = _entries(X), _entries(table.rows(expected))
+        elif is_frame(X):
+            values = _entries(X)
+        values, expected, parts = (
+            np.take_along_axis(each, order, axis=1) for each in (values, expected, parts)
+        )
+        explanation = Explanation(order, values, expected, parts)
+        return _long_form(explanation, X) if is_frame(X) else explanation
+
+    def _rows(self, X: Any, method: str) -> Source:
+        return self.autoencoder_._check_fitted_rows(X, method)
+
+    def _rows_and_misses(
+        self, rows: Source, n_numbers: int
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield rows and misses in chunks of rows that take `n_numbers` each, besides columns."""
+        model = fitted_model(self.autoencoder_)
+        for chunk in rows.chunks(max(n_numbers, 2 * model.n_outputs)):
+            yield model.rows_and_misses(ArraySource(chunk), self.autoencoder_.device_)
+
+    def _scores(self, rows: Source) -> np.ndarray:
+        n_numbers = self._landmarks.n_neighbors * self._landmarks.values.shape[1]
+        each = [
+            -self._landmarks.distances(*both) for both in self._rows_and_misses(rows, n_numbers)
+        ]
+        return np.concatenate(each)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        tags.input_tags.allow_nan = True
+        return tags
