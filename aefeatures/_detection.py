@@ -17,8 +17,8 @@ from sklearn.utils.validation import check_is_fitted
 from aefeatures._autoencoder import AutoencoderTransformer, fitted_model
 from aefeatures._generation import give_seeds, make_rng
 from aefeatures._rows.checks import as_numpy, check_labels, like, take_samples
+from aefeatures._rows.columns import as_objects, is_frame, make_frame
 from aefeatures._rows.sources import ArraySource, Source
-from aefeatures._rows.tables import as_objects, is_frame, make_frame
 from aefeatures._sklearn import Interval, StrOptions, fit_context, unchanged_on_error
 
 # Weight of the decoder's misses beside the values. Of 0, 0.25, 0.5, 1 and 2, this was best if rows
