@@ -19,6 +19,7 @@ from aefeatures._generation import give_seeds, make_rng
 from aefeatures._rows.checks import as_numpy, check_labels, like, take_samples
 from aefeatures._rows.columns import as_objects, is_frame, make_frame
 from aefeatures._rows.sources import ArraySource, Source
+from aefeatures._rows.tables import table_of
 from aefeatures._sklearn import Interval, StrOptions, fit_context, unchanged_on_error
 
 # Weight of the decoder's misses beside the values. Of 0, 0.25, 0.5, 1 and 2, this was best if rows
@@ -518,7 +519,7 @@ class AutoencoderOutlierDetector(OutlierMixin, BaseEstimator):
         expected = fitted_model(self.autoencoder_).in_units_of_rows(expected)
         values: Any = rows.dense()
         order = np.argsort(-parts, axis=1, kind="stable")[:, : n_columns or n_features]
-        table = self.autoencoder_._table
+        table = table_of(self.autoencoder_)
         if table is not None:
             values, expected = _entries(X), _entries(table.rows(expected))
         elif is_frame(X):
