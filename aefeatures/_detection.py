@@ -18,7 +18,7 @@ from aefeatures._autoencoder import AutoencoderTransformer, fitted_model
 from aefeatures._generation import give_seeds, make_rng
 from aefeatures._rows.checks import as_numpy, check_labels, like, take_samples
 from aefeatures._rows.columns import as_objects, is_frame, make_frame
-from aefeatures._rows.sources import ArraySource, Source
+from aefeatures._rows.sources import ArraySource, Source, evenly_spaced
 from aefeatures._rows.tables import table_of
 from aefeatures._sklearn import Interval, StrOptions, fit_context, unchanged_on_error
 
@@ -37,9 +37,10 @@ _SAME = 1e-5
 # the ROC curve by 0.01 to 0.02.
 _FEWEST_TO_CALIBRATE = 200
 
-# Landmarks that the typical distance from neighbours is measured on, and rows of a chunk of
-# distances to all landmarks: 8 MB.
-_REFERENCE_ROWS = 500
+# Entries of landmarks that the typical distance from neighbours is measured on, and the fewest and
+# most landmarks: each entry is compared with all landmarks.
+_REFERENCE_ENTRIES = 40_000
+_REFERENCE_ROWS = (50, 500)
 
 
 class Explanation(NamedTuple):
@@ -104,7 +105,9 @@ class _Landmarks:
         A value is compared with that of the nearest landmarks by the other columns: the value
         itself would draw in landmarks that share it.
         """
-        reference = self.values[:_REFERENCE_ROWS]
+        fewest, most = _REFERENCE_ROWS
+        n_reference = min(most, max(fewest, _REFERENCE_ENTRIES // values.shape[1]))
+        reference = self.values[evenly_spaced(len(self.values), n_reference)]
         typical = self._apart(reference, self._expected(reference))
         typical = np.sqrt(np.square(typical).mean(axis=0)) + _FLOOR
         expected = self._expected(values)

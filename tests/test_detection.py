@@ -1,4 +1,6 @@
+import os
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -8,8 +10,10 @@ from scipy import sparse
 from sklearn.base import clone
 from sklearn.datasets import load_digits
 from sklearn.decomposition import PCA
+from sklearn.ensemble import IsolationForest
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GridSearchCV
+from sklearn.neighbors import NearestNeighbors
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
@@ -364,3 +368,32 @@ def test_wrong_columns_are_refused(detector, of_frame):
         detector.score_samples(line(3)[:, :5])
     with pytest.raises(ValueError, match="feature names should match those that were passed"):
         of_frame.explain(mixed(20).rename(columns={"size": "length"}))
+
+
+@pytest.mark.slow
+def test_better_than_neighbors_and_trees_on_labelled_sets():
+    folder = Path(os.environ.get("AEFEATURES_DATA", "")) / "anomaly"
+    sets = ["19_landsat", "35_SpamBase", "39_vertebral", "41_Waveform", "47_yeast"]
+    if not folder.exists():
+        pytest.skip("needs the folder anomaly in the folder that AEFEATURES_DATA names")
+    areas = {"ours": [], "neighbors": [], "forest": []}
+    for name in sets:
+        with np.load(folder / f"{name}.npz") as data:
+            X, y = data["X"].astype(float), data["y"].astype(int)
+        training = np.random.default_rng(0).permutation(np.flatnonzero(y == 0))[
+            : (y == 0).sum() // 2
+        ]
+        rest = np.setdiff1d(np.arange(len(y)), training)
+        scaler = StandardScaler().fit(X[training])
+        search = NearestNeighbors(n_neighbors=5).fit(scaler.transform(X[training]))
+        ours = AutoencoderOutlierDetector(random_state=0).fit(X[training])
+        forest = IsolationForest(random_state=0).fit(X[training])
+        distances = {
+            "ours": -ours.score_samples(X[rest]),
+            "neighbors": search.kneighbors(scaler.transform(X[rest]))[0][:, -1],
+            "forest": -forest.score_samples(X[rest]),
+        }
+        for kind, each in distances.items():
+            areas[kind].append(roc_auc_score(y[rest], each))
+    means = {kind: np.mean(each) for kind, each in areas.items()}
+    assert means["ours"] > means["neighbors"] > means["forest"]

@@ -112,3 +112,32 @@ def test_modules_of_tables_are_exported_for_any_number_of_rows(part):
     exported = torch.export.export(module, (inputs[:3],), dynamic_shapes=({0: rows},)).module()
     for some in (inputs, inputs[:1]):
         torch.testing.assert_close(exported(some), module(some), equal_nan=True)
+
+
+def test_rows_and_misses_come_back_in_units_of_rows(fitted):
+    transformer, rows = fitted
+    model = fitted_model(transformer)
+    values, misses = model.rows_and_misses(as_source(rows), CPU)
+    missing = np.isnan(np.asarray(rows, dtype=float))
+    np.testing.assert_array_equal(np.isnan(misses), missing)
+    expected = np.where(missing, transformer.reconstruct(rows), rows)
+    np.testing.assert_allclose(model.in_units_of_rows(values), expected, rtol=1e-4, atol=1e-3)
+    rebuilt = model.in_units_of_rows(values - np.nan_to_num(misses))
+    np.testing.assert_allclose(rebuilt, transformer.reconstruct(rows), rtol=1e-4, atol=1e-3)
+
+
+def test_reconstruction_of_a_level_is_its_probability():
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"a": rng.normal(size=99), "b": rng.choice(["u", "v", "w"], 99)})
+    transformer = AutoencoderTransformer(1, max_epochs=3, random_state=0).fit(frame)
+    model, source = fitted_model(transformer), transformer._check_fitted_rows(frame, "transform")
+    values, misses = model.rows_and_misses(source, CPU)
+    assert list(model.column_of_output) == [0, 1, 1, 1]
+    # Levels are columns with a mean of 0, and their probabilities add up to 1 as they do.
+    np.testing.assert_allclose(misses[:, 1:].sum(axis=1), 0, atol=1e-6)
+    unit = model.scaling.unit.numpy() / model.scaling.variance() ** -0.5
+    probabilities = (values - misses)[:, 1:] * unit + model.scaling.share.numpy()
+    expected = model.decode_probabilities(model.encode(source, CPU), CPU)[:, 1:]
+    np.testing.assert_allclose(probabilities, expected, atol=1e-6)
+    inside = transformer._table.rows(model.in_units_of_rows(values))
+    assert list(inside["b"]) == list(frame["b"])
