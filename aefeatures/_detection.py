@@ -44,7 +44,7 @@ _REFERENCE_ROWS = (50, 500)
 
 
 class Explanation(NamedTuple):
-    """What makes rows unusual: columns of each row by decreasing part in its unusualness.
+    """Columns of each row, in decreasing order of their part in its unusualness.
 
     Attributes
     ----------

@@ -99,5 +99,4 @@ for column in ("relationship", "sex", "education"):
 # Samples are rows of the same kinds, here of people with a doctorate.
 generator = AutoencoderGenerator(random_state=0).fit(table)
 samples = generator.sample(5, conditions={"education": "Doctorate"})
-samples = samples[0] if isinstance(samples, tuple) else samples
 print(samples.iloc[:, [0, 1, 3, 5, 6, 12, 14]].to_string())
