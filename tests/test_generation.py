@@ -643,7 +643,8 @@ def as_polars(X):
 @pytest.fixture(scope="module")
 def of_shop():
     """Fitted on a table. Not to be changed."""
-    return AutoencoderGenerator(small(n_components=5), random_state=0).fit(shop())
+    autoencoder = small(n_components=5, regularizer=None)
+    return AutoencoderGenerator(autoencoder, random_state=0).fit(shop())
 
 
 @pytest.mark.parametrize("container", [lambda X: X, as_polars], ids=["pandas", "polars"])

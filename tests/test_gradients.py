@@ -1,6 +1,7 @@
 from types import MethodType, SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import nn
@@ -12,6 +13,7 @@ from aefeatures._nets.losses import LOSSES, resolve_loss
 from aefeatures._nets.networks import BuildSpec, DenseNetwork
 from aefeatures._nets.objective import Objective
 from aefeatures._nets.regularizers import Denoising, NearPCA
+from aefeatures._train import gradients
 from aefeatures._train.gradients import DenseGradient, gradient_step
 from aefeatures._train.optimizer import Adam
 
@@ -75,7 +77,11 @@ def test_gradient_by_hand_of_corrupted_rows_near_pca(noise, hidden):
     )
     steps = []
     for loss in (LOSSES["mse"], lambda r, t: LOSSES["mse"](r, t)):
-        noises = [Denoising(noise).prepare(SimpleNamespace(variance=lambda: 1.0))]
+        noises = [
+            Denoising(noise).prepare(
+                SimpleNamespace(variance=lambda: 1.0, batches=SimpleNamespace(columns=None))
+            )
+        ]
         objective = Objective(model, loss, [near, *noises], NO_BATCHES, np.random.default_rng(0))
         steps.append(gradient_step(objective, optimizer.gradient, layers_of(model, hidden)))
     by_hand, by_autograd = steps
@@ -312,3 +318,27 @@ def test_a_loss_that_depends_on_no_weight_is_refused(digits):
     )
     with pytest.raises(ValueError, match="depends on no weight that is trained"):
         transformer.fit(digits[0][:20])
+
+
+@pytest.mark.parametrize("regularizer", ["auto", None])
+def test_tables_with_gaps_are_trained_by_hand(regularizer, monkeypatch):
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame(
+        {"a": rng.normal(size=200), "b": rng.choice(["x", "y", "z"], 200), "c": rng.random(200)}
+    )
+    table = table.mask(rng.random(table.shape) < 0.2)
+    params = {"regularizer": regularizer, "precision": "float64", "random_state": 0}
+    calls = []
+
+    def call(step, rows, index, original=DenseGradient.__call__):
+        calls.append(len(rows))
+        return original(step, rows, index)
+
+    monkeypatch.setattr(DenseGradient, "__call__", call)
+    by_hand = AutoencoderTransformer(2, max_epochs=3, **params).fit(table)
+    assert sum(calls) == 3 * table.notna().any(axis=1).sum()
+    monkeypatch.setattr(gradients, "_is_squared_error", lambda _: False)
+    by_autograd = AutoencoderTransformer(2, max_epochs=3, **params).fit(table)
+    assert sum(calls) == 3 * table.notna().any(axis=1).sum()
+    np.testing.assert_allclose(by_hand.loss_curve_, by_autograd.loss_curve_)
+    np.testing.assert_allclose(by_hand.transform(table), by_autograd.transform(table), rtol=1e-6)

@@ -284,11 +284,19 @@ def table_of(shares, n=4000, seed=0):
     return scaling, scaling(torch.from_numpy(np.array(columns, float).T))
 
 
+@pytest.mark.parametrize("size", [1.0, 100.0])
+@pytest.mark.parametrize("gaps", [False, True])
 @pytest.mark.parametrize("shares", TABLES)
-def test_written_gradient_of_tables_is_that_of_autograd(shares):
+def test_written_gradient_of_tables_is_that_of_autograd(shares, gaps, size):
     scaling, target = table_of(shares, 50)
     loss = TableLoss(LOSSES["mse"], scaling)
+    if gaps:
+        missing = torch.rand(50, len(shares), generator=torch.Generator().manual_seed(1)) < 0.3
+        missing[0] = True
+        target[missing[:, scaling.column_of_output]] = torch.nan
+        loss = leave_out_missing(loss)
     reconstruction = torch.randn(target.shape, generator=torch.Generator().manual_seed(0)).double()
+    reconstruction *= size
     gradient = torch.empty_like(target)
     summed = TableGradient(loss, target)(reconstruction, target, gradient)
     rows = loss(reconstruction.requires_grad_(), target)

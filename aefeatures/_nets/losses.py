@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +18,9 @@ _Probes = list[tuple[torch.Tensor, torch.Tensor]]
 
 # Logit of a level that is certain.
 _CERTAIN = 50.0
+
+# Exponentials of logits up to this size, and their sums, are far from the limits of float32.
+_LARGEST_LOGIT = 60.0
 
 _ADVICE = (
     "For a loss of PyTorch, pass its mean over columns: "
@@ -53,7 +57,9 @@ LOSSES: dict[str, RowLoss] = {
 def leave_out_missing(loss: RowLoss) -> RowLoss:
     """Return `loss` for targets with missing values (NaN): the loss of a row's known entries."""
     if isinstance(loss, TableLoss):
-        return TableLoss(leave_out_missing(loss.numbers), loss.scaling, missing=True)
+        left_out = TableLoss(leave_out_missing(loss.numbers), loss.scaling, missing=True)
+        left_out.is_squared_error = loss.is_squared_error
+        return left_out
     return _masked_built_in(loss) if loss in LOSSES.values() else _masked_custom(loss)
 
 
@@ -74,6 +80,7 @@ class TableLoss:
 
     def __init__(self, numbers: RowLoss, scaling: TableScaling, *, missing: bool = False) -> None:
         self.numbers, self.scaling, self.missing = numbers, scaling, missing
+        self.is_squared_error = numbers is LOSSES["mse"]
 
     def __call__(self, reconstruction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """Return the loss of each row."""
@@ -106,7 +113,7 @@ class TableLoss:
 
 
 class TableGradient:
-    """Gradient of `TableLoss` with squared errors, on a device, for targets without missing values.
+    """Gradient of `TableLoss` with squared errors, on a device.
 
     Parameters
     ----------
@@ -116,29 +123,69 @@ class TableGradient:
     """
 
     def __init__(self, loss: TableLoss, like: torch.Tensor) -> None:
-        scaling = loss.scaling
-        self._n_numbers, n_columns = scaling.n_numbers, scaling.n_features
+        scaling = copy.deepcopy(loss.scaling).to(like.device)  # the model's own stays on the CPU
+        self._scaling, self._missing = scaling, loss.missing
+        self._n_numbers, self._n_columns = scaling.n_numbers, scaling.n_features
         self._share, self._unit = scaling.share.to(like), scaling.unit.to(like)
-        self._factor = (scaling.weight[scaling.block] / n_columns).to(like)
-        self._n_columns = n_columns
-        self._scaling = copy.deepcopy(scaling).to(like.device)  # the model's own stays on the CPU
+        self._weights = scaling.weight.to(like)
+        self._factor = self._weights[scaling.block]
+        # Sums over the levels of each category, and back, as products of matrices.
+        n_levels, n_blocks = len(scaling.block), len(scaling.padded)
+        members = like.new_zeros(n_levels, n_blocks)
+        members[torch.arange(n_levels), scaling.block] = 1
+        self._members = members
+        self._to_levels = members.t().contiguous()
+        self._part_of_column = torch.cat(
+            [like.new_ones(self._n_numbers), 1 / members.sum(dim=0)[scaling.block]]
+        )
 
     def __call__(
         self, reconstruction: torch.Tensor, target: torch.Tensor, gradient: torch.Tensor
     ) -> torch.Tensor:
         """Write the gradient of the rows' mean loss, and return the sum of the rows' losses."""
         k, n = self._n_numbers, len(target)
+        known = None
+        share: Any = 1 / self._n_columns  # weight of a column in the loss of its row
+        if self._missing and bool((missing := target.isnan()).any()):
+            known = (~missing).to(target)
+            target = target.masked_fill(missing, 0)
+            share = 1 / (known @ self._part_of_column).round().clamp(min=1)[:, None]
         numbers = torch.sub(reconstruction[:, :k], target[:, :k], out=gradient[:, :k])
-        summed = numbers.square().sum() / self._n_columns
-        numbers *= 2 / (n * self._n_columns)
-        found = self._scaling.log_probabilities(reconstruction[:, k:])
+        if known is not None:
+            numbers *= known[:, :k]
+        summed = (numbers.square() * share).sum()
+        numbers *= 2 / n * share
+        logits = reconstruction[:, k:]
+        if logits.numel() == 0:
+            return summed
         is_level = torch.addcmul(self._share, target[:, k:], self._unit)
-        weighted = is_level * self._factor
-        summed -= (weighted * found).sum()
-        levels = torch.mul(found.exp_(), self._factor, out=gradient[:, k:])
-        levels -= weighted
-        levels /= n
+        is_level *= self._factor
+        if known is not None:
+            is_level *= known[:, k:]
+        found, log_sums = self._probabilities(logits)
+        levels = torch.mul(found, self._factor, out=gradient[:, k:])
+        of_known: Any = self._weights
+        if known is not None:
+            levels *= known[:, k:]
+            of_known = is_level @ self._members  # the weight of each known category
+        summed -= (is_level * logits * share).sum() - (log_sums * of_known * share).sum()
+        levels -= is_level
+        levels *= share / n
         return summed
+
+    def _probabilities(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return probabilities of levels, and the logarithm of the sum of each category's odds."""
+        # Products of matrices are twice as fast as a softmax of padded rows, but overflow for large
+        # logits. Whether any is large is only known at once on a CPU.
+        if logits.device.type == "cpu" and bool(logits.abs().amax() < _LARGEST_LOGIT):
+            odds = logits.exp()
+            sums = odds @ self._members
+            return odds * (sums.reciprocal() @ self._to_levels), sums.log()
+        found = self._scaling.log_probabilities(logits)
+        # All levels of a category have the same difference.
+        first = self._scaling.padded[:, 0]
+        log_sums = logits.index_select(1, first) - found.index_select(1, first)
+        return found.exp(), log_sums
 
 
 def _masked_built_in(loss: RowLoss) -> RowLoss:

@@ -199,11 +199,14 @@ class DenseLayers:
         Position in `linear` of the layer whose output is the code.
     sigmoid : bool
         Whether a sigmoid follows the last layer.
+    fill : FillMissing or None
+        Layer in front that fills in missing values, if its values are trained.
     """
 
     linear: list[nn.Linear]
     code: int
     sigmoid: bool
+    fill: FillMissing | None = None
 
     @property
     def rectified(self) -> list[bool]:
@@ -211,8 +214,10 @@ class DenseLayers:
         return [i not in (self.code, len(self.linear) - 1) for i in range(len(self.linear))]
 
     def parameters(self) -> list[nn.Parameter]:
-        """Return weights and biases, except biases that have been removed."""
-        own = (parameter for layer in self.linear for parameter in (layer.weight, layer.bias))
+        """Return weights, biases and fill, except biases that have been removed."""
+        own = [parameter for layer in self.linear for parameter in (layer.weight, layer.bias)]
+        if self.fill is not None:
+            own.append(self.fill.values)
         return [parameter for parameter in own if type(parameter) is nn.Parameter]
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from datetime import UTC, datetime
 from functools import cached_property
 from numbers import Integral
 from typing import Any
@@ -257,8 +258,14 @@ class Table:
         return make_frame(self.library, columns, self.names, None)
 
     def number_of(self, position: int, value: Any) -> float:
-        """Return one value of a column that is not categorical as a number."""
-        return float(_numbers(self.columns[position], make_series(self.library, [value]))[0])
+        """Return one value of a column that is not categorical as a number.
+
+        A date without a time zone counts as UTC if the column has one.
+        """
+        column = self.columns[position]
+        if isinstance(value, datetime) and value.tzinfo is None and has_zone(column.dtype):
+            value = value.replace(tzinfo=UTC)
+        return float(_numbers(column, make_series(self.library, [value]))[0])
 
     def with_level(self, position: int, level: Any) -> Table:
         """Return the table in which a group of levels that holds this one is always drawn as it."""

@@ -160,6 +160,7 @@ class Fit:
         loss = model.row_loss(missing=memory.learns_missing)
         if memory.learns_missing:
             encoder = nn.Sequential(fill, encoder)
+            layers = None if layers is None else replace(layers, fill=fill)
         autoencoder = nn.Sequential(encoder, decoder).to(self.device)
         regularizers, draws = self._prepared(memory)
         if [type(each) for each in regularizers] != [kind for kind, _ in memory.heads]:

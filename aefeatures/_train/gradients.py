@@ -118,6 +118,7 @@ def gradient_step(
         and not objective.mixed
         and {type(each) for each in objective.regularizers} <= {Denoising, NearPCA}
         and _is_squared_error(objective.loss)
+        and (layers.fill is None or isinstance(objective.loss, TableLoss))
         and not _is_watched(layers)
     ):
         return DenseGradient(layers, objective)
@@ -189,6 +190,7 @@ class DenseGradient:
         self._one = torch.ones_like(self._biases[0][0])
         loss = objective.loss
         self._table = TableGradient(loss, self._one) if isinstance(loss, TableLoss) else None
+        self._fill = None if layers.fill is None else layers.fill.values
         self._widths = [layer.out_features for layer in linear]
         self._buffers: dict[int, tuple[list[torch.Tensor], list[torch.Tensor]]] = {}
 
@@ -197,6 +199,9 @@ class DenseGradient:
         """Write the gradient for a batch and return the sum of its rows' losses."""
         outputs, deltas = self._buffers_for(rows)
         encoded = rows if self._corrupted is None else self._corrupted(rows, index)
+        if self._fill is not None:
+            missing = encoded.isnan()
+            encoded = torch.where(missing, self._fill.data, encoded)
         inputs = [encoded, *outputs[:-1]]
         for i, output in enumerate(outputs):
             torch.addmm(self._biases[i], inputs[i], self._transposed[i], out=output)
@@ -227,6 +232,9 @@ class DenseGradient:
                 below = torch.mm(deltas[i], self._weights[i], out=deltas[i - 1])
                 if self._rectified[i - 1]:
                     aten.threshold_backward.grad_input(below, inputs[i], 0, grad_input=below)
+        if self._fill is not None:
+            pulls = torch.mm(deltas[0], self._weights[0]).masked_fill_(~missing, 0)
+            torch.sum(pulls, 0, out=self._fill.grad)
         return summed
 
     def _buffers_for(self, rows: torch.Tensor) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
@@ -241,9 +249,9 @@ class DenseGradient:
 
 
 def _is_squared_error(loss: RowLoss) -> bool:
-    """Whether the gradient of a loss is written out here: without missing values."""
+    """Whether the gradient of a loss is written out here."""
     if isinstance(loss, TableLoss):
-        return loss.numbers is LOSSES["mse"] and not loss.missing
+        return loss.is_squared_error
     return loss is LOSSES["mse"]
 
 
