@@ -153,7 +153,8 @@ class AutoencoderImputer(TransformerMixin, BaseEstimator):
         X = self._without_marks(X)
         autoencoder = self.autoencoder
         if autoencoder is None:
-            autoencoder = _default(max(1, len(X)))
+            n_rows = len(X) if hasattr(X, "__len__") else len(np.asarray(X))
+            autoencoder = _default(max(1, n_rows))
         autoencoder = clone(autoencoder)
         if autoencoder.early_stopping:
             raise ValueError(

@@ -1,6 +1,6 @@
 """Samples of a table: AUC of classifiers that are trained on them and tested on real rows.
 
-    python examples/benchmark_table_samples.py --data FOLDER [--rows 10000] [--seeds 3]
+    python examples/benchmark_table_samples.py --data FOLDER [--rows 10000] [--json FILE]
 
 Generators learn from rows of the census table "adult" and draw as many rows. Logistic regression
 and boosted trees are trained on these and tested on the real test rows. Contestants are real rows,
@@ -200,6 +200,9 @@ def samples(args):
     print("\nMedians over seeds")
     for (contestant, name), runs in figures.items():
         print(f"{contestant:<40}{name:<12}{np.median(runs):10.4f}")
+    if args.json:
+        named = {f"{contestant}, {name}": runs for (contestant, name), runs in figures.items()}
+        args.json.write_text(json.dumps(named, indent=1), encoding="utf-8")
 
 
 def main():
@@ -211,6 +214,7 @@ def main():
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=300, help="of CTGAN and TVAE")
     parser.add_argument("--quick", action="store_true", help="a small table, one seed")
+    parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     if args.quick:
         args.seeds = 1
