@@ -86,7 +86,13 @@ def _pandas_kind(dtype: Any) -> str:
     if isinstance(dtype, pd.SparseDtype):
         dtype = dtype.subtype
     arrow = str(getattr(dtype, "pyarrow_dtype", ""))
-    for start, kind in (("dictionary", "category"), ("decimal", "number"), ("null", "unknown")):
+    kinds = {
+        "dictionary": "category",
+        "decimal": "number",
+        "null": "unknown",
+        "large_string": "text",  # an object for pandas 2.1
+    }
+    for start, kind in kinds.items():
         if arrow.startswith(start):
             return kind
     if dtype.kind == "O" and dtype != np.dtype(object):  # such as a period

@@ -738,7 +738,8 @@ def _as_integers(numbers: np.ndarray, dtype: str) -> np.ndarray:
     rounded = np.round(np.asarray(numbers, np.float64))
     inside = (rounded > info.min) & (rounded < float(info.max))
     whole = np.where(inside, rounded, 0).astype(info.dtype)
-    ends = np.where(rounded > 0, info.max, info.min).astype(info.dtype)
+    low, high = (np.array(end, info.dtype) for end in (info.min, info.max))
+    ends = np.where(rounded > 0, high, low)
     return np.where(inside, whole, ends)
 
 
