@@ -144,6 +144,13 @@ def fitted_model(transformer: AutoencoderTransformer) -> Model:
     return transformer._model
 
 
+def check_fitted_rows(transformer: AutoencoderTransformer, X: Any, method: str) -> Source:
+    """Return X as rows for a fitted transformer, whose `method` an error names."""
+    check_is_fitted(transformer)
+    check_array_library(transformer, X, transformer._fitted_library, method)
+    return check_rows(transformer, X, reset=False)
+
+
 def set_outcome(
     transformer: AutoencoderTransformer, trained: Trained, max_epochs: int
 ) -> AutoencoderTransformer:
@@ -710,7 +717,7 @@ class AutoencoderTransformer(
         X_new : array of shape (n_samples, n_components)
             In float64 if X is float64 or a 32- or 64-bit integer, otherwise in float32.
         """
-        rows = self._check_fitted_rows(X, "transform")
+        rows = check_fitted_rows(self, X, "transform")
         return like(self._model.encode(rows, self.device_), X)
 
     @takes_old_arguments(renamed={"Z": "X"})
@@ -779,7 +786,7 @@ class AutoencoderTransformer(
         ValueError
             If `probabilities` is True and there are no categories.
         """
-        rows = self._check_fitted_rows(X, "reconstruct")
+        rows = check_fitted_rows(self, X, "reconstruct")
         if probabilities:
             check_has_levels(self)
             found = self._model.reconstruct_probabilities(rows, self.device_)
@@ -832,7 +839,7 @@ class AutoencoderTransformer(
         raw = isinstance(per_feature, str) and per_feature == "raw"
         if not (raw or isinstance(per_feature, bool | np.bool_)):
             raise ValueError(f"per_feature must be True, False or 'raw', got {per_feature!r}.")
-        rows = self._check_fitted_rows(X, "score_samples")
+        rows = check_fitted_rows(self, X, "score_samples")
         if not per_feature:
             return like(-self._model.row_losses(rows, self.device_), X)
         errors = self._model.entry_errors(rows, self.device_, raw=raw)
@@ -853,7 +860,7 @@ class AutoencoderTransformer(
             Higher is better. Scores are comparable between fits of the same `loss` and `scaling`.
             Rows with no known value are left out; NaN if there are no others.
         """
-        rows = self._check_fitted_rows(X, "score")
+        rows = check_fitted_rows(self, X, "score")
         scores = -self._model.row_losses(rows, self.device_)
         known = scores[~np.isnan(scores)]
         return float(known.mean(dtype=np.float64)) if len(known) else float("nan")
@@ -979,11 +986,6 @@ class AutoencoderTransformer(
     @property
     def _n_features_out(self) -> int:
         return self._model.n_components
-
-    def _check_fitted_rows(self, X: Any, method: str) -> Source:
-        check_is_fitted(self)
-        check_array_library(self, X, self._fitted_library, method)
-        return check_rows(self, X, reset=False)
 
     def _last(self) -> Start | None:
         """Return what the last fit left for a training that goes on; None before the first."""

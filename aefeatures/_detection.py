@@ -14,7 +14,7 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.utils import get_tags
 from sklearn.utils.validation import check_is_fitted
 
-from aefeatures._autoencoder import AutoencoderTransformer, fitted_model
+from aefeatures._autoencoder import AutoencoderTransformer, check_fitted_rows, fitted_model
 from aefeatures._generation import give_seeds, make_rng
 from aefeatures._rows.checks import as_numpy, check_labels, like, take_samples
 from aefeatures._rows.columns import as_objects, is_frame, make_frame
@@ -534,7 +534,7 @@ class AutoencoderOutlierDetector(OutlierMixin, BaseEstimator):
         return _long_form(explanation, X) if is_frame(X) else explanation
 
     def _rows(self, X: Any, method: str) -> Source:
-        return self.autoencoder_._check_fitted_rows(X, method)
+        return check_fitted_rows(self.autoencoder_, X, method)
 
     def _rows_and_misses(
         self, rows: Source, n_numbers: int

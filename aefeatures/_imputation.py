@@ -11,10 +11,10 @@ from scipy import sparse
 from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.utils.validation import check_is_fitted
 
-from aefeatures._autoencoder import AutoencoderTransformer, fitted_model
+from aefeatures._autoencoder import AutoencoderTransformer, check_fitted_rows, fitted_model
 from aefeatures._nets.hiding import ExpectedFill, Hiding
 from aefeatures._nets.regularizers import resolve_regularizers
-from aefeatures._rows.checks import check_rows, like
+from aefeatures._rows.checks import like
 from aefeatures._rows.columns import is_frame, make_frame
 from aefeatures._rows.gaps import filled, is_plain_mark, missing_in, without_marks
 from aefeatures._rows.tables import table_of
@@ -174,7 +174,7 @@ class AutoencoderImputer(TransformerMixin, BaseEstimator):
         tensors = (first.values, first.factors, first.noise)
         means, factors, noise = (each.detach().cpu().numpy() for each in tensors)
         self._first = means, factors, noise
-        numbers = check_rows(autoencoder, X, reset=False).dense()
+        numbers = check_fitted_rows(autoencoder, X, "fit").dense()
         self._range = np.fmin.reduce(numbers), np.fmax.reduce(numbers)
         self._whole = _are_whole(X, numbers)
         empty = missing_in(numbers).all(axis=0)
@@ -196,7 +196,7 @@ class AutoencoderImputer(TransformerMixin, BaseEstimator):
         check_is_fitted(self)
         given, X = X, self._without_marks(X)
         autoencoder = self.autoencoder_
-        rows = check_rows(autoencoder, X, reset=False)
+        rows = check_fitted_rows(autoencoder, X, "transform")
         numbers = rows.dense()
         missing = self._missing(X, numbers)
         estimates = numbers

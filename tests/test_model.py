@@ -9,7 +9,7 @@ import torch
 from sklearn.datasets import load_digits
 
 from aefeatures import AutoencoderTransformer, ConvNetwork, encode_table
-from aefeatures._autoencoder import fitted_model
+from aefeatures._autoencoder import check_fitted_rows, fitted_model
 from aefeatures._nets.model import Model
 from aefeatures._rows.sources import as_source
 
@@ -130,7 +130,7 @@ def test_reconstruction_of_a_level_is_its_probability():
     rng = np.random.default_rng(0)
     frame = pd.DataFrame({"a": rng.normal(size=99), "b": rng.choice(["u", "v", "w"], 99)})
     transformer = AutoencoderTransformer(1, max_epochs=3, random_state=0).fit(frame)
-    model, source = fitted_model(transformer), transformer._check_fitted_rows(frame, "transform")
+    model, source = fitted_model(transformer), check_fitted_rows(transformer, frame, "transform")
     values, misses = model.rows_and_misses(source, CPU)
     assert list(model.column_of_output) == [0, 1, 1, 1]
     # Levels are columns with a mean of 0, and their probabilities add up to 1 as they do.

@@ -9,7 +9,6 @@ import torch
 
 from aefeatures._nets.networks import FillMissing
 from aefeatures._nets.regularizer import Batch, Regularizer, TrainingData, check_number
-from aefeatures._rows.table_scaling import TableScaling
 
 # Largest number of factors of a covariance: a system of as many equations is solved for each row.
 _MOST_FACTORS = 64
@@ -146,10 +145,7 @@ class Hiding(Regularizer):
         check_number(self, "amount", upper=1.0)
         prepared = copy.copy(self)
         batches = data.batches
-        scaling = batches.scaling
-        of_output = np.arange(batches.n_features)
-        if isinstance(scaling, TableScaling):
-            of_output = scaling.column_of_output
+        of_output = np.arange(batches.n_features) if batches.columns is None else batches.columns
         prepared._columns = torch.as_tensor(of_output, device=data.means.device)
         cost = batches.n_features**2 * min(batches.n_features, _MOST_FACTORS)
         prepared.head = learn_fill(batches.sample(max(_FEWEST_ROWS, _MULTIPLICATIONS // cost)))
