@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from numbers import Integral, Real
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self, TypeVar
 
 import numpy as np
 import torch
@@ -38,7 +38,7 @@ from aefeatures._nets.placing import note_given_out
 from aefeatures._nets.regularizer import Regularizer
 from aefeatures._nets.regularizers import Denoising, requires_labels
 from aefeatures._nets.supervised import Supervised
-from aefeatures._persistence import load_model, save_model
+from aefeatures._persistence import Owner, load_model, save_model
 from aefeatures._rows.checks import (
     check_array_library,
     check_codes,
@@ -138,6 +138,9 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
+T = TypeVar("T", bound="AutoencoderTransformer")
+
+
 def fitted_model(transformer: AutoencoderTransformer) -> Model:
     """Return the model of a fitted transformer."""
     check_is_fitted(transformer)
@@ -149,6 +152,26 @@ def check_fitted_rows(transformer: AutoencoderTransformer, X: Any, method: str) 
     check_is_fitted(transformer)
     check_array_library(transformer, X, transformer._fitted_library, method)
     return check_rows(transformer, X, reset=False)
+
+
+def save_owned(
+    transformer: AutoencoderTransformer,
+    path: str | os.PathLike[str],
+    owner: Owner | None = None,
+) -> None:
+    """Write a fitted transformer to a file, and the estimator that holds it; see `save`."""
+    check_is_fitted(transformer)
+    save_model(transformer, transformer._model, transformer._memory, path, owner)
+
+
+def load_owned(
+    cls: type[T], path: str | os.PathLike[str], device: Any, network: Any, kind: str | None = None
+) -> tuple[T, Owner | None]:
+    """Return a transformer of a class, and its owner of a `kind`, from a file of `save_owned`."""
+    transformer, model, memory, owner = load_model(cls, path, device, network, kind)
+    transformer._model, transformer._memory = model, memory
+    transformer._fitted_library = None  # rows of any library will do
+    return transformer, owner
 
 
 def set_outcome(
@@ -944,8 +967,7 @@ class AutoencoderTransformer(
         >>> bool((loaded.transform(X) == transformer.transform(X)).all())
         True
         """
-        check_is_fitted(self)
-        save_model(self, self._model, self._memory, path)
+        save_owned(self, path)
 
     @classmethod
     def load(
@@ -978,10 +1000,7 @@ class AutoencoderTransformer(
         OSError
             If the file cannot be read.
         """
-        estimator, model, memory = load_model(cls, path, device, network)
-        estimator._model, estimator._memory = model, memory
-        estimator._fitted_library = None  # rows of any library will do
-        return estimator
+        return load_owned(cls, path, device, network)[0]
 
     @property
     def _n_features_out(self) -> int:

@@ -2,25 +2,42 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from numbers import Integral, Real
 from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
+import torch
 from scipy import sparse
 from scipy.spatial.distance import cdist
 from sklearn.base import BaseEstimator, OutlierMixin, clone
 from sklearn.neighbors import NearestNeighbors
 from sklearn.utils import get_tags
 from sklearn.utils.validation import check_is_fitted
+from torch import nn
 
-from aefeatures._autoencoder import AutoencoderTransformer, check_fitted_rows, fitted_model
+from aefeatures._autoencoder import (
+    AutoencoderTransformer,
+    check_fitted_rows,
+    fitted_model,
+    load_owned,
+    save_owned,
+)
+from aefeatures._files import reason, short, typed
 from aefeatures._generation import give_seeds, make_rng
+from aefeatures._persistence import Owner, decode, encode
 from aefeatures._rows.checks import as_numpy, check_labels, like, take_samples
 from aefeatures._rows.columns import as_objects, is_frame, make_frame
 from aefeatures._rows.sources import ArraySource, Source, evenly_spaced
 from aefeatures._rows.tables import table_of
-from aefeatures._sklearn import Interval, StrOptions, fit_context, unchanged_on_error
+from aefeatures._sklearn import (
+    Interval,
+    StrOptions,
+    check_parameters,
+    fit_context,
+    unchanged_on_error,
+)
 
 # Weight of the decoder's misses beside the values. Of 0, 0.25, 0.5, 1 and 2, this was best if rows
 # of both kinds count: training rows that are all normal, and training rows with outliers.
@@ -41,6 +58,8 @@ _FEWEST_TO_CALIBRATE = 200
 # most landmarks: each entry is compared with all landmarks.
 _REFERENCE_ENTRIES = 40_000
 _REFERENCE_ROWS = (50, 500)
+
+_SAVED_OF_LANDMARKS = ("values", "misses", "typical_miss")
 
 
 class Explanation(NamedTuple):
@@ -69,26 +88,40 @@ class _Landmarks:
 
     Parameters
     ----------
-    values, misses : ndarray of shape (n_landmarks, n_outputs)
-        Rows in the network's range, and what the decoder misses of them; see
-        `Model.rows_and_misses`.
+    values : ndarray of shape (n_landmarks, n_outputs)
+        Rows in the network's range.
+    misses : ndarray of shape (n_landmarks, n_outputs)
+        What the decoder misses of them, in units of `typical_miss`.
+    typical_miss : ndarray of shape (n_outputs,)
     column : ndarray of shape (n_outputs,)
         Column of X of each column in the network's range.
     n_neighbors : int
     """
 
     def __init__(
-        self, values: np.ndarray, misses: np.ndarray, column: np.ndarray, n_neighbors: int
+        self,
+        values: np.ndarray,
+        misses: np.ndarray,
+        typical_miss: np.ndarray,
+        column: np.ndarray,
+        n_neighbors: int,
     ) -> None:
+        self.values, self.misses, self.typical_miss = values, misses, typical_miss
         self.column = column
+        self.n_neighbors = min(n_neighbors, max(1, len(values) - 1))
+        self.n_found = min(self.n_neighbors + 1, len(values))  # with the row itself
+        self.search = NearestNeighbors(n_neighbors=self.n_found).fit(values)
+
+    @classmethod
+    def of(
+        cls, values: np.ndarray, misses: np.ndarray, column: np.ndarray, n_neighbors: int
+    ) -> _Landmarks:
+        """Make landmarks of the results of `Model.rows_and_misses`."""
         misses = np.nan_to_num(misses)  # NaN of missing values
         # All levels of a category have one unit: a rare level is missed by little on average.
         squares = _sums_of_columns(np.square(misses), column).mean(axis=0)
-        self.typical_miss = (np.sqrt(squares) + _FLOOR)[column].astype(values.dtype)
-        self.values, self.misses = values, misses / self.typical_miss
-        self.n_neighbors = min(n_neighbors, max(1, len(values) - 1))
-        n_found = min(self.n_neighbors + 1, len(values))
-        self.search = NearestNeighbors(n_neighbors=n_found).fit(values)
+        typical_miss = (np.sqrt(squares) + _FLOOR)[column].astype(values.dtype)
+        return cls(values, misses / typical_miss, typical_miss, column, n_neighbors)
 
     def distances(self, values: np.ndarray, misses: np.ndarray) -> np.ndarray:
         """Return how far each row is from the middle of its neighbours, in deviations."""
@@ -146,6 +179,43 @@ class _Landmarks:
     def _apart(self, values: np.ndarray, expected: np.ndarray) -> np.ndarray:
         apart: np.ndarray = np.sqrt(_sums_of_columns(np.square(values - expected), self.column))
         return apart
+
+
+class ScoreModule(nn.Module):
+    """Labels and scores of `AutoencoderOutlierDetector` for X, as a module of PyTorch.
+
+    Neighbours are searched among all landmarks at once, so that rows cost memory of their number
+    times that of the landmarks.
+    """
+
+    values: torch.Tensor
+    misses: torch.Tensor
+    typical_miss: torch.Tensor
+
+    def __init__(self, detector: AutoencoderOutlierDetector) -> None:
+        super().__init__()
+        landmarks = detector._landmarks
+        self.rows = fitted_model(detector.autoencoder_).to_module("misses")
+        for name in _SAVED_OF_LANDMARKS:
+            self.register_buffer(name, torch.from_numpy(getattr(landmarks, name)).double())
+        self.n_columns = int(landmarks.column.max()) + 1
+        self.n_found, self.n_neighbors = landmarks.n_found, landmarks.n_neighbors
+        self.offset = detector.offset_
+
+    def forward(self, X: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return labels and scores, each of shape (n,), for X of shape (n, n_features)."""
+        values, misses = (each.double() for each in self.rows(X))
+        apart = self.values.square().sum(dim=1) - 2 * values @ self.values.T
+        near = apart.topk(self.n_found, dim=1, largest=False).indices
+        if self.n_found > self.n_neighbors:
+            itself = ((self.values[near[:, 0]] - values).abs() <= _SAME).all(dim=1, keepdim=True)
+            near = torch.where(itself, near[:, 1:], near[:, :-1])
+        squares = (values - self.values[near].mean(dim=1)).square()
+        squares = squares.masked_fill(misses.isnan(), 0)
+        unlike = misses / self.typical_miss - self.misses[near].mean(dim=1)
+        squares = squares + _MISS_WEIGHT * unlike.masked_fill(misses.isnan(), 0).square()
+        scores = -(squares.sum(dim=1) / self.n_columns).sqrt()
+        return torch.where(scores < self.offset, -1, 1), scores
 
 
 def _default_autoencoder(X: Any) -> AutoencoderTransformer:
@@ -242,10 +312,14 @@ class AutoencoderOutlierDetector(OutlierMixin, BaseEstimator):
         and with ``scaling="standard"`` (``"auto"`` for unsigned integers of 8 and 16 bits). `fit`
         stores it as `autoencoder_`.
     contamination : "auto" or float, default="auto"
-        Share of outliers among the training rows, in (0, 0.5], which determines the threshold:
-        `predict` returns -1 for this share of the training rows. With "auto", an outlier is a row
-        that a box plot of the training rows' scores would draw as one: below their lower quartile
-        by more than 1.5 times the distance of the quartiles.
+        Share of outliers among the training rows, in (0, 0.5]. It determines the threshold:
+        `predict` returns -1 for this share of the training rows. The autoencoder is trained twice
+        then, the second time without this share of its rows, those with the lowest scores. It would
+        learn to reconstruct outliers otherwise.
+
+        With "auto", the autoencoder learns from all rows, and an outlier is a row that a box plot
+        of the training rows' scores would draw as one: below their lower quartile by more than 1.5
+        times the distance of the quartiles.
     n_neighbors : int, default=10
         Number of nearest training rows that a row is compared with.
     n_landmarks : int, default=2000
@@ -367,24 +441,30 @@ class AutoencoderOutlierDetector(OutlierMixin, BaseEstimator):
             if y is not None:
                 needs_y = get_tags(transformer).target_tags.required
                 y = check_labels(y)[kept] if needs_y else None
-            transformer.fit(training, y)
-            self.autoencoder_ = transformer
-            for name in ("n_features_in_", "feature_names_in_"):
-                self.__dict__.pop(name, None)
-                if hasattr(transformer, name):
-                    setattr(self, name, getattr(transformer, name))
-            model = fitted_model(transformer)
             chosen = rng.choice(len(kept), min(len(kept), self.n_landmarks), replace=False)
-            rows = self._rows(take_samples(training, np.sort(chosen)), "fit")
-            self._landmarks = _Landmarks(
-                *model.rows_and_misses(rows, transformer.device_),
-                model.column_of_output,
-                self.n_neighbors,
-            )
+            landmarks = take_samples(training, np.sort(chosen))
+            self._learn(transformer, training, y, landmarks)
+            if not isinstance(self.contamination, str):
+                order = np.argsort(self._scores(self._rows(training, "fit")), kind="stable")
+                rest = np.sort(order[int(self.contamination * len(order)) :])
+                if len(rest) < len(order):
+                    y = None if y is None else y[rest]
+                    self._learn(transformer, take_samples(training, rest), y, landmarks)
             scores = self._scores(self._rows(X, "fit"))
             self.calibration_scores_ = np.sort(scores[aside])
             self.offset_ = _threshold(scores, self.contamination)
         return self
+
+    def _learn(
+        self, transformer: AutoencoderTransformer, training: Any, y: Any, landmarks: Any
+    ) -> None:
+        self._set_fitted(transformer.fit(training, y))
+        model = fitted_model(transformer)
+        self._landmarks = _Landmarks.of(
+            *model.rows_and_misses(self._rows(landmarks, "fit"), transformer.device_),
+            model.column_of_output,
+            self.n_neighbors,
+        )
 
     def score_samples(self, X: Any) -> np.ndarray:
         """Return how normal the rows of X are: higher is more normal.
@@ -532,6 +612,128 @@ class AutoencoderOutlierDetector(OutlierMixin, BaseEstimator):
         )
         explanation = Explanation(order, values, expected, parts)
         return _long_form(explanation, X) if is_frame(X) else explanation
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the fitted detector to a file without code, which `load` reads.
+
+        The file is that of `AutoencoderTransformer.save`, with the landmarks and the scores of the
+        calibration rows.
+
+        Parameters
+        ----------
+        path : str or path-like
+            An existing file is replaced. No suffix is added; ".safetensors" is usual.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            If it is not fitted.
+        ValueError
+            If the autoencoder cannot be saved; see `AutoencoderTransformer.save`.
+        OSError
+            If the file cannot be written.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from sklearn.datasets import load_wine
+        >>> from aefeatures import AutoencoderOutlierDetector
+        >>> X, _ = load_wine(return_X_y=True)
+        >>> detector = AutoencoderOutlierDetector(random_state=0).fit(X)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     detector.save(Path(folder, "wine.safetensors"))
+        ...     loaded = AutoencoderOutlierDetector.load(Path(folder, "wine.safetensors"))
+        >>> bool((loaded.predict(X) == detector.predict(X)).all())
+        True
+        """
+        check_is_fitted(self)
+        parameters = self.get_params(deep=False)
+        has_default = parameters.pop("autoencoder") is None
+        document = {
+            "parameters": {name: encode(value, name) for name, value in parameters.items()},
+            "has_default_autoencoder": has_default,
+        }
+        arrays = {name: getattr(self._landmarks, name) for name in _SAVED_OF_LANDMARKS}
+        arrays["offset"] = np.array(self.offset_)
+        arrays["calibration_scores"] = self.calibration_scores_
+        save_owned(self.autoencoder_, path, Owner(type(self).__name__, document, arrays))
+
+    @classmethod
+    def load(
+        cls, path: str | os.PathLike[str], device: str | torch.device = "auto", network: Any = None
+    ) -> Self:
+        """Return the detector that `save` wrote.
+
+        No code from the file is run: unlike a pickle, a file from anyone can be loaded.
+
+        Parameters
+        ----------
+        path : str or path-like
+        device : str or torch.device, default="auto"
+            Parameter `device` of the autoencoder, as in `AutoencoderTransformer.load`.
+        network : callable, default=None
+            Parameter `network` of the autoencoder, if it is one of your own, which is not in the
+            file.
+
+        Returns
+        -------
+        AutoencoderOutlierDetector
+            If its parameter `autoencoder` was not None, it is a clone of `autoencoder_`.
+
+        Raises
+        ------
+        ValueError
+            If the file contains no detector, is damaged or of a later version of aefeatures; if
+            `network` is missing, or builds another network; if `device` is not available.
+        OSError
+            If the file cannot be read.
+        """
+        transformer, owner = load_owned(
+            AutoencoderTransformer, path, device, network, AutoencoderOutlierDetector.__name__
+        )
+        assert owner is not None
+        try:
+            return cls._restored(transformer, owner)
+        except Exception as error:
+            # Whatever error a file causes, the file is wrong.
+            raise ValueError(f"{os.fspath(path)} cannot be loaded: {reason(error)}") from error
+
+    @classmethod
+    def _restored(cls, transformer: AutoencoderTransformer, owner: Owner) -> Self:
+        parameters = typed(owner.document, "parameters", dict)
+        detector = cls(**{name: decode(value) for name, value in parameters.items()})
+        if not typed(owner.document, "has_default_autoencoder", bool):
+            detector.autoencoder = clone(transformer)
+        check_parameters(detector)
+        column, arrays = fitted_model(transformer).column_of_output, owner.arrays
+        n_landmarks = len(arrays["values"])
+        shapes = {
+            "values": (n_landmarks, len(column)),
+            "misses": (n_landmarks, len(column)),
+            "typical_miss": (len(column),),
+            "offset": (),
+            "calibration_scores": (arrays["calibration_scores"].size,),
+        }
+        for name, shape in shapes.items():
+            array = arrays[name]
+            if array.shape != shape or array.dtype.kind != "f" or not np.isfinite(array).all():
+                raise ValueError(f"{name} should be finite numbers of shape {shape}.")
+        if arrays.keys() != shapes.keys():
+            raise ValueError(f"it has unknown arrays: {short(sorted(arrays))}.")
+        detector._set_fitted(transformer)
+        values, misses, typical_miss = (arrays[name] for name in _SAVED_OF_LANDMARKS)
+        detector._landmarks = _Landmarks(values, misses, typical_miss, column, detector.n_neighbors)
+        detector.offset_ = float(arrays["offset"])
+        detector.calibration_scores_ = arrays["calibration_scores"]
+        return detector
+
+    def _set_fitted(self, transformer: AutoencoderTransformer) -> None:
+        self.autoencoder_ = transformer
+        for name in ("n_features_in_", "feature_names_in_"):
+            self.__dict__.pop(name, None)
+            if hasattr(transformer, name):
+                setattr(self, name, getattr(transformer, name))
 
     def _rows(self, X: Any, method: str) -> Source:
         return check_fitted_rows(self.autoencoder_, X, method)

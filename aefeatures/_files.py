@@ -61,6 +61,8 @@ def write_file(
     """
     envelope = {"digest": _NO_DIGEST, "format": format_, "needs": _NEEDS[format_], **document}
     text = json.dumps(envelope, allow_nan=False, separators=(",", ":"))
+    # safetensors writes the memory of an array, whatever its strides are.
+    arrays = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     data = safetensors.numpy.save(arrays, metadata={_KEY: text})
     header_end = 8 + int.from_bytes(data[:8], "little")
     if header_end > 8 + _MAX_HEADER:

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import safetensors
@@ -72,9 +72,35 @@ _SMALL_TABLE = 2**21
 _NUMPY_DTYPES = {np.dtype(code).name for code in "?bhilqBHILQefd"}
 
 
-def save_model(estimator: Any, model: Model, memory: Memory, path: str | os.PathLike[str]) -> None:
-    """Write a fitted `AutoencoderTransformer` to a file; see its `save`."""
+class Owner(NamedTuple):
+    """Estimator that holds a transformer, as it is saved in the file of the transformer.
+
+    Attributes
+    ----------
+    kind : str
+        Name of its class.
+    document : dict
+        What JSON can hold; `encode` and `decode` are for parameters.
+    arrays : dict of ndarray
+    """
+
+    kind: str
+    document: dict[str, Any]
+    arrays: dict[str, np.ndarray]
+
+
+def save_model(
+    estimator: Any,
+    model: Model,
+    memory: Memory,
+    path: str | os.PathLike[str],
+    owner: Owner | None = None,
+) -> None:
+    """Write a fitted `AutoencoderTransformer`, and its owner, to a file; see its `save`."""
     document, arrays = _document(estimator, model, memory), _arrays(estimator, model)
+    if owner is not None:
+        document["owner"] = {"kind": owner.kind, **owner.document}
+        arrays |= {f"owner.{name}": array for name, array in owner.arrays.items()}
     table = table_of(estimator)
     if table is None:
         write_file(path, document, arrays)
@@ -84,11 +110,16 @@ def save_model(estimator: Any, model: Model, memory: Memory, path: str | os.Path
 
 
 def load_model(
-    cls: type[E], path: str | os.PathLike[str], device: str | torch.device, network: Any
-) -> tuple[E, Model, Memory]:
-    """Return the estimator in a file of `save_model`, and its model and memory.
+    cls: type[E],
+    path: str | os.PathLike[str],
+    device: str | torch.device,
+    network: Any,
+    kind: str | None = None,
+) -> tuple[E, Model, Memory, Owner | None]:
+    """Return the estimator in a file of `save_model`, its model, its memory, and its owner.
 
-    The other attributes of the fit are set. See `AutoencoderTransformer.load`.
+    The other attributes of the fit are set. The owner must be of a `kind`, and there must be none
+    if that is None. See `AutoencoderTransformer.load`.
     """
     settle_after_fork()
     document, arrays = read_file(path)
@@ -104,6 +135,7 @@ def load_model(
             "out."
         )
     try:
+        owner = _owner(document, arrays, kind)
         with torch.inference_mode(False):  # tensors made in inference mode cannot be trained
             estimator: Any = _estimator(cls, document, network)
             memory = _memory(document)
@@ -122,7 +154,7 @@ def load_model(
         raise ValueError(f"{os.fspath(path)} cannot be loaded: {reason(error)}") from error
     if not (isinstance(device, str) and device == "auto"):
         estimator.device, estimator.device_ = device, resolve_device(device)
-    return estimator, model, memory
+    return estimator, model, memory, owner
 
 
 # From an estimator to a document and arrays
@@ -137,7 +169,7 @@ def _document(estimator: Any, model: Model, memory: Memory) -> dict[str, Any]:
     ]
     parameters = estimator.get_params(deep=False).items()
     if not isinstance(model.loss, str):
-        _encode(model.loss, "loss")  # raises
+        encode(model.loss, "loss")  # raises
     state = memory.rng.bit_generator.state
     return {
         "versions": {
@@ -149,13 +181,11 @@ def _document(estimator: Any, model: Model, memory: Memory) -> dict[str, Any]:
             "torch": torch.__version__,
         },
         "parameters": {
-            name: _encode(value, name, own)
-            for name, value in parameters
-            if name not in _NEVER_SAVED
+            name: encode(value, name, own) for name, value in parameters if name not in _NEVER_SAVED
         },
-        "network": _encode(network, "network", own),
+        "network": encode(network, "network", own),
         "own_network": getattr(own[0], "__qualname__", type(own[0]).__name__) if own else None,
-        "built_from": {name: _encode(value, name, own) for name, value in model.built_from.items()},
+        "built_from": {name: encode(value, name, own) for name, value in model.built_from.items()},
         "bounded": model.scaling.bounded,
         "common": model.scaling.common,
         "fitted_loss": model.loss,
@@ -203,10 +233,26 @@ def _arrays(estimator: Any, model: Model) -> dict[str, np.ndarray]:
 # From a document and arrays to an estimator. Each function removes the arrays that it uses.
 
 
+def _owner(
+    document: dict[str, Any], arrays: dict[str, np.ndarray], kind: str | None
+) -> Owner | None:
+    content = typed(document, "owner", dict) if "owner" in document else {}
+    found = content.get("kind")
+    if found != kind:
+        raise ValueError(
+            f"it contains {short(found or 'AutoencoderTransformer')}, not "
+            f"{kind or 'AutoencoderTransformer'!r}; call `load` of the class that saved it."
+        )
+    if kind is None:
+        return None
+    names = [name for name in arrays if name.startswith("owner.")]
+    return Owner(kind, content, {name.removeprefix("owner."): arrays.pop(name) for name in names})
+
+
 def _estimator(cls: type[E], document: dict[str, Any], own: Any) -> E:
     """Return an unfitted estimator with the parameters of the document."""
     parameters = {
-        name: _decode(value, own) for name, value in typed(document, "parameters", dict).items()
+        name: decode(value, own) for name, value in typed(document, "parameters", dict).items()
     }
     unknown = set(parameters).difference(set(parameter_names(cls)).difference(_NEVER_SAVED))
     if unknown:
@@ -230,7 +276,7 @@ def _model(
     document: dict[str, Any], arrays: dict[str, np.ndarray], own: Any, table: Table | None
 ) -> Model:
     built_from = {
-        name: _decode(value, own) for name, value in typed(document, "built_from", dict).items()
+        name: decode(value, own) for name, value in typed(document, "built_from", dict).items()
     }
     n_components = typed(built_from, "n_components", int)
     dtype = PRECISIONS[typed(built_from, "precision", str)]
@@ -248,7 +294,7 @@ def _model(
         scaling: AnyScaling = _scaling(document, arrays, n_features)
     else:
         scaling = _table_scaling(document, arrays, table, n_features)
-    network = _decode(document["network"], own)
+    network = decode(document["network"], own)
     if isinstance(built_from["network"], str):  # as older versions saved it
         built_from["network"] = network
     seed = count(document, "_seed")
@@ -574,7 +620,7 @@ def _checked(column: Column) -> Column:
 # From values of parameters to JSON, and back
 
 
-def _encode(value: Any, name: str, own: Iterable[Any] = ()) -> Any:
+def encode(value: Any, name: str, own: Iterable[Any] = ()) -> Any:
     """Return a parameter's value as JSON.
 
     A type that JSON lacks becomes an object with one key, the name of the type.
@@ -589,10 +635,10 @@ def _encode(value: Any, name: str, own: Iterable[Any] = ()) -> Any:
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else {"float": repr(float(value))}
     if isinstance(value, (list, tuple)):
-        items = [_encode(item, name) for item in value]
+        items = [encode(item, name) for item in value]
         return items if isinstance(value, list) else {"tuple": items}
     if isinstance(value, np.ndarray) and value.dtype.name in _NUMPY_DTYPES:
-        return {"array": [value.dtype.name, _encode(value.tolist(), name)]}
+        return {"array": [value.dtype.name, encode(value.tolist(), name)]}
     if isinstance(value, torch.device):
         return {"device": str(value)}
     if isinstance(value, np.random.RandomState):
@@ -604,7 +650,7 @@ def _encode(value: Any, name: str, own: Iterable[Any] = ()) -> Any:
         parameters = value.get_params(deep=False)
         return {
             type(value).__name__: {
-                key: _encode(item, f"{name}__{key}") for key, item in parameters.items()
+                key: encode(item, f"{name}__{key}") for key, item in parameters.items()
             }
         }
     raise ValueError(
@@ -613,10 +659,10 @@ def _encode(value: Any, name: str, own: Iterable[Any] = ()) -> Any:
     )
 
 
-def _decode(value: Any, own: Any = None) -> Any:
+def decode(value: Any, own: Any = None) -> Any:
     """Return the value that `_encode` turned into JSON."""
     if isinstance(value, list):
-        return [_decode(item, own) for item in value]
+        return [decode(item, own) for item in value]
     if not isinstance(value, dict):
         return value
     if len(value) != 1:
@@ -625,7 +671,7 @@ def _decode(value: Any, own: Any = None) -> Any:
     if kind == "own_network":
         return own
     if kind in _OBJECTS and isinstance(content, dict):
-        return _OBJECTS[kind](**{key: _decode(item) for key, item in content.items()})
+        return _OBJECTS[kind](**{key: decode(item) for key, item in content.items()})
     if kind in _DECODERS:
         return _DECODERS[kind](content)
     raise ValueError(f"unknown kind of value: {short(value)}.")
@@ -635,7 +681,7 @@ def _decode_array(content: Any) -> np.ndarray:
     name, values = content
     if name not in _NUMPY_DTYPES:
         raise ValueError(f"unknown dtype {short(name)}.")
-    return np.array(_decode(values), dtype=name)
+    return np.array(decode(values), dtype=name)
 
 
 def _decode_number(content: Any) -> Any:
@@ -646,7 +692,7 @@ def _decode_number(content: Any) -> Any:
 
 
 def _decode_random_state(content: Any) -> np.random.RandomState:
-    keys, position, *rest = _decode(content)
+    keys, position, *rest = decode(content)
     if len(keys) != 624 or not 0 <= position <= 624:
         raise ValueError("the random state is not a state of the Mersenne twister.")
     random_state = np.random.RandomState(0)
@@ -659,7 +705,7 @@ def _decode_float(content: Any) -> float:
 
 
 _DECODERS: dict[str, Callable[[Any], Any]] = {
-    "tuple": lambda content: tuple(_decode(content)),
+    "tuple": lambda content: tuple(decode(content)),
     "float": _decode_float,
     "numpy": _decode_number,  # from older versions
     "array": _decode_array,

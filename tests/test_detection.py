@@ -19,6 +19,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from aefeatures import AutoencoderOutlierDetector, AutoencoderTransformer
+from aefeatures._files import read_file, write_file
 
 
 @parametrize_with_checks(
@@ -103,6 +104,17 @@ def test_contamination_is_the_share_of_training_rows(contamination):
     assert (labels == -1).mean() == pytest.approx(contamination, abs=1 / 300)
 
 
+def test_autoencoder_does_not_learn_the_rows_that_contamination_declares_outliers():
+    rng = np.random.default_rng(0)
+    outliers = rng.normal(size=(40, 6)) * [0, 0, 0, 0, 4, 4]  # in a direction of their own
+    X = np.concatenate([line(400), outliers])
+    errors = []
+    for contamination in ("auto", 0.1):
+        detector = short(contamination=contamination, calibration_fraction=0).fit(X)
+        errors.append(-detector.autoencoder_.score_samples(outliers).mean())
+    assert errors[1] > 1.5 * errors[0]
+
+
 @pytest.mark.parametrize("contamination", [0, -0.1, 0.6, "some", None])
 def test_contamination_outside_of_its_range_is_refused(contamination):
     with pytest.raises(ValueError, match="The 'contamination' parameter of AutoencoderOutlierDet"):
@@ -185,6 +197,79 @@ def test_pickle_keeps_all_results(detector):
     np.testing.assert_array_equal(again.explain(X).part, detector.explain(X).part)
 
 
+def assert_same_results(detector, again, X):
+    np.testing.assert_array_equal(again.score_samples(X), detector.score_samples(X))
+    np.testing.assert_array_equal(again.predict(X), detector.predict(X))
+    np.testing.assert_array_equal(again.p_values(X), detector.p_values(X))
+    np.testing.assert_array_equal(again.explain(X).part, detector.explain(X).part)
+
+
+def test_saved_and_loaded(detector, of_frame, tmp_path):
+    for each, X in ((detector, line(400, seed=6)), (of_frame, mixed(400))):
+        each.save(tmp_path / "detector.safetensors")
+        again = AutoencoderOutlierDetector.load(tmp_path / "detector.safetensors")
+        assert_same_results(each, again, X)
+        assert again.get_params(deep=False).keys() == each.get_params(deep=False).keys()
+        assert again.n_landmarks == each.n_landmarks
+        assert again.autoencoder.max_epochs == each.autoencoder.max_epochs
+        assert again.n_features_in_ == each.n_features_in_
+
+
+def test_default_autoencoder_stays_the_default_in_a_file(tmp_path):
+    path = tmp_path / "detector.safetensors"
+    AutoencoderOutlierDetector(n_neighbors=3, random_state=0).fit(line(30)).save(path)
+    loaded = AutoencoderOutlierDetector.load(path, device="cpu")
+    assert loaded.autoencoder is None
+    assert loaded.n_neighbors == 3
+    assert loaded.autoencoder_.device == "cpu"
+
+
+def test_files_of_transformers_and_of_detectors_are_told_apart(detector, tmp_path):
+    detector.save(tmp_path / "detector")
+    detector.autoencoder_.save(tmp_path / "transformer")
+    with pytest.raises(ValueError, match="contains 'AutoencoderTransformer', not 'AutoencoderOutl"):
+        AutoencoderOutlierDetector.load(tmp_path / "transformer")
+    with pytest.raises(ValueError, match="contains 'AutoencoderOutlierDetector', not 'Autoenc"):
+        AutoencoderTransformer.load(tmp_path / "detector")
+
+
+@pytest.mark.parametrize(
+    ("name", "array"),
+    [
+        ("values", np.zeros((3, 5))),
+        ("misses", None),
+        ("typical_miss", np.zeros(5)),
+        ("calibration_scores", np.array([np.nan])),
+        ("offset", np.array(1)),
+        ("more", np.zeros(3)),
+    ],
+)
+def test_damaged_files_are_refused(detector, tmp_path, name, array):
+    path = tmp_path / "detector"
+    detector.save(path)
+    document, arrays = read_file(path)
+    arrays.pop(f"owner.{name}", None)
+    if array is not None:
+        arrays[f"owner.{name}"] = array
+    for key in ("digest", "format", "needs"):
+        del document[key]
+    write_file(path, document, arrays)
+    with pytest.raises(ValueError, match=f"{path} cannot be loaded: .*{name}"):
+        AutoencoderOutlierDetector.load(path)
+
+
+def test_unknown_settings_in_a_file_are_refused(detector, tmp_path):
+    path = tmp_path / "detector"
+    detector.save(path)
+    document, arrays = read_file(path)
+    for change in ({"n_neighbors": 0}, {"n_neighbours": 3}, {"n_neighbors": [10]}):
+        changed = {**document["owner"], "parameters": change}
+        rest = {key: document[key] for key in document if key not in ("digest", "format", "needs")}
+        write_file(path, {**rest, "owner": changed}, arrays)
+        with pytest.raises(ValueError, match=r"cannot be loaded: .*n_neigh"):
+            AutoencoderOutlierDetector.load(path)
+
+
 def test_same_seed_same_scores():
     X, new = line(100), line(10, seed=8)
     expected = short().fit(X).score_samples(new)
@@ -221,11 +306,14 @@ def test_default_autoencoder_standardizes_except_for_pictures():
         assert clone(detector).fit(rows).autoencoder_.scaling == scaling
 
 
-def test_labels_reach_an_autoencoder_that_needs_them():
+@pytest.mark.parametrize("contamination", ["auto", 0.2])
+def test_labels_reach_an_autoencoder_that_needs_them(contamination):
     X = line(120)
     y = np.where(X[:, 0] > 0, "yes", "no")
     autoencoder = AutoencoderTransformer(2, max_epochs=2, regularizer="supervised")
-    detector = AutoencoderOutlierDetector(autoencoder, random_state=0).fit(X, y)
+    detector = AutoencoderOutlierDetector(
+        autoencoder, contamination=contamination, random_state=0
+    ).fit(X, y)
     assert detector.autoencoder_.task_ == "classification"
 
 

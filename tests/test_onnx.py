@@ -42,6 +42,7 @@ from sklearn.tree import DecisionTreeClassifier
 from torch import nn
 
 from aefeatures import (
+    AutoencoderOutlierDetector,
     AutoencoderTransformer,
     ConvNetwork,
     DenseNetwork,
@@ -584,6 +585,38 @@ def test_columns_of_a_table_are_inputs(tmp_path, kind, shown):
     np.testing.assert_allclose(codes, pipeline[0].transform(X), rtol=1e-4, atol=1e-5)
     decoded = pipeline[0].to_module("autoencoder")(encode_table(pipeline[0], X)[0])[1]
     np.testing.assert_allclose(reconstruction, decoded.detach(), rtol=1e-4, atol=1e-4)
+
+
+def detector(**params):
+    return AutoencoderOutlierDetector(small(**params), contamination=0.1, random_state=0)
+
+
+DETECTORS = {
+    "float64": (lambda X: X, {"n_components": 2}),
+    "float32": (lambda X: X.astype(np.float32), {"scaling": "standard"}),
+    "missing": (lambda X: np.where(X % 7 == 3, np.nan, X), {}),
+}
+
+
+@pytest.mark.parametrize("kind", DETECTORS)
+def test_detectors(digits, tmp_path, kind):
+    make, params = DETECTORS[kind]
+    X = make(digits[0].astype(float))
+    pipeline = make_pipeline(StandardScaler(), detector(**params)).fit(X[:600])
+    labels, scores = session_of(written(pipeline, tmp_path, X=X)).run(None, {"X": X})
+    np.testing.assert_array_equal(labels, pipeline.predict(X))
+    np.testing.assert_allclose(scores, pipeline.score_samples(X), rtol=1e-5)
+    assert set(labels) == {-1, 1}
+
+
+def test_detector_of_a_table(tmp_path):
+    X = mixed()
+    found = detector(n_components=2).fit(X)
+    session = session_of(written(found, tmp_path, X=X))
+    assert [each.name for each in session.get_inputs()] == [*X.columns]
+    labels, scores = session.run(None, inputs_of(session, X))
+    np.testing.assert_allclose(scores, found.score_samples(X), rtol=1e-4)
+    assert (labels == found.predict(X)).mean() > 0.99
 
 
 def test_inputs_of_a_table_have_the_types_of_x(tmp_path):

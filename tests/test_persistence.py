@@ -828,7 +828,8 @@ whole = {(folder / name).read_bytes() for name in "ab"}
 models[0].save(path)
 seen, strays = [], 0
 random.seed(0)
-for _ in range(n_kills):
+# On a busy machine a child may not come to its second model, so that there have to be more.
+while len(seen) < n_kills or (len(set(seen)) < 2 and len(seen) < 20 * n_kills):
     child = os.fork()
     if child == 0:
         while True:
@@ -859,7 +860,7 @@ def test_kill_in_the_middle_leaves_the_old_or_the_new_model(X, tmp_path, n_kills
     printed = subprocess.run(code, check=True, capture_output=True, text=True).stdout
     print("kills, different models found, temporary files found:", printed)
     n_seen, n_different, _ = map(int, printed.split())
-    assert n_seen == n_kills
+    assert n_seen >= n_kills
     assert n_different == 2
 
 

@@ -30,6 +30,7 @@ from torch import nn
 
 from aefeatures._autoencoder import AutoencoderTransformer, fitted_model
 from aefeatures._bridges.pipelines import flat_steps, unwrap
+from aefeatures._detection import AutoencoderOutlierDetector, ScoreModule
 from aefeatures._files import write_atomically
 from aefeatures._rows.batches import work_dtype
 from aefeatures._rows.checks import check_rows
@@ -52,6 +53,7 @@ _NAMES_OF_PARTS = {
     "decoder": ("codes", ["reconstruction"]),
     "autoencoder": ("X", ["codes", "reconstruction"]),
 }
+_NAMES_OF_DETECTOR = ("X", ["label", "scores"])
 # The earlier spelling of "autoencoder", with one output.
 _NAMES_OF_DEPRECATED_PARTS = {"reconstruct": ("X", ["reconstruction"])}
 
@@ -64,12 +66,14 @@ _ONLY_IN_FLOAT32 = {
     *("Sinh", "Softplus", "Softsign", "Tan", "ThresholdedRelu"),
 }
 
+_DETECTOR = "AefeaturesAutoencoderOutlierDetector"
+
 # All threads share PyTorch's exporter and the warning filters.
 _exporting = threading.RLock()
 
 
 def register_onnx_converters() -> None:
-    """Register a converter for `AutoencoderTransformer` with skl2onnx.
+    """Register converters for our transformer and our detector with skl2onnx.
 
     ``skl2onnx.to_onnx(pipeline, X[:1])`` then works for every pipeline whose other steps skl2onnx
     can convert. The network computes in float64 if `transform` does. The exceptions are operations
@@ -109,6 +113,9 @@ def register_onnx_converters() -> None:
     skl2onnx.update_registered_converter(
         AutoencoderTransformer, "AefeaturesAutoencoderTransformer", _set_output_type, _convert
     )
+    skl2onnx.update_registered_converter(
+        AutoencoderOutlierDetector, _DETECTOR, _set_output_type, _convert, parser=_parse_detector
+    )
 
 
 def to_onnx(
@@ -118,27 +125,28 @@ def to_onnx(
     *,
     X: Any = None,
 ) -> None:
-    """Write a fitted transformer, one of its parts, or a whole pipeline to an ONNX file.
+    """Write a transformer, one of its parts, a detector or a whole pipeline to an ONNX file.
 
     The model of an encoder has the input "X" and the output "codes". The model of a decoder has the
     input "codes" and the output "reconstruction". The model of the whole autoencoder has the input
-    "X" and the outputs "codes" and "reconstruction". The model of a pipeline has the outputs that
-    `skl2onnx.to_onnx` gives it, for a classifier "label" and a matrix "probabilities". A model
-    takes any number of rows. A transformer that was fitted on a table with categories, dates or
-    durations has one input of shape (n_samples, 1) for each column, with the column's name, instead
-    of "X". The opset is 18, the opset of "ai.onnx.ml" is 3, and the version of
-    the format (IR) is 8. The metadata contain the versions of the libraries and, as JSON, the names
-    of the columns.
+    "X" and the outputs "codes" and "reconstruction". The model of an `AutoencoderOutlierDetector`
+    has the outputs "label" (of `predict`) and "scores" (of `score_samples`), of shape (n_samples,).
+    The model of a pipeline has the outputs that `skl2onnx.to_onnx` gives it, for a classifier
+    "label" and a matrix "probabilities". A model takes any number of rows. A transformer that was
+    fitted on a table with categories, dates or durations has one input of shape (n_samples, 1) for
+    each column, with the column's name, instead of "X". The opset is 18, the opset of "ai.onnx.ml"
+    is 3, and the version of the format (IR) is 8. The metadata contain the versions of the
+    libraries and, as JSON, the names of the columns.
 
     No file is written if the estimator cannot be converted, or if onnxruntime is installed and
     cannot open the model.
 
     Parameters
     ----------
-    estimator : AutoencoderTransformer, Pipeline or any estimator that skl2onnx converts
-        Fitted estimator. For a search, its best estimator is converted. For a
-        `sklearn.frozen.FrozenEstimator`, the estimator inside it is converted. Samplers in
-        pipelines of imbalanced-learn are left out, as in `predict`.
+    estimator : AutoencoderTransformer, AutoencoderOutlierDetector, Pipeline or another estimator
+        Fitted estimator. Another one has to be convertible by skl2onnx. For a search, its best
+        estimator is converted. For a `sklearn.frozen.FrozenEstimator`, the estimator inside it is
+        converted. Samplers in pipelines of imbalanced-learn are left out, as in `predict`.
     path : str or path-like
         File to write. An existing file is replaced.
     part : {"encoder", "decoder", "autoencoder"}, default="encoder"
@@ -180,6 +188,10 @@ def to_onnx(
     int64 inputs. NaN is a missing number. Any text or number that is not a level of a category is a
     missing one, such as "" or -1. A transformer of a table has to be the first step of a pipeline.
     The output "reconstruction" is a matrix with the columns of `encode_table`.
+
+    The model of a detector compares all rows with all landmarks at once: 1,000 rows take 16 MB with
+    2,000 landmarks, so give it many rows in parts. Of landmarks that are equally near, it may take
+    others than `score_samples`.
 
     References
     ----------
@@ -292,6 +304,7 @@ def _convert_whole(estimator: Any, X: Any) -> Any:
                     ColumnTransformer: _parse_columns,
                     FeatureUnion: _parse_union,
                     AutoencoderTransformer: _parse_transformer,
+                    AutoencoderOutlierDetector: _parse_detector,
                 },
                 custom_conversion_functions=dict.fromkeys(
                     (OneHotEncoder, OrdinalEncoder, TargetEncoder), _convert_categories
@@ -314,7 +327,7 @@ def _input_names_and_types(pipeline: Pipeline, X: Any) -> tuple[list[Any], list[
     table = _table_of(pipeline.steps[0][1])
     if table is not None:
         if X is not None:
-            check_rows(pipeline.steps[0][1], X, reset=False)
+            check_rows(_transformer_of(pipeline.steps[0][1]), X, reset=False)
         names = _names_of_inputs(pipeline, [column.name for column in table.columns])
         dtypes = _dtypes_of_inputs(table, X)
         columns = {
@@ -457,6 +470,21 @@ def _parse_transformer(scope: Any, model: Any, inputs: Any, custom_parsers: Any 
     outputs = parse._parse_sklearn_simple_model(scope, model, inputs, custom_parsers=custom_parsers)
     _set_output_type(outputs[0].operators_outputs_[0])
     return outputs
+
+
+def _parse_detector(
+    scope: Any,
+    model: Any,
+    inputs: Any,
+    custom_parsers: Any = None,  # noqa: ARG001
+) -> Any:
+    operator = scope.declare_local_operator(_DETECTOR, model)
+    operator.inputs = list(inputs)
+    for name, dtype in zip(_NAMES_OF_DETECTOR[1], (np.int64, np.float64), strict=True):
+        kind = _tensor_type(np.empty((1, 1), dtype))
+        kind.shape = [None]
+        operator.outputs.append(scope.declare_local_variable(name, kind))
+    return list(operator.outputs)
 
 
 def _parse_columns(scope: Any, model: Any, inputs: Any, custom_parsers: Any = None) -> Any:
@@ -636,6 +664,8 @@ def _dtype_of(variable: Any) -> np.dtype:
 
 
 def _set_output_type(operator: Any) -> None:
+    if isinstance(operator.raw_operator, AutoencoderOutlierDetector):
+        return  # its parser has set them
     table = _table_of(operator.raw_operator)
     if table is None:
         # skl2onnx expects float64 from a step whose first input is float64, otherwise float32.
@@ -651,12 +681,12 @@ def _set_output_type(operator: Any) -> None:
 
 
 def _convert(scope: Any, operator: Any, container: Any) -> None:
-    """Add the graph of the encoder to the graph of a pipeline."""
+    """Add the graph of an encoder or a detector to the graph of a pipeline."""
     onnx = _import("onnx")
     if container.target_opset < _OPSET:
         raise ValueError(
-            f"AutoencoderTransformer needs a target_opset of at least {_OPSET}, got "
-            f"{container.target_opset}."
+            f"{type(operator.raw_operator).__name__} needs a target_opset of at least {_OPSET}, "
+            f"got {container.target_opset}."
         )
     # The inputs are one matrix or many columns.
     dtypes = [_dtype_of(variable) for variable in operator.inputs]
@@ -672,10 +702,11 @@ def _convert(scope: Any, operator: Any, container: Any) -> None:
         container.node_domain_version_pair_sets.add(("ai.onnx.ml", _OPSET_ML))
     container.nodes.extend(graph.node)
     container.initializers.extend(graph.initializer)
-    elem_type = operator.outputs[0].type.to_onnx_type().tensor_type.elem_type
-    ends = [graph.output[0].name], [operator.outputs[0].full_name]
-    name = scope.get_unique_operator_name("Cast")
-    container.nodes.append(onnx.helper.make_node("Cast", *ends, name, to=elem_type))
+    for inside, outside in zip(graph.output, operator.outputs, strict=True):
+        elem_type = outside.type.to_onnx_type().tensor_type.elem_type
+        ends = [inside.name], [outside.full_name]
+        name = scope.get_unique_operator_name("Cast")
+        container.nodes.append(onnx.helper.make_node("Cast", *ends, name, to=elem_type))
     container.node_domain_version_pair_sets.add(("", _OPSET))
 
 
@@ -683,8 +714,15 @@ def _convert(scope: Any, operator: Any, container: Any) -> None:
 
 
 def _table_of(step: Any) -> Table | None:
-    """Return the table that a transformer was fitted on; None for other steps and for numbers."""
-    return table_of(step) if isinstance(step, AutoencoderTransformer) else None
+    """Return the table that a step was fitted on; None for other steps and for numbers."""
+    transformer = _transformer_of(step)
+    return None if transformer is None else table_of(transformer)
+
+
+def _transformer_of(step: Any) -> AutoencoderTransformer | None:
+    if isinstance(step, AutoencoderOutlierDetector):
+        return step.autoencoder_
+    return step if isinstance(step, AutoencoderTransformer) else None
 
 
 def _dtypes_of_inputs(table: Table, X: Any) -> list[np.dtype]:
@@ -722,8 +760,8 @@ def _dtype_of_matrix(table: Table, dtypes: list[np.dtype]) -> np.dtype:
     """Return the type of a table as a matrix, for inputs of types, as of `Table.numbers`."""
     if len(dtypes) != len(table.columns):
         raise ValueError(
-            "an AutoencoderTransformer that was fitted on a table with categories, dates or "
-            "durations has to be the first step"
+            "an estimator that was fitted on a table with categories, dates or durations has to be "
+            "the first step"
         )
     numbers = [
         dtype if dtype.kind == "f" else np.float32 if dtype.itemsize <= 2 else np.float64
@@ -805,30 +843,43 @@ def _export_of_columns(transformer: AutoencoderTransformer, part: str, X: Any) -
 
 
 def _export(
-    transformer: AutoencoderTransformer, part: str, dtype: np.dtype, prefix: str = ""
+    estimator: AutoencoderTransformer | AutoencoderOutlierDetector,
+    part: str,
+    dtype: np.dtype,
+    prefix: str = "",
 ) -> Any:
-    """Return the ONNX model of a part of a transformer, for rows or codes of `dtype`.
+    """Return the ONNX model of a part of a transformer, or of a detector, for X of `dtype`.
 
-    All names in the model begin with `prefix`.
+    For a decoder, that is the dtype of codes. All names in the model begin with `prefix`.
     """
     onnx = _import("onnx")
-    module = transformer.to_module(cast("Any", "autoencoder" if part == "reconstruct" else part))
+    is_detector = isinstance(estimator, AutoencoderOutlierDetector)
+    if isinstance(estimator, AutoencoderOutlierDetector):
+        transformer = estimator.autoencoder_
+        scores = ScoreModule(estimator)
+        module: nn.Module = scores
+        network: nn.Module = scores.rows
+        source, results = _NAMES_OF_DETECTOR
+    else:
+        transformer = estimator
+        named = cast("Any", "autoencoder" if part == "reconstruct" else part)
+        module = network = transformer.to_module(named)
+        source, results = {**_NAMES_OF_PARTS, **_NAMES_OF_DEPRECATED_PARTS}[part]
     dtype_of_results = dtype_of_network = work_dtype(dtype, torch.device("cpu"))
     model_of_rows = fitted_model(transformer)
     if not model_of_rows.is_as_built:  # a network of the user's own keeps its precision
         dtype_of_network = PRECISIONS[transformer.precision]
-    for name, child in module.named_children():
+    for name, child in network.named_children():
         if name != "scaling":  # it chooses its precision itself
             child.to(dtype_of_network)
     if part == "reconstruct":
         module = _SecondOutput(module)
-    if dtype_of_network != dtype_of_results:
+    if dtype_of_network != dtype_of_results and not is_detector:
         module = _Cast(module, dtype_of_results)
     n_columns = transformer.n_features_in_
     if part == "decoder":
         n_columns = model_of_rows.n_components
     rows = (torch.from_numpy(np.zeros((2, n_columns), dtype)),)
-    source, results = {**_NAMES_OF_PARTS, **_NAMES_OF_DEPRECATED_PARTS}[part]
     settings: dict[str, Any] = {
         "input_names": [source],
         "output_names": results,
@@ -850,7 +901,7 @@ def _export(
     if prefix:
         model = onnx.compose.add_prefix(model, prefix)
     wide = dtype_of_network == torch.float64
-    if table_of(transformer) is None:
+    if not is_detector and table_of(transformer) is None:
         elem_type = onnx.TensorProto.DOUBLE if wide else onnx.TensorProto.FLOAT
         _fill_only_where_missing(model.graph, elem_type)
     if wide:

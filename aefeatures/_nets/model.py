@@ -17,6 +17,7 @@ from aefeatures._nets.networks import (
     Decoder,
     Encoder,
     FillMissing,
+    as_floating,
     copied,
     is_as_built,
 )
@@ -193,14 +194,11 @@ class Model:
         reconstruction of a level is its probability. A missing value is taken as reconstructed, and
         what is missed of it is NaN.
         """
-        scaling = self.scaling
-        unit = scaling.variance() ** 0.5 or 1.0
+        unit = _unit(self.scaling)
 
         def both(row: torch.Tensor, reconstruction: torch.Tensor) -> Any:
-            if isinstance(scaling, TableScaling):
-                reconstruction = scaling.expected(reconstruction)
-            filled = torch.where(row.isnan(), reconstruction, row)
-            joined = torch.cat([filled, row - reconstruction], dim=1) / unit
+            parts = _rows_and_misses(row, reconstruction, self.scaling, unit)
+            joined = torch.cat(parts, dim=1)
             return joined, torch.cat([torch.zeros_like(row), row], dim=1).isnan()
 
         joined = self._map_reconstructed(rows, device, both, 2 * self.n_outputs)
@@ -208,7 +206,7 @@ class Model:
 
     def in_units_of_rows(self, scaled: np.ndarray) -> np.ndarray:
         """Return the first result of `rows_and_misses`, or a mean of it, in X's units."""
-        inverse = torch.from_numpy(scaled) * (self.scaling.variance() ** 0.5 or 1.0)
+        inverse = torch.from_numpy(scaled) * _unit(self.scaling)
         if isinstance(self.scaling, TableScaling):
             numbers, levels = self.scaling.split(inverse)
             inverse = torch.cat([numbers, self.scaling.is_level(levels)], dim=1)
@@ -216,13 +214,18 @@ class Model:
         return in_units
 
     def to_module(self, part: str) -> nn.Module:
-        """Return a copy of a part as a module that takes and returns X in its own units."""
+        """Return a copy of a part as a module that takes and returns X in its own units.
+
+        The part "misses" returns what `rows_and_misses` does.
+        """
         encoder, decoder, scaling, fill = copied(self.modules)
         copies = not self.is_as_built
         if part == "encoder":
             return Encoder(encoder, scaling, fill).eval()
         if part == "decoder":
             return Decoder(decoder, scaling, copies=copies).eval()
+        if part == "misses":
+            return RowsAndMisses(encoder, decoder, scaling, fill).eval()
         return Autoencoder(encoder, decoder, scaling, fill, copies=copies).eval()
 
     def state(self) -> dict[str, Any]:
@@ -303,3 +306,38 @@ class Model:
         if isinstance(self.scaling, TableScaling):
             return inverse, inverse.isnan() & ~rows.isnan().any(dim=1, keepdim=True)
         return inverse, inverse.isnan() & ~rows.isnan()
+
+
+class RowsAndMisses(nn.Module):
+    """Module from X in its own units to what `Model.rows_and_misses` returns."""
+
+    def __init__(
+        self, encoder: nn.Module, decoder: nn.Module, scaling: AnyScaling, fill: nn.Module
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.decoder = decoder
+        self.scaling = scaling
+        self.fill = fill
+        self.unit = _unit(scaling)
+
+    def forward(self, X: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return rows and misses for X, of shape (n, n_features) and any dtype."""
+        X = as_floating(X)
+        codes = Encoder(self.encoder, self.scaling, self.fill)(X)
+        row = self.scaling.targets(self.scaling(X).to(codes.dtype))
+        reconstruction = self.scaling.outputs(self.decoder(codes))
+        return _rows_and_misses(row, reconstruction, self.scaling, self.unit)
+
+
+def _unit(scaling: AnyScaling) -> float:
+    return scaling.variance() ** 0.5 or 1.0
+
+
+def _rows_and_misses(
+    row: torch.Tensor, reconstruction: torch.Tensor, scaling: AnyScaling, unit: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    if isinstance(scaling, TableScaling):
+        reconstruction = scaling.expected(reconstruction)
+    filled = torch.where(row.isnan(), reconstruction, row)
+    return filled / unit, (row - reconstruction) / unit

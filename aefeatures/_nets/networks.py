@@ -865,9 +865,7 @@ class Encoder(nn.Module):
 
     def forward(self, X: torch.Tensor) -> torch.Tensor:
         """Encode X, of shape (n, n_features) and any dtype; it is scaled in its own precision."""
-        if not X.is_floating_point() or X.element_size() < 4:
-            X = X.to(torch.float64 if X.element_size() >= 4 else torch.float32)
-        inputs = self.scaling.inputs(X)
+        inputs = self.scaling.inputs(as_floating(X))
         return self.network(self.fill(inputs.to(_dtype(self.network))))
 
 
@@ -916,6 +914,13 @@ class Autoencoder(nn.Module):
         """Return the codes of X and its reconstruction."""
         encoded = Encoder(self.encoder, self.scaling, self.fill)(X)
         return encoded, Decoder(self.decoder, self.scaling, copies=self.copies)(encoded)
+
+
+def as_floating(X: torch.Tensor) -> torch.Tensor:
+    """Return X in a precision that can be scaled."""
+    if X.is_floating_point() and X.element_size() >= 4:
+        return X
+    return X.to(torch.float64 if X.element_size() >= 4 else torch.float32)
 
 
 def _dtype(module: nn.Module) -> torch.dtype:
