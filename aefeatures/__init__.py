@@ -21,6 +21,7 @@ from aefeatures._nets.supervised import Supervised
 from aefeatures._pictures.components import ComponentsDisplay
 from aefeatures._pictures.displays import LatentSpaceDisplay, LossCurveDisplay
 from aefeatures._pictures.latent_map import write_latent_map
+from aefeatures._pictures.outliers import OutlierDisplay
 from aefeatures._pictures.reconstructions import ReconstructionDisplay, ReconstructionMonitor
 from aefeatures._rows.sources import RowView
 from aefeatures._torch.ranks import distributed
@@ -45,6 +46,7 @@ __all__ = [
     "NearPCA",
     "NeighborPreserving",
     "NextFramePredictor",
+    "OutlierDisplay",
     "ReconstructionDisplay",
     "ReconstructionMonitor",
     "Regularizer",

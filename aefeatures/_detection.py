@@ -268,6 +268,36 @@ def _entries(X: Any) -> np.ndarray:
     return entries
 
 
+def explanation_of(
+    detector: AutoencoderOutlierDetector, X: Any, n_columns: int | None = None
+) -> Explanation:
+    """Return what `explain` does, as arrays also for a frame."""
+    check_is_fitted(detector)
+    if n_columns is not None and (
+        isinstance(n_columns, bool) or not isinstance(n_columns, Integral) or n_columns < 1
+    ):
+        raise ValueError(f"n_columns must be an int of at least 1 or None, got {n_columns!r}.")
+    landmarks = detector._landmarks
+    rows = detector._rows(X, "explain")
+    found = [
+        landmarks.parts(*both)
+        for both in detector._rows_and_misses(rows, n_numbers=len(landmarks.values))
+    ]
+    parts, expected = (np.concatenate(each) for each in zip(*found, strict=True))
+    expected = fitted_model(detector.autoencoder_).in_units_of_rows(expected)
+    values: Any = rows.dense()
+    order = np.argsort(-parts, axis=1, kind="stable")[:, :n_columns]
+    table = table_of(detector.autoencoder_)
+    if table is not None:
+        values, expected = _entries(X), _entries(table.rows(expected))
+    elif is_frame(X):
+        values = _entries(X)
+    values, expected, parts = (
+        np.take_along_axis(each, order, axis=1) for each in (values, expected, parts)
+    )
+    return Explanation(order, values, expected, parts)
+
+
 def _long_form(explanation: Explanation, X: Any) -> Any:
     """Return an explanation as a frame with a row for each entry."""
     n_rows, n_columns = explanation.column.shape
@@ -587,30 +617,7 @@ class AutoencoderOutlierDetector(OutlierMixin, BaseEstimator):
         >>> int(explanation.column[0, 0]), float(explanation.value[0, 0])
         (4, 180.0)
         """
-        check_is_fitted(self)
-        n_features = self.n_features_in_
-        if n_columns is not None and (
-            isinstance(n_columns, bool) or not isinstance(n_columns, Integral) or n_columns < 1
-        ):
-            raise ValueError(f"n_columns must be an int of at least 1 or None, got {n_columns!r}.")
-        rows = self._rows(X, "explain")
-        found = [
-            self._landmarks.parts(*both)
-            for both in self._rows_and_misses(rows, n_numbers=len(self._landmarks.values))
-        ]
-        parts, expected = (np.concatenate(each) for each in zip(*found, strict=True))
-        expected = fitted_model(self.autoencoder_).in_units_of_rows(expected)
-        values: Any = rows.dense()
-        order = np.argsort(-parts, axis=1, kind="stable")[:, : n_columns or n_features]
-        table = table_of(self.autoencoder_)
-        if table is not None:
-            values, expected = _entries(X), _entries(table.rows(expected))
-        elif is_frame(X):
-            values = _entries(X)
-        values, expected, parts = (
-            np.take_along_axis(each, order, axis=1) for each in (values, expected, parts)
-        )
-        explanation = Explanation(order, values, expected, parts)
+        explanation = explanation_of(self, X, n_columns)
         return _long_form(explanation, X) if is_frame(X) else explanation
 
     def save(self, path: str | os.PathLike[str]) -> None:

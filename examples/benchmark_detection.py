@@ -2,11 +2,11 @@
 
 Detectors learn from half of the normal rows, and score the others and the outliers: the mean area
 under the ROC curve over sets and seeds. With `--contamination` that share of the outliers is among
-the training rows and not among the test rows, and our detector also runs with `contamination=0.1`. Neighbours, PCA(3) and the one-class SVM get
-standardized columns. PyOD's detectors run with their defaults if it is installed. The script also
-prints the means over every second set in alphabetical order, and over the others. The default
-settings of `AutoencoderOutlierDetector` were chosen on all of these sets with seed 0: other seeds
-and other sets are the test.
+the training rows and not among the test rows, and our detector also runs with `contamination=0.1`.
+Neighbours, PCA(3) and the one-class SVM get standardized columns. PyOD's detectors run with their
+defaults if it is installed. The script also prints the means over every second set in alphabetical
+order, and over the others. The default settings of `AutoencoderOutlierDetector` were chosen on all
+of these sets with seed 0: other seeds and other sets are the test.
 
 Planted values: 200 normal test rows of each set, in each of which one entry is moved by four
 standard deviations, or exchanged for that of another row. It prints how often `explain` names the

@@ -322,7 +322,7 @@ class ReconstructionDisplay:
             raise ValueError(
                 f"Images have 1 channel (grey) or 3 (red, green, blue), got image_shape={shape}."
             )
-        darkest, brightest = _image_limits(originals)
+        darkest, brightest = image_limits(originals)
         low = darkest if limits[0] is None else limits[0]
         high = brightest if limits[1] is None else limits[1]
         colors = plt.get_cmap("gray" if cmap is None else cmap)
@@ -330,10 +330,10 @@ class ReconstructionDisplay:
         lines, names = [], []
         for rows, name in zip(snapshots, self._snapshot_names(len(snapshots)), strict=True):
             lines += [
-                _to_rgba(each, shape, (low, high), colors, missing) for each in (originals, rows)
+                to_rgba(each, shape, (low, high), colors, missing) for each in (originals, rows)
             ]
             names += ["original", name]
-        canvas, centers = _arrange(lines)
+        canvas, centers = arrange(lines)
         if ax is None:
             inch = _INCHES / max(height, width)
             longest = max(len(name) for name in names)
@@ -759,7 +759,7 @@ def _worst_columns(
     return np.argsort(-difference / np.maximum(known, 1), kind="stable")[:max_features]
 
 
-def _to_rgba(
+def to_rgba(
     rows: np.ndarray,
     shape: tuple[int, int, int],
     limits: tuple[float, float],
@@ -777,16 +777,16 @@ def _to_rgba(
     return rgba
 
 
-def _arrange(lines: list[np.ndarray]) -> tuple[np.ndarray, list[float]]:
+def arrange(lines: list[np.ndarray], group: int = 2) -> tuple[np.ndarray, list[float]]:
     """Return one picture of all images, and the vertical centre of each line.
 
-    Each line holds the images beside each other. Successive lines are pairs of originals and
-    reconstructions, with wider gaps between the pairs.
+    Each line holds the images beside each other. Successive lines are groups, such as pairs of
+    originals and reconstructions, with wider gaps between the groups.
     """
     n_samples, height, width, _ = lines[0].shape
     gap = max(1, round(0.08 * max(height, width)))
     step_y, step_x = height + gap, width + gap
-    tops = [i // 2 * (2 * step_y + 2 * gap) + i % 2 * step_y for i in range(len(lines))]
+    tops = [i * step_y + i // group * 2 * gap for i in range(len(lines))]
     canvas = np.zeros((tops[-1] + height, step_x * n_samples - gap, 4))
     for top, images in zip(tops, lines, strict=True):
         for k, image in enumerate(images):
@@ -794,7 +794,7 @@ def _arrange(lines: list[np.ndarray]) -> tuple[np.ndarray, list[float]]:
     return canvas, [top + (height - 1) / 2 for top in tops]
 
 
-def _image_limits(images: np.ndarray) -> tuple[float, float]:
+def image_limits(images: np.ndarray) -> tuple[float, float]:
     """Return the values that are drawn black and white in images."""
     if images.dtype == np.uint8:
         return 0.0, 255.0
