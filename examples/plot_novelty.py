@@ -1,11 +1,9 @@
 """
-Novelty detection
-=================
+What is unusual, and why
+========================
 
-An autoencoder reconstructs rows well if they are like its training rows. `score_samples` is minus
-the error of the reconstruction, so unlike rows have a low score. With ``per_feature=True`` it shows
-the columns that cause this, in standard deviations of each column. With ``per_feature="raw"`` it
-uses the units of the columns.
+`AutoencoderOutlierDetector` learns from rows that are mostly normal. It finds unusual rows, and
+says which columns or pixels make them unusual.
 """
 
 # %%
@@ -13,20 +11,21 @@ uses the units of the columns.
 # ---------------------------
 # The detectors learn from all digits except fours. Among the test digits the fours are the novelty.
 import matplotlib.pyplot as plt
-import numpy as np
-from sklearn.datasets import load_digits
+from sklearn.datasets import load_digits, load_wine
 from sklearn.ensemble import IsolationForest
 from sklearn.metrics import RocCurveDisplay
 from sklearn.model_selection import train_test_split
 
-from aefeatures import AutoencoderTransformer, ReconstructionDisplay
+from aefeatures import AutoencoderOutlierDetector, OutlierDisplay
 
 X, y = load_digits(return_X_y=True)
 X_train, X_test, y_train, y_test = train_test_split(X, y, random_state=0)
 X_train, is_novel = X_train[y_train != 4], y_test == 4
 
 detectors = {
-    "AutoencoderTransformer": AutoencoderTransformer(random_state=0).fit(X_train),
+    "AutoencoderOutlierDetector": AutoencoderOutlierDetector(
+        calibration_fraction=0.2, random_state=0
+    ).fit(X_train),
     "IsolationForest": IsolationForest(random_state=0).fit(X_train),
 }
 figure, ax = plt.subplots(figsize=(5, 4.5), layout="constrained")
@@ -35,29 +34,33 @@ for name, detector in detectors.items():
     RocCurveDisplay.from_predictions(is_novel, novelty, name=name, ax=ax)
 
 # %%
-# Why they are novel
-# ------------------
-# Fours come back as the digits that look most like them.
-transformer = detectors["AutoencoderTransformer"]
-fours = X_test[is_novel][:6]
-ReconstructionDisplay.from_estimator(transformer, fours, image_shape=(8, 8), n_samples=6)
+# A threshold with a meaning
+# --------------------------
+# `p_values` compares rows with training rows that were kept aside. Of normal rows, about 5% have a
+# p-value of at most 0.05, whatever the data.
+detector = detectors["AutoencoderOutlierDetector"]
+p_values = detector.p_values(X_test)
+for name, rows in {"fours": is_novel, "other digits": ~is_novel}.items():
+    print(f"{name}: {(p_values[rows] <= 0.05).mean():.0%} have a p-value of at most 0.05")
 
 # %%
-# These pixels make each of them novel. The scale is the difference in grey levels.
-distance = -transformer.score_samples(fours, per_feature="raw")
-figure, axes = plt.subplots(1, 6, figsize=(6, 1.4), layout="constrained")
-for ax, picture in zip(axes, distance, strict=True):
-    shown = ax.imshow(picture.reshape(8, 8), cmap="magma", vmin=0, vmax=16)
-    ax.set_axis_off()
-figure.colorbar(shown, ax=axes, label="difference")
+# Why they are unusual
+# --------------------
+# What was expected comes from the training rows that are nearest by the other pixels. The colour
+# marks the pixels that are most unlike it.
+OutlierDisplay.from_estimator(detector, X_test[is_novel], image_shape=(8, 8), n_samples=5)
 
 # %%
-# A threshold
-# -----------
-# `score_samples` has no threshold of its own. Take a quantile of the scores of normal rows that
-# were not used in training, because the scores of training rows are too good.
-normal = X_test[~is_novel]
-calibration, rest = normal[::2], normal[1::2]
-threshold = np.quantile(transformer.score_samples(calibration), 0.05)
-for name, rows in {"fours": X_test[is_novel], "other digits": rest}.items():
-    print(f"flagged of the {name}: {(transformer.score_samples(rows) < threshold).mean():.0%}")
+# In a table
+# ----------
+# Wines from three vineyards: each bar is a column, with its value and what was expected. A part of
+# 2 means twice as far from it as is typical for the column.
+wine, _ = load_wine(return_X_y=True, as_frame=True)
+detector = AutoencoderOutlierDetector(random_state=0).fit(wine)
+OutlierDisplay.from_estimator(detector, wine, n_samples=3)
+
+# %%
+# The same as a frame, for a row that we change: such a value of magnesium occurs nowhere else.
+strange = wine.iloc[[0]].assign(magnesium=180.0)
+print(detector.predict(strange))
+detector.explain(strange, n_columns=3)
