@@ -12,6 +12,7 @@ from aefeatures._detection import AutoencoderOutlierDetector
 from aefeatures._frames import NextFramePredictor
 from aefeatures._generation import AutoencoderGenerator
 from aefeatures._imputation import AutoencoderImputer
+from aefeatures._meaning import code_importance, code_sensitivity
 from aefeatures._moved import keep_old_names
 from aefeatures._nets.contrastive import NeighborPreserving
 from aefeatures._nets.networks import ConvNetwork, DenseNetwork
@@ -52,6 +53,8 @@ __all__ = [
     "Sparse",
     "Supervised",
     "Variational",
+    "code_importance",
+    "code_sensitivity",
     "distributed",
     "encode_table",
     "fit_on_ray",

@@ -20,7 +20,14 @@ from aefeatures._nets.networks import (
     copied,
     is_as_built,
 )
-from aefeatures._nets.placing import from_arrays, place, place_guest, placed_before, to_arrays
+from aefeatures._nets.placing import (
+    from_arrays,
+    place,
+    place_for_gradients,
+    place_guest,
+    placed_before,
+    to_arrays,
+)
 from aefeatures._rows.batches import map_chunks, to_tensor, work_dtype
 from aefeatures._rows.sources import ArraySource, Source
 from aefeatures._rows.survey import has_missing
@@ -41,6 +48,10 @@ _NAMES_IN_STATE = {
     "seed": "_seed",
     "built_from": "_built_from",
 }
+
+
+# Function from codes to those that are decoded.
+CodeChange = Callable[[torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -186,12 +197,14 @@ class Model:
 
         return self._map_reconstructed(rows, device, errors, self.n_features)
 
-    def rows_and_misses(self, rows: Source, device: torch.device) -> tuple[np.ndarray, np.ndarray]:
+    def rows_and_misses(
+        self, rows: Source, device: torch.device, change: CodeChange | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Return rows in the network's range, and what their reconstructions miss of them.
 
         Their shape is (n, n_outputs), and their unit is the root of the columns' mean variance. The
         reconstruction of a level is its probability. A missing value is taken as reconstructed, and
-        what is missed of it is NaN.
+        what is missed of it is NaN. With `change`, the codes that it returns are decoded.
         """
         scaling = self.scaling
         unit = scaling.variance() ** 0.5 or 1.0
@@ -203,8 +216,40 @@ class Model:
             joined = torch.cat([filled, row - reconstruction], dim=1) / unit
             return joined, torch.cat([torch.zeros_like(row), row], dim=1).isnan()
 
-        joined = self._map_reconstructed(rows, device, both, 2 * self.n_outputs)
+        joined = self._map_reconstructed(rows, device, both, 2 * self.n_outputs, change)
         return joined[:, : self.n_outputs], joined[:, self.n_outputs :]
+
+    def jacobians(self, rows: np.ndarray, device: torch.device) -> torch.Tensor:
+        """Return the derivatives of rows' codes by columns in the network's range.
+
+        Their shape is (n, n_components, n_outputs), on the CPU. Those by missing values are NaN.
+
+        Raises
+        ------
+        ValueError
+            If the encoder is not differentiable.
+        """
+        dtype = work_dtype(rows.dtype, device) if is_as_built(self.network, self.encoder) else None
+        with (
+            torch.inference_mode(False),
+            torch.enable_grad(),
+            unaffected(self.seed, self.network),
+        ):
+            encoder = place_for_gradients(self.encoder, device, dtype)
+            inputs = self.scaling.inputs(to_tensor(rows, device))
+            filled = self._filled(inputs, rows).detach().requires_grad_()
+            codes = encoder(filled)
+            if not codes.requires_grad:
+                raise ValueError(
+                    "The sensitivity of codes needs an encoder that is differentiable, but no "
+                    f"gradient comes through the network {self.network!r}."
+                )
+            derivatives = []
+            for j in range(self.n_components):
+                keep = j < self.n_components - 1
+                (derivative,) = torch.autograd.grad(codes[:, j].sum(), filled, retain_graph=keep)
+                derivatives.append(derivative.masked_fill(inputs.isnan(), torch.nan))
+        return torch.stack(derivatives, dim=1).cpu()
 
     def in_units_of_rows(self, scaled: np.ndarray) -> np.ndarray:
         """Return the first result of `rows_and_misses`, or a mean of it, in X's units."""
@@ -246,10 +291,11 @@ class Model:
         device: torch.device,
         function: Callable[[torch.Tensor, torch.Tensor], Any],
         n_columns: int | None,
+        change: CodeChange | None = None,
     ) -> np.ndarray:
         """Apply `function` to rows and reconstructions in the network's range.
 
-        Its result has one number for each row, or `n_columns`.
+        Its result has one number for each row, or `n_columns`. Codes may `change` in between.
         """
         encoder = self._placed(self.encoder, rows.dtype, device)
         decoder = self._placed(self.decoder, rows.dtype, device)
@@ -259,7 +305,8 @@ class Model:
             unscaled = to_tensor(chunk, device)
             scaled = scaling(unscaled)
             inputs = scaling.inputs(unscaled) if scaling.has_hidden else scaled
-            reconstruction = decoder(encoder(self._filled(inputs, chunk)))
+            codes = encoder(self._filled(inputs, chunk))
+            reconstruction = decoder(codes if change is None else change(codes))
             return function(scaling.targets(scaled), scaling.outputs(reconstruction))
 
         return self._map(on_chunk, rows, n_columns)
