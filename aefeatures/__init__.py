@@ -19,6 +19,7 @@ from aefeatures._nets.networks import ConvNetwork, DenseNetwork
 from aefeatures._nets.regularizer import Regularizer
 from aefeatures._nets.regularizers import Contractive, Denoising, NearPCA, Sparse, Variational
 from aefeatures._nets.supervised import Supervised
+from aefeatures._pictures.codes import CodeSensitivityDisplay, LatentTraversalDisplay
 from aefeatures._pictures.components import ComponentsDisplay
 from aefeatures._pictures.displays import LatentSpaceDisplay, LossCurveDisplay
 from aefeatures._pictures.latent_map import write_latent_map
@@ -36,12 +37,14 @@ __all__ = [
     "AutoencoderOutlierDetector",
     "AutoencoderTransformer",
     "Checkpoint",
+    "CodeSensitivityDisplay",
     "ComponentsDisplay",
     "ConvNetwork",
     "Contractive",
     "DenseNetwork",
     "Denoising",
     "LatentSpaceDisplay",
+    "LatentTraversalDisplay",
     "LossCurveDisplay",
     "NearPCA",
     "NeighborPreserving",

@@ -10,10 +10,9 @@ import torch
 
 from aefeatures._autoencoder import AutoencoderTransformer, check_fitted_rows, fitted_model
 from aefeatures._bridges.pipelines import find_steps, names_of_columns
-from aefeatures._nets.model import CodeChange
 from aefeatures._rows.checks import as_numpy, like
 from aefeatures._rows.columns import as_objects, is_frame, is_pandas, make_frame
-from aefeatures._rows.sources import ArraySource, Source
+from aefeatures._rows.sources import Source
 
 
 class CodeImportance(NamedTuple):
@@ -220,19 +219,32 @@ def sensitivities(
     return averaged.numpy().astype(jacobians.numpy().dtype)
 
 
+def sensitivities_per_deviation(
+    transformer: AutoencoderTransformer, rows: Source, average: str, at: Source | None = None
+) -> np.ndarray:
+    """Return averaged sensitivities in standard deviations of the codes of rows.
+
+    They are taken at the rows themselves, or at others.
+    """
+    codes = fitted_model(transformer).encode(rows, transformer.device_)
+    spread = codes.std(axis=0, dtype=np.float64)[:, None]
+    found: np.ndarray = sensitivities(transformer, rows if at is None else at, average)
+    return found / np.where(spread > 0, spread, 1)
+
+
 def importances(transformer: AutoencoderTransformer, rows: Source) -> CodeImportance:
     """Return what `code_importance` does as a tuple of arrays."""
-    device, n_codes = transformer.device_, fitted_model(transformer).n_components
-    codes = fitted_model(transformer).encode(rows, device)
-    means = torch.from_numpy(codes.mean(axis=0, dtype=np.float64))
+    model, device = fitted_model(transformer), transformer.device_
+    n_codes = model.n_components
+    means = torch.from_numpy(model.encode(rows, device).mean(axis=0, dtype=np.float64))
 
     def r2(held: Any) -> float:
         is_held = torch.zeros(n_codes, dtype=torch.bool)
         is_held[np.asarray(held, dtype=int)] = True
-        return _r2(
-            transformer,
+        return model.explained(
             rows,
-            lambda code: torch.where(is_held.to(code.device), means.to(code), code),
+            device,
+            lambda codes: torch.where(is_held.to(codes.device), means.to(codes), codes),
         )
 
     joint = r2([])
@@ -259,20 +271,6 @@ def _jacobians(transformer: AutoencoderTransformer, rows: Source) -> Iterator[to
     width = max(4 * model.cost.width, model.n_components * model.n_outputs)
     for chunk in rows.chunks(width):
         yield model.jacobians(chunk, transformer.device_)
-
-
-def _r2(transformer: AutoencoderTransformer, rows: Source, change: CodeChange) -> float:
-    """Return R2 in the network's range, with codes changed before they are decoded."""
-    model = fitted_model(transformer)
-    unit = model.scaling.variance() or 1.0
-    variances = model.scaling.deviations(raw=False).square().numpy() / unit
-    error = total = 0.0
-    for chunk in rows.chunks(2 * model.n_outputs):
-        _, misses = model.rows_and_misses(ArraySource(chunk), transformer.device_, change)
-        misses = misses[:, variances > 0].astype(np.float64)
-        error += np.nansum(np.square(misses))
-        total += float((~np.isnan(misses) @ variances[variances > 0]).sum())
-    return 1 - error / total if total > 0 else float("nan")
 
 
 def _library(X: Any) -> str:

@@ -98,7 +98,7 @@ def test_linear_autoencoder_has_the_axes_of_pca(load):
 
 def test_linear_autoencoder_finds_the_axes_from_random_weights():
     transformer = AutoencoderTransformer(
-        3, **LINEAR, init="random", batch_size=len(X), max_epochs=2000, random_state=0
+        3, **LINEAR, init="random", batch_size=len(X), max_epochs=3000, random_state=0
     ).fit(X)
     sensitivity = code_sensitivity(transformer, X)
     assert angle(sensitivity, X) < 1e-3

@@ -197,27 +197,42 @@ class Model:
 
         return self._map_reconstructed(rows, device, errors, self.n_features)
 
-    def rows_and_misses(
-        self, rows: Source, device: torch.device, change: CodeChange | None = None
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def rows_and_misses(self, rows: Source, device: torch.device) -> tuple[np.ndarray, np.ndarray]:
         """Return rows in the network's range, and what their reconstructions miss of them.
 
         Their shape is (n, n_outputs), and their unit is the root of the columns' mean variance. The
         reconstruction of a level is its probability. A missing value is taken as reconstructed, and
-        what is missed of it is NaN. With `change`, the codes that it returns are decoded.
+        what is missed of it is NaN.
         """
         scaling = self.scaling
         unit = scaling.variance() ** 0.5 or 1.0
 
         def both(row: torch.Tensor, reconstruction: torch.Tensor) -> Any:
-            if isinstance(scaling, TableScaling):
-                reconstruction = scaling.expected(reconstruction)
+            reconstruction = scaling.expected(reconstruction)
             filled = torch.where(row.isnan(), reconstruction, row)
             joined = torch.cat([filled, row - reconstruction], dim=1) / unit
             return joined, torch.cat([torch.zeros_like(row), row], dim=1).isnan()
 
-        joined = self._map_reconstructed(rows, device, both, 2 * self.n_outputs, change)
+        joined = self._map_reconstructed(rows, device, both, 2 * self.n_outputs)
         return joined[:, : self.n_outputs], joined[:, self.n_outputs :]
+
+    def explained(self, rows: Source, device: torch.device, change: CodeChange) -> float:
+        """Return R2 of the reconstructions in the network's range, from codes after a `change`.
+
+        The variance is that of `fit`. Without known values in columns that vary, the result is NaN.
+        """
+        scaling = self.scaling
+        variances = scaling.deviations(raw=False).square()
+
+        def sums(row: torch.Tensor, reconstruction: torch.Tensor) -> torch.Tensor:
+            miss = (row - scaling.expected(reconstruction)).square()
+            of_columns = variances.to(miss)
+            total = (~miss.isnan()).to(miss) @ of_columns
+            return torch.stack([miss.nan_to_num() @ (of_columns > 0).to(miss), total], dim=1)
+
+        found = self._map_reconstructed(rows, device, sums, 2, change)
+        error, total = found.sum(axis=0, dtype=np.float64)
+        return float(1 - error / total) if total > 0 else float("nan")
 
     def jacobians(self, rows: np.ndarray, device: torch.device) -> torch.Tensor:
         """Return the derivatives of rows' codes by columns in the network's range.

@@ -322,7 +322,7 @@ class ReconstructionDisplay:
             raise ValueError(
                 f"Images have 1 channel (grey) or 3 (red, green, blue), got image_shape={shape}."
             )
-        darkest, brightest = _image_limits(originals)
+        darkest, brightest = image_limits(originals)
         low = darkest if limits[0] is None else limits[0]
         high = brightest if limits[1] is None else limits[1]
         colors = plt.get_cmap("gray" if cmap is None else cmap)
@@ -330,7 +330,7 @@ class ReconstructionDisplay:
         lines, names = [], []
         for rows, name in zip(snapshots, self._snapshot_names(len(snapshots)), strict=True):
             lines += [
-                _to_rgba(each, shape, (low, high), colors, missing) for each in (originals, rows)
+                to_rgba(each, shape, (low, high), colors, missing) for each in (originals, rows)
             ]
             names += ["original", name]
         canvas, centers = _arrange(lines)
@@ -759,7 +759,7 @@ def _worst_columns(
     return np.argsort(-difference / np.maximum(known, 1), kind="stable")[:max_features]
 
 
-def _to_rgba(
+def to_rgba(
     rows: np.ndarray,
     shape: tuple[int, int, int],
     limits: tuple[float, float],
@@ -794,7 +794,7 @@ def _arrange(lines: list[np.ndarray]) -> tuple[np.ndarray, list[float]]:
     return canvas, [top + (height - 1) / 2 for top in tops]
 
 
-def _image_limits(images: np.ndarray) -> tuple[float, float]:
+def image_limits(images: np.ndarray) -> tuple[float, float]:
     """Return the values that are drawn black and white in images."""
     if images.dtype == np.uint8:
         return 0.0, 255.0

@@ -164,6 +164,10 @@ class Scaling(nn.Module):
         # Scaled as X was, so that rounding does not change a constant column.
         return torch.where(columns.to(X.device), self(self.center.to(X)), X)
 
+    def expected(self, Y: torch.Tensor) -> torch.Tensor:
+        """Return outputs of the decoder as expected rows in the network's range."""
+        return Y
+
     def inverse(self, X: torch.Tensor) -> torch.Tensor:
         """Map from the network's range back into X's units."""
         dtype = X.dtype
