@@ -596,13 +596,15 @@
     const width = map.meaning.width;
     const largest = sensitivity.reduce((most, value) => (Math.abs(value) > most ? Math.abs(value) : most), 0) || 1;
     const of = (k) => sensitivity.subarray(k * width, (k + 1) * width);
-    byId("meaning-hint").textContent = "The most important code first: in brackets, how much R\u00b2 "
-      + `(${r2.toFixed(2)} from all codes) falls if it is held at its mean. `
-      + (isImage ? "The code rises if red pixels get brighter, and falls if blue pixels do."
-        : "Bars: deviations of the code per deviation of a column. A category has no sign.");
+    const hints = [`R\u00b2 is ${r2.toFixed(2)} from all codes. Beside each code: how much R\u00b2 changes if the code is held at its mean.`];
+    if (isImage) hints.push("A code rises if red pixels get brighter, and falls if blue pixels do.");
+    else hints.push("Bars: deviations of the code per deviation of a column.");
+    if (map.feature_names.some((_, j) => isCategory(j))) hints.push("A category has no sign.");
+    byId("meaning-hint").textContent = hints.join(" ");
+    const drop = (k) => `R\u00b2 ${signed(-drops[k])}`;
     if (isImage) {
       byId("meaning").replaceChildren(make("div", { className: "pictures" }, ...order.map((code, k) =>
-        captioned(influencePicture(of(k), largest), `code ${code} (${signed(drops[k])})`))));
+        captioned(influencePicture(of(k), largest), `code ${code}: ${drop(k)}`))));
       return;
     }
     byId("meaning").replaceChildren(...order.flatMap((code, k) => {
@@ -615,7 +617,7 @@
         return make("tr", {}, nameCell(j), make("td", { className: "wide" }, make("div", { className: "influence" }, bar)),
           make("td", { className: "number", textContent: signed(value) }));
       });
-      return [make("h3", {}, `code ${code} (${signed(drops[k])})`), make("table", {}, make("tbody", {}, ...body))];
+      return [make("h3", {}, `code ${code}`, make("span", { className: "quiet", textContent: drop(k) })), make("table", {}, make("tbody", {}, ...body))];
     }));
   }
 
