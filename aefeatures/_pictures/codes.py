@@ -1,4 +1,4 @@
-"""Displays of what codes mean: what they depend on, and what the decoder makes of them."""
+"""Displays of the sensitivities of codes, and of rows decoded along codes."""
 
 from __future__ import annotations
 
@@ -245,7 +245,7 @@ class CodeSensitivityDisplay:
 
 
 class LatentTraversalDisplay:
-    """What the decoder makes of each code: rows decoded along one code with the others fixed.
+    """Rows decoded along each code, while the other codes stay fixed.
 
     Images are drawn as a line of pictures for each code. Tables are drawn as a heat map for each
     code, of the columns that change most, in standard deviations of the columns from the row that
