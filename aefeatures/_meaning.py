@@ -10,7 +10,7 @@ import torch
 
 from aefeatures._autoencoder import AutoencoderTransformer, check_fitted_rows, fitted_model
 from aefeatures._bridges.pipelines import find_steps, names_of_columns
-from aefeatures._rows.checks import as_numpy, like
+from aefeatures._rows.checks import like
 from aefeatures._rows.columns import as_objects, is_frame, is_pandas, make_frame
 from aefeatures._rows.sources import Source
 
@@ -263,7 +263,7 @@ def _resolve(
     for step in before:
         X = step.transform(X)
     names = names_of_columns(transformer, before)
-    return transformer, names, check_fitted_rows(transformer, as_numpy(X), function)
+    return transformer, names, check_fitted_rows(transformer, X, function)
 
 
 def _jacobians(transformer: AutoencoderTransformer, rows: Source) -> Iterator[torch.Tensor]:

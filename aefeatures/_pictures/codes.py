@@ -14,7 +14,6 @@ from aefeatures._meaning import sensitivities_per_deviation
 from aefeatures._nets.networks import resolve_image_shape
 from aefeatures._pictures.displays import choose_components, import_pyplot, plain
 from aefeatures._pictures.reconstructions import image_limits, to_rgba
-from aefeatures._rows.checks import as_numpy
 from aefeatures._rows.sources import ArraySource, evenly_spaced
 from aefeatures._rows.tables import table_of
 
@@ -138,7 +137,7 @@ class CodeSensitivityDisplay:
         if average not in ("mean", "rms"):
             raise ValueError(f"average must be 'mean' or 'rms', got {average!r}.")
         transformer, rows = find_transformer(estimator, X)
-        source = check_fitted_rows(transformer, as_numpy(rows), "code_sensitivity")
+        source = check_fitted_rows(transformer, rows, "code_sensitivity")
         at = None
         if row is not None:
             at = ArraySource(source.checked(source.take(_position(row, source.shape[0]))))
@@ -378,7 +377,7 @@ class LatentTraversalDisplay:
         if steps.ndim != 1 or not len(steps) or not ((steps >= 0) & (steps <= 1)).all():
             raise ValueError(f"quantiles must be numbers in [0, 1], got {quantiles!r}.")
         transformer, X = find_transformer(estimator, X)
-        rows = check_fitted_rows(transformer, as_numpy(X), "transform")
+        rows = check_fitted_rows(transformer, X, "transform")
         model, table = fitted_model(transformer), table_of(transformer)
         codes = model.encode(rows, transformer.device_).astype(np.float64)
         chosen = choose_components(components, model.n_components, _MOST_CODES)
