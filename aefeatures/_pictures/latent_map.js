@@ -601,7 +601,7 @@
     else hints.push("Bars: deviations of the code per deviation of a column.");
     if (map.feature_names.some((_, j) => isCategory(j))) hints.push("A category has no sign.");
     byId("meaning-hint").textContent = hints.join(" ");
-    const drop = (k) => `R\u00b2 ${signed(-drops[k])}`;
+    const drop = (k) => `R\u00b2\u00a0${signed(-drops[k])}`;
     if (isImage) {
       byId("meaning").replaceChildren(make("div", { className: "pictures" }, ...order.map((code, k) =>
         captioned(influencePicture(of(k), largest), `code ${code}: ${drop(k)}`))));
