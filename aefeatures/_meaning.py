@@ -202,12 +202,9 @@ def sensitivities(
     transformer: AutoencoderTransformer, rows: Source, average: str | None
 ) -> np.ndarray:
     """Return what `code_sensitivity` does as an array."""
-    model = fitted_model(transformer)
-    effects = model.scaling.effects
-    shape = model.n_components, model.n_features
+    effects = fitted_model(transformer).scaling.effects
     if average is None:
-        each = [effects(jacobians).numpy() for jacobians in _jacobians(transformer, rows)]
-        return np.concatenate(each) if each else np.empty((0, *shape))
+        return np.concatenate([effects(each).numpy() for each in _jacobians(transformer, rows)])
     total: Any = 0.0
     count: Any = 0
     for jacobians in _jacobians(transformer, rows):

@@ -186,9 +186,9 @@ class CodeSensitivityDisplay:
             raise ValueError(f"max_features must be at least 1, got {max_features}.")
         n_features = values.shape[1]
         given = self.feature_names
-        names = _names(
-            getattr(self.sensitivity, "columns", given) if given is None else given, n_features
-        )
+        if given is None:
+            given = getattr(self.sensitivity, "columns", None)
+        names = _names(given, n_features)
         plt = import_pyplot()
         if self.image_shape is not None:
             shape = resolve_image_shape(self.image_shape, n_features)
