@@ -12,12 +12,14 @@ from aefeatures._detection import AutoencoderOutlierDetector
 from aefeatures._frames import NextFramePredictor
 from aefeatures._generation import AutoencoderGenerator
 from aefeatures._imputation import AutoencoderImputer
+from aefeatures._meaning import code_importance, code_sensitivity
 from aefeatures._moved import keep_old_names
 from aefeatures._nets.contrastive import NeighborPreserving
 from aefeatures._nets.networks import ConvNetwork, DenseNetwork
 from aefeatures._nets.regularizer import Regularizer
 from aefeatures._nets.regularizers import Contractive, Denoising, NearPCA, Sparse, Variational
 from aefeatures._nets.supervised import Supervised
+from aefeatures._pictures.codes import CodeSensitivityDisplay, LatentTraversalDisplay
 from aefeatures._pictures.components import ComponentsDisplay
 from aefeatures._pictures.displays import LatentSpaceDisplay, LossCurveDisplay
 from aefeatures._pictures.latent_map import write_latent_map
@@ -36,12 +38,14 @@ __all__ = [
     "AutoencoderOutlierDetector",
     "AutoencoderTransformer",
     "Checkpoint",
+    "CodeSensitivityDisplay",
     "ComponentsDisplay",
     "ConvNetwork",
     "Contractive",
     "DenseNetwork",
     "Denoising",
     "LatentSpaceDisplay",
+    "LatentTraversalDisplay",
     "LossCurveDisplay",
     "NearPCA",
     "NeighborPreserving",
@@ -54,6 +58,8 @@ __all__ = [
     "Sparse",
     "Supervised",
     "Variational",
+    "code_importance",
+    "code_sensitivity",
     "distributed",
     "encode_table",
     "fit_on_ray",

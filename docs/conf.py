@@ -44,8 +44,8 @@ autosummary_generate = True
 
 # From the first thing to know to the more special; new ones come last.
 GALLERY = [
-    "digits", "lecture", "latent_space", "components", "features", "denoising", "missing_values",
-    "novelty", "generation", "next_frame",
+    "digits", "lecture", "latent_space", "components", "code_meaning", "features", "denoising",
+    "missing_values", "novelty", "generation", "next_frame",
 ]  # fmt: skip
 
 

@@ -16,9 +16,13 @@ from aefeatures import (
     AutoencoderGenerator,
     AutoencoderImputer,
     AutoencoderTransformer,
+    CodeSensitivityDisplay,
     LatentSpaceDisplay,
+    LatentTraversalDisplay,
     NextFramePredictor,
     _autoencoder,
+    code_importance,
+    code_sensitivity,
     write_latent_map,
 )
 
@@ -188,9 +192,25 @@ def test_labels_and_pipelines(digits):
     assert generator.interpolate(X[0], X[1], 3).shape == (3, 64)
 
 
+@pytest.mark.parametrize("device", DEVICES)
+def test_sensitivities_of_tensors(digits, device):
+    X = torch.from_numpy(digits[1].copy()).to(device)
+    transformer = quick().fit(X)
+    found = code_sensitivity(transformer, X)
+    assert (found.device, found.dtype) == (X.device, torch.float64)
+    with config_context(array_api_dispatch=False):
+        same = quick().fit(digits[1])
+        expected = code_sensitivity(same, digits[1])
+        drops = code_importance(same, digits[1]).drop
+    np.testing.assert_allclose(found.cpu(), expected, atol=1e-3 * np.abs(expected).max())
+    np.testing.assert_allclose(code_importance(transformer, X).drop, drops, atol=1e-3)
+
+
 def test_pictures_of_tensors(digits, tmp_path):
     X, y = torch.from_numpy(digits[1].copy()), torch.from_numpy(digits[3].copy())
     transformer = quick(n_components=2).fit(X)
+    for kind in (CodeSensitivityDisplay, LatentTraversalDisplay):
+        assert kind.from_estimator(transformer, X, image_shape=(8, 8)).ax_.images
     display = LatentSpaceDisplay.from_estimator(transformer, X, y)
     assert len(display.ax_.get_legend().get_texts()) == 10
     pages = [tmp_path / "tensors.html", tmp_path / "arrays.html"]

@@ -19,7 +19,14 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler, OneHotEncoder, StandardScaler
 from torch import nn
 
-from aefeatures import AutoencoderTransformer, ConvNetwork, LatentSpaceDisplay, write_latent_map
+from aefeatures import (
+    AutoencoderTransformer,
+    ConvNetwork,
+    LatentSpaceDisplay,
+    code_importance,
+    code_sensitivity,
+    write_latent_map,
+)
 
 pytest.importorskip("plotly", reason="needs the extra 'map'")
 
@@ -330,6 +337,37 @@ def test_any_number_of_codes(wine, tmp_path, n_components):
     np.testing.assert_allclose(unpack(page["points"]), points, rtol=1e-4, atol=1e-4)
 
 
+def test_what_codes_depend_on(wine_fitted, wine, wine_map):
+    given = contents(wine_map)
+    rows = wine[0].iloc[unpack(given["rows"])]
+    importance = code_importance(wine_fitted, rows)
+    names = wine_fitted.get_feature_names_out()[given["meaning"]["codes"]]
+    assert names.tolist() == importance["code"].tolist()
+    np.testing.assert_allclose(given["meaning"]["drops"], importance["drop"], rtol=1e-6)
+    assert given["meaning"]["r2"] == pytest.approx(importance["cumulative"].iloc[-1])
+    spread = wine_fitted.transform(rows).std(axis=0)[:, None]
+    expected = (code_sensitivity(wine_fitted, rows) / spread).loc[names]
+    np.testing.assert_allclose(unpack(given["meaning"]["sensitivity"]), expected, rtol=1e-5)
+
+
+class Rounded(nn.Linear):
+    """A layer that passes no gradient to its input."""
+
+    def forward(self, x):
+        return super().forward(x.detach())
+
+
+@pytest.mark.filterwarnings("ignore:n_components=17 is not below:UserWarning")
+@pytest.mark.parametrize("kind", ["many codes", "no gradient"])
+def test_maps_without_what_codes_depend_on(wine, tmp_path, kind):
+    settings = {"n_components": 17 if kind == "many codes" else 2, "max_epochs": 1}
+    if kind == "no gradient":
+        settings["network"] = lambda n, k: (Rounded(n, k), nn.Linear(k, n))
+    transformer = AutoencoderTransformer(random_state=0, **settings).fit(wine[0])
+    page = write_latent_map(transformer, wine[0], path=tmp_path / "page.html")
+    assert contents(page)["meaning"] is None
+
+
 def test_one_row(fitted, digits, tmp_path):
     page = contents(write_latent_map(fitted, digits[1][:1], ["a"], tmp_path / "page.html"))
     assert page["points"]["shape"] == [1, 3]
@@ -585,12 +623,17 @@ def show(browser):
     assert len(requests) == len(contexts), requests
 
 
-def pixels(canvas):
-    """Grey values of a picture in the page."""
+def channels(canvas):
+    """Red, green, blue and opacity of a picture in the page."""
     data = canvas.evaluate(
         "c => [c.height, c.width, ...c.getContext('2d').getImageData(0, 0, c.width, c.height).data]"
     )
-    return np.array(data[2:]).reshape(*data[:2], 4)[..., 0]
+    return np.array(data[2:]).reshape(*data[:2], 4)
+
+
+def pixels(canvas):
+    """Grey values of a picture in the page."""
+    return channels(canvas)[..., 0]
 
 
 def assert_shows(canvas, row, low=0, high=16):
@@ -1130,3 +1173,32 @@ def test_page_interpolates_in_a_table_what_it_cannot_compute(show, table_rows, t
         decoded = texts(page, "#decoded", 2)
         assert decoded[1] == reconstructed["place"][row]
         assert int(decoded[2]) == pytest.approx(reconstructed["whole"][row], abs=1)
+
+
+def test_page_says_what_codes_depend_on(show, wine_map, wine):
+    page = show(wine_map)
+    given = contents(wine_map)["meaning"]
+    titles = page.locator("#meaning h3").all_inner_texts()
+    assert [re.match(r"code (\d)", title)[1] for title in titles] == [
+        str(code) for code in given["codes"]
+    ]
+    assert f"R\u00b2 is {given['r2']:.2f}" in page.inner_text("#meaning-hint")
+    assert f"\u2212{given['drops'][0]:.2f}" in titles[0]
+    first = unpack(given["sensitivity"])[0]
+    largest = np.argsort(-np.abs(first))[:5]
+    names = page.locator("#meaning table").first.locator("th").all_inner_texts()
+    assert names == wine[0].columns[largest].tolist()
+    values = page.locator("#meaning table").first.locator("td.number").all_inner_texts()
+    shown = [float(value.replace("\u2212", "-")) for value in values]
+    np.testing.assert_allclose(shown, first[largest], atol=0.0051)
+
+
+@pytest.mark.slow
+def test_page_has_pictures_of_what_codes_depend_on(show, digits_map):
+    page = show(digits_map)
+    given = unpack(contents(digits_map)["meaning"]["sensitivity"])
+    assert page.locator("#meaning canvas").count() == 3
+    red, _, blue, _ = channels(page.locator("#meaning canvas").nth(1)).reshape(64, 4).T
+    strong = np.abs(given[1]) > 0.2 * np.abs(given).max()
+    assert strong.any()
+    np.testing.assert_array_equal(np.sign(red - blue)[strong], np.sign(given[1])[strong])

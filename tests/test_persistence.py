@@ -50,6 +50,8 @@ from aefeatures import (
     Sparse,
     Supervised,
     Variational,
+    code_importance,
+    code_sensitivity,
 )
 from aefeatures._autoencoder import fitted_model
 
@@ -167,6 +169,9 @@ def test_files_without_statistics_of_columns(X, path, scaling):
     else:
         scores = loaded.score_samples(X, per_feature=True)
         np.testing.assert_allclose(scores * fitted_model(loaded).scaling.scale.numpy(), raw)
+    for function in (code_sensitivity, code_importance):
+        with pytest.raises(ValueError, match=r"saved by an earlier version without them\. Fit it"):
+            function(loaded, X)
     loaded.save(path)
     again = AutoencoderTransformer.load(path)
     np.testing.assert_array_equal(again.reconstruct(X), loaded.reconstruct(X))

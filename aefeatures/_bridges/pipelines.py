@@ -67,12 +67,8 @@ def encode_table(estimator: Any, X: Any) -> tuple[torch.Tensor, list[str]]:
     """
     transformer, X = find_transformer(estimator, X)
     rows = check_rows(transformer, X, reset=False).dense()
-    if (table := table_of(transformer)) is not None:
-        names = [str(name) for name in table.names]
-    else:
-        numbered = [f"x{i}" for i in range(rows.shape[1])]
-        names = list(getattr(transformer, "feature_names_in_", numbered))
-    return to_tensor(rows, torch.device("cpu")).clone(), names
+    names = names_of_columns(transformer, []) or [f"x{i}" for i in range(rows.shape[1])]
+    return to_tensor(rows, torch.device("cpu")).clone(), [str(name) for name in names]
 
 
 def find_transformer(estimator: Any, X: Any = None) -> tuple[AutoencoderTransformer, Any]:
@@ -130,6 +126,15 @@ def names_out(steps: list[Any]) -> Any:
         except (AttributeError, ValueError):  # some transformers know no names
             return None
     return names
+
+
+def names_of_columns(transformer: AutoencoderTransformer, before: list[Any]) -> list[Any] | None:
+    """Return the names of the columns that a transformer gets, or None if they have none."""
+    if (table := table_of(transformer)) is not None:
+        return list(table.names)
+    names = getattr(transformer, "feature_names_in_", None)
+    names = names_out(before) if names is None else names
+    return None if names is None else list(names)
 
 
 def unwrap(estimator: Any) -> Any:

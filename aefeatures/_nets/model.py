@@ -21,7 +21,14 @@ from aefeatures._nets.networks import (
     copied,
     is_as_built,
 )
-from aefeatures._nets.placing import from_arrays, place, place_guest, placed_before, to_arrays
+from aefeatures._nets.placing import (
+    from_arrays,
+    place,
+    place_for_gradients,
+    place_guest,
+    placed_before,
+    to_arrays,
+)
 from aefeatures._rows.batches import map_chunks, to_tensor, work_dtype
 from aefeatures._rows.sources import ArraySource, Source
 from aefeatures._rows.survey import has_missing
@@ -42,6 +49,10 @@ _NAMES_IN_STATE = {
     "seed": "_seed",
     "built_from": "_built_from",
 }
+
+
+# Function from codes to those that are decoded.
+CodeChange = Callable[[torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -204,6 +215,56 @@ class Model:
         joined = self._map_reconstructed(rows, device, both, 2 * self.n_outputs)
         return joined[:, : self.n_outputs], joined[:, self.n_outputs :]
 
+    def explained(self, rows: Source, device: torch.device, change: CodeChange) -> float:
+        """Return R2 of the reconstructions in the network's range, from codes after a `change`.
+
+        The variance is that of `fit`. Without known values in columns that vary, the result is NaN.
+        """
+        scaling = self.scaling
+        variances = scaling.deviations(raw=False).square()
+
+        def sums(row: torch.Tensor, reconstruction: torch.Tensor) -> torch.Tensor:
+            miss = (row - scaling.expected(reconstruction)).square()
+            of_columns = variances.to(miss)
+            total = (~miss.isnan()).to(miss) @ of_columns
+            return torch.stack([miss.nan_to_num() @ (of_columns > 0).to(miss), total], dim=1)
+
+        found = self._map_reconstructed(rows, device, sums, 2, change)
+        error, total = found.sum(axis=0, dtype=np.float64)
+        return float(1 - error / total) if total > 0 else float("nan")
+
+    def jacobians(self, rows: np.ndarray, device: torch.device) -> torch.Tensor:
+        """Return the derivatives of rows' codes by columns in the network's range.
+
+        Their shape is (n, n_components, n_outputs), on the CPU. Those by missing values are NaN.
+
+        Raises
+        ------
+        ValueError
+            If the encoder is not differentiable.
+        """
+        dtype = work_dtype(rows.dtype, device) if is_as_built(self.network, self.encoder) else None
+        with (
+            torch.inference_mode(False),
+            torch.enable_grad(),
+            unaffected(self.seed, self.network),
+        ):
+            encoder = place_for_gradients(self.encoder, device, dtype)
+            inputs = self.scaling.inputs(to_tensor(rows, device))
+            filled = self._filled(inputs, rows).detach().requires_grad_()
+            codes = encoder(filled)
+            if not codes.requires_grad:
+                raise ValueError(
+                    "The sensitivity of codes needs an encoder that is differentiable, but no "
+                    f"gradient comes through the network {self.network!r}."
+                )
+            derivatives = []
+            for j in range(self.n_components):
+                keep = j < self.n_components - 1
+                (derivative,) = torch.autograd.grad(codes[:, j].sum(), filled, retain_graph=keep)
+                derivatives.append(derivative.masked_fill(inputs.isnan(), torch.nan))
+        return torch.stack(derivatives, dim=1).cpu()
+
     def in_units_of_rows(self, scaled: np.ndarray) -> np.ndarray:
         """Return the first result of `rows_and_misses`, or a mean of it, in X's units."""
         inverse = torch.from_numpy(scaled) * _unit(self.scaling)
@@ -249,10 +310,11 @@ class Model:
         device: torch.device,
         function: Callable[[torch.Tensor, torch.Tensor], Any],
         n_columns: int | None,
+        change: CodeChange | None = None,
     ) -> np.ndarray:
         """Apply `function` to rows and reconstructions in the network's range.
 
-        Its result has one number for each row, or `n_columns`.
+        Its result has one number for each row, or `n_columns`. Codes may `change` in between.
         """
         encoder = self._placed(self.encoder, rows.dtype, device)
         decoder = self._placed(self.decoder, rows.dtype, device)
@@ -262,7 +324,8 @@ class Model:
             unscaled = to_tensor(chunk, device)
             scaled = scaling(unscaled)
             inputs = scaling.inputs(unscaled) if scaling.has_hidden else scaled
-            reconstruction = decoder(encoder(self._filled(inputs, chunk)))
+            codes = encoder(self._filled(inputs, chunk))
+            reconstruction = decoder(codes if change is None else change(codes))
             return function(scaling.targets(scaled), scaling.outputs(reconstruction))
 
         return self._map(on_chunk, rows, n_columns)
@@ -337,7 +400,6 @@ def _unit(scaling: AnyScaling) -> float:
 def _rows_and_misses(
     row: torch.Tensor, reconstruction: torch.Tensor, scaling: AnyScaling, unit: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    if isinstance(scaling, TableScaling):
-        reconstruction = scaling.expected(reconstruction)
+    reconstruction = scaling.expected(reconstruction)
     filled = torch.where(row.isnan(), reconstruction, row)
     return filled / unit, (row - reconstruction) / unit

@@ -99,6 +99,20 @@ def place_guest(module: nn.Module, device: torch.device) -> Callable[[torch.Tens
     return compute
 
 
+def place_for_gradients(
+    module: nn.Module, device: torch.device, dtype: torch.dtype | None
+) -> nn.Module:
+    """Return a copy of `module` on `device` through which gradients of its input can pass.
+
+    It is in `dtype`, or computes in its own precision if that is None (see `Guest`). Not to be
+    called in inference mode.
+    """
+    settle_after_fork()
+    # Without a copy, tensors that were made in inference mode would refuse the gradient.
+    copy_of = copied(module).to(device=device, dtype=dtype).requires_grad_(False)
+    return copy_of if dtype is not None else Guest(copy_of)
+
+
 class _Held:
     """Array of a tensor in a pickle, with what a plain array cannot tell of the tensor.
 

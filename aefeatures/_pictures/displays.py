@@ -191,10 +191,7 @@ class LatentSpaceDisplay:
         """
         codes = check_array(self.codes, dtype="numeric")
         n_components = codes.shape[1]
-        first_codes = range(min(n_components, _MOST_CODES_IN_GRID))
-        chosen = [int(i) for i in (first_codes if self.components is None else self.components)]
-        if not chosen or min(chosen) < 0 or max(chosen) >= n_components:
-            raise ValueError(f"components must be among 0 to {n_components - 1}, got {chosen}.")
+        chosen = choose_components(self.components, n_components, _MOST_CODES_IN_GRID)
         target = None
         if self.y is not None:
             target = Target(
@@ -596,6 +593,15 @@ class LossCurveDisplay:
         ax.spines[["top", "right"]].set_visible(False)
         ax.legend(frameon=False)
         return self
+
+
+def choose_components(components: Any, n_components: int, n_most: int) -> list[int]:
+    """Return the positions of the codes to draw: those given, or else the first ones."""
+    given = range(min(n_components, n_most)) if components is None else components
+    chosen = [int(i) for i in given]
+    if not chosen or min(chosen) < 0 or max(chosen) >= n_components:
+        raise ValueError(f"components must be among 0 to {n_components - 1}, got {chosen}.")
+    return chosen
 
 
 def plain(text: Any) -> str:

@@ -140,6 +140,10 @@
     [codes, points, errors] = [await unpack(map.codes), await unpack(map.points), await unpack(map.errors)];
     values = await unpackRows(map.values);
     target = map.target ? await unpack(map.target.values) : null;
+    if (map.meaning) {
+      map.meaning.width = map.meaning.sensitivity.shape[1];
+      map.meaning.sensitivity = await unpack(map.meaning.sensitivity);
+    }
     if (map.layers) {
       for (const layer of map.layers) {
         for (const name of ["weight", "bias", "scale", "offset"]) {
@@ -580,6 +584,59 @@
     draw();
   }
 
+  // ---- What the codes mean ---------------------------------------------------------------
+
+  const DIVERGING = ["#2166ac", "#92c5de", "#f7f7f7", "#f4a582", "#b2182b"];
+  const MOST_INFLUENCES = 5; // columns of a code
+
+  const signed = (value) => value.toFixed(2).replace(/^-(?=0\.00$)/, "").replace("-", "\u2212");
+
+  function showMeaning() {
+    const { codes: order, drops, r2, sensitivity } = map.meaning;
+    const width = map.meaning.width;
+    const largest = sensitivity.reduce((most, value) => (Math.abs(value) > most ? Math.abs(value) : most), 0) || 1;
+    const of = (k) => sensitivity.subarray(k * width, (k + 1) * width);
+    const hints = [`R\u00b2 is ${r2.toFixed(2)} from all codes. Beside each code: how much R\u00b2 changes if the code is held at its mean.`];
+    if (isImage) hints.push("A code rises if red pixels get brighter, and falls if blue pixels do.");
+    else hints.push("Bars: deviations of the code per deviation of a column.");
+    if (map.feature_names.some((_, j) => isCategory(j))) hints.push("A category has no sign.");
+    byId("meaning-hint").textContent = hints.join(" ");
+    const drop = (k) => `R\u00b2\u00a0${signed(-drops[k])}`;
+    if (isImage) {
+      byId("meaning").replaceChildren(make("div", { className: "pictures" }, ...order.map((code, k) =>
+        captioned(influencePicture(of(k), largest), `code ${code}: ${drop(k)}`))));
+      return;
+    }
+    byId("meaning").replaceChildren(...order.flatMap((code, k) => {
+      const size = (j) => Math.abs(of(k)[j]) || 0;
+      const columns = map.feature_names.map((_, j) => j).sort((i, j) => size(j) - size(i)).slice(0, MOST_INFLUENCES);
+      const body = columns.map((j) => {
+        const value = of(k)[j] || 0;
+        const bar = make("span", { className: value > 0 ? "up" : "down" });
+        bar.style.width = `${(50 * Math.abs(value)) / largest}%`;
+        return make("tr", {}, nameCell(j), make("td", { className: "wide" }, make("div", { className: "influence" }, bar)),
+          make("td", { className: "number", textContent: signed(value) }));
+      });
+      return [make("h3", {}, `code ${code}`, make("span", { className: "quiet", textContent: drop(k) })), make("table", {}, make("tbody", {}, ...body))];
+    }));
+  }
+
+  /** Red if the code rises with a pixel, blue if it falls; the channels of a pixel are added up. */
+  function influencePicture(row, largest) {
+    const [channels, height, width] = map.image_shape;
+    const canvas = make("canvas", { className: "picture", width, height });
+    const image = new ImageData(width, height);
+    const size = width * height;
+    for (let i = 0; i < size; i++) {
+      let sum = 0;
+      for (let c = 0; c < channels; c++) sum += row[c * size + i] || 0;
+      mixed(DIVERGING, (sum / largest + 1) / 2).forEach((value, c) => { image.data[4 * i + c] = value; });
+      image.data[4 * i + 3] = 255;
+    }
+    canvas.getContext("2d").putImageData(image, 0, 0);
+    return canvas;
+  }
+
   // ---- The plot --------------------------------------------------------------------------
 
   const plot = byId("plot");
@@ -614,11 +671,15 @@
   function colourOn({ low, high, colours }, value) {
     if (colours) return colours.get(value) ?? GREY;
     if (Number.isNaN(value)) return GREY;
-    const stops = scaleNow().map(channelsOf);
-    const share = high > low ? Math.min(1, Math.max(0, (value - low) / (high - low))) : 0.5;
+    return `rgb(${mixed(scaleNow(), high > low ? (value - low) / (high - low) : 0.5).map(Math.round)})`;
+  }
+  /** The channels of the colour at a place between 0 and 1 on a scale. */
+  function mixed(scale, place) {
+    const stops = scale.map(channelsOf);
+    const share = Math.min(1, Math.max(0, place));
     const s = Math.min(stops.length - 2, Math.floor(share * (stops.length - 1)));
     const part = share * (stops.length - 1) - s;
-    return `rgb(${stops[s].map((from, c) => Math.round(from + part * (stops[s + 1][c] - from)))})`;
+    return stops[s].map((from, c) => from + part * (stops[s + 1][c] - from));
   }
   const type = is3d ? "scatter3d" : "scattergl";
 
@@ -960,6 +1021,8 @@
   byId("colour").append(...choices.map(([textContent]) => make("option", { textContent })));
   byId("colour").selectedIndex = 0;
   setScale(choices[0][1]?.() ?? null);
+  byId("meaning-card").hidden = !map.meaning;
+  if (map.meaning) showMeaning();
   makeSliders();
   select(0);
   await draw();

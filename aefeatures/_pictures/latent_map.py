@@ -23,10 +23,12 @@ from torch import nn
 from aefeatures._autoencoder import AutoencoderTransformer, fitted_model
 from aefeatures._bridges.pipelines import find_steps, names_out
 from aefeatures._files import write_atomically
+from aefeatures._meaning import importances, sensitivities_per_deviation
 from aefeatures._nets.networks import ACTIVATIONS, BatchNorm, ConvNetwork, resolve_image_shape
 from aefeatures._pictures.targets import Target
 from aefeatures._rows.checks import as_numpy, check_rows, take_samples
 from aefeatures._rows.columns import zone_in_name
+from aefeatures._rows.sources import ArraySource, evenly_spaced
 from aefeatures._rows.table_scaling import AnyScaling, TableScaling
 from aefeatures._rows.tables import Table, table_of
 from aefeatures._warnings import takes_old_arguments, warn
@@ -44,6 +46,10 @@ _GRID_ELEMENTS = 5_000_000
 
 # Tables of more values than this are rounded to 65,535 steps per column.
 _EXACT_ELEMENTS = 500_000
+
+# Rows that sensitivities and explained variance are measured on. More would take longer and hardly
+# change a mean.
+_ROWS_OF_MEANING = 1000
 
 _LARGE_PAGE_BYTES = 50_000_000
 
@@ -69,7 +75,9 @@ def write_latent_map(
     - the codes in three dimensions, or in one or two if there are fewer codes;
     - the row under the pointer, its reconstruction and its reconstruction error;
     - the decoded path between two rows that were clicked on;
-    - the decoded row of a code that is set by sliders.
+    - the decoded row of a code that is set by sliders;
+    - for up to 16 codes, what each of them depends on and explains: the columns with the largest
+      `code_sensitivity`, or a picture of it, and the drop of R2 of `code_importance`.
 
     Categories are shown as their levels, and dates and durations as such, even in decoded rows. A
     decoded category is its likeliest level, and reconstructed levels that differ from the row's are
@@ -192,6 +200,7 @@ def write_latent_map(
             "loss": loss if isinstance(loss, str) else "loss",
             "errors": _pack(-transformer.score_samples(shown).astype(np.float32)),
             **_describe_codes(transformer, shown, is_image=shape is not None),
+            "meaning": _describe_meaning(transformer, shown),
         }
     page = _fill_template(contents, plotly_js).encode()
     if len(page) > _LARGE_PAGE_BYTES:
@@ -332,6 +341,28 @@ def _describe_codes(
         contents["grid"] = _pack_rows(decode(at_nodes, transformer.device_), limits)
         contents["reconstructions"] = _pack_rows(reconstructed, limits, exact=exact)
     return contents
+
+
+def _describe_meaning(transformer: AutoencoderTransformer, X: Any) -> dict[str, Any] | None:
+    """Return what codes depend on and explain, the most important first; None for many codes."""
+    model = fitted_model(transformer)
+    if model.n_components > _MOST_SLIDERS:
+        return None
+    rows = check_rows(transformer, X, reset=False)
+    rows = ArraySource(rows.checked(rows.take(evenly_spaced(rows.shape[0], _ROWS_OF_MEANING))))
+    try:
+        sensitivity = sensitivities_per_deviation(transformer, rows, "mean")
+    except (ValueError, RuntimeError):  # a network of the user's own may not be differentiable
+        return None
+    importance = importances(transformer, rows)
+    if not np.isfinite(importance.drop).all():  # no row has a known value
+        return None
+    return {
+        "codes": importance.code.tolist(),
+        "drops": importance.drop.tolist(),
+        "r2": importance.cumulative[-1],
+        "sensitivity": _pack(sensitivity[importance.code].astype(np.float32)),
+    }
 
 
 def _describe_columns(table: Table, X: Any, values: np.ndarray) -> list[dict[str, Any]]:

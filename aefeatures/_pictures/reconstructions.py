@@ -12,7 +12,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils import check_array
 
 from aefeatures._autoencoder import AutoencoderTransformer, fitted_model
-from aefeatures._bridges.pipelines import find_steps, find_transformer, names_out
+from aefeatures._bridges.pipelines import find_steps, find_transformer, names_of_columns
 from aefeatures._nets.networks import resolve_image_shape
 from aefeatures._pictures.displays import PALETTE, import_pyplot, plain
 from aefeatures._rows.checks import check_rows, take_samples
@@ -158,8 +158,8 @@ class ReconstructionDisplay:
         transformer, X = find_transformer(estimator, X)
         rows = check_rows(transformer, X, reset=False)
         index = evenly_spaced(rows.shape[0], n_samples)
-        if feature_names is None and not hasattr(transformer, "feature_names_in_"):
-            feature_names = names_out(find_steps(estimator)[1])
+        if feature_names is None:
+            feature_names = names_of_columns(transformer, find_steps(estimator)[1])
         if table_of(transformer) is not None:
             shown = take_samples(X, index)
             reconstructed = transformer.reconstruct(shown)

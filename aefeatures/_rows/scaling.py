@@ -109,6 +109,31 @@ class Scaling(nn.Module):
             return 1.0
         return float((self.spread / self.scale).square().nanmean())
 
+    def deviations(self, *, raw: bool) -> torch.Tensor:
+        """Return the columns' standard deviations in `fit`, 0 if they were never known.
+
+        They are in X's units if `raw`, otherwise in the network's range.
+
+        Raises
+        ------
+        ValueError
+            If the deviations are not known.
+        """
+        if self.spread is None:
+            raise ValueError(
+                "Sensitivities, traversals and explained variance need the columns' standard "
+                "deviations, but this model was saved by an earlier version without them. Fit it "
+                "again."
+            )
+        return (self.spread if raw else self.spread / self.scale).nan_to_num()
+
+    def effects(self, derivatives: torch.Tensor) -> torch.Tensor:
+        """Return derivatives by columns in the network's range in units of their deviations.
+
+        Columns are the last axis.
+        """
+        return derivatives * self.deviations(raw=False).to(derivatives)
+
     def inputs(self, X: torch.Tensor) -> torch.Tensor:
         """Map X to the encoder's input in the network's range; missing values stay missing."""
         if not self.has_hidden:
@@ -138,6 +163,10 @@ class Scaling(nn.Module):
         assert self.center is not None
         # Scaled as X was, so that rounding does not change a constant column.
         return torch.where(columns.to(X.device), self(self.center.to(X)), X)
+
+    def expected(self, Y: torch.Tensor) -> torch.Tensor:
+        """Return outputs of the decoder as expected rows in the network's range."""
+        return Y
 
     def inverse(self, X: torch.Tensor) -> torch.Tensor:
         """Map from the network's range back into X's units."""

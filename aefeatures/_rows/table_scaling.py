@@ -220,6 +220,33 @@ class TableScaling(nn.Module):
         of_numbers = (self.numbers.spread / self.numbers.scale).square().nan_to_num().sum()
         return float((of_numbers + len(self.padded)) / max(1, self.n_outputs))
 
+    def deviations(self, *, raw: bool) -> torch.Tensor:
+        """Return the standard deviations in `fit` of numbers and of levels as columns of 0 and 1.
+
+        They are in X's units and in the order of `probabilities` if `raw`, otherwise in the
+        network's range and its order.
+        """
+        of_levels = (self.share * (1 - self.share)).sqrt()
+        if not raw:
+            return torch.cat([self.numbers.deviations(raw=False), of_levels / self.unit])
+        return torch.cat([self.numbers.deviations(raw=True), of_levels])[self.order]
+
+    def effects(self, derivatives: torch.Tensor) -> torch.Tensor:
+        """Return derivatives by columns in the network's range in units of their deviations.
+
+        Columns of the table are the last axis. For a category it is the standard deviation of the
+        derivatives over its levels, by their shares in `fit`: like a number's, it is how much the
+        result varies, to first order, if only this column varies as in `fit`.
+        """
+        numbers = self.numbers.effects(derivatives[..., : self.n_numbers])
+        of_levels = (derivatives[..., self.n_numbers :] / self.unit.to(derivatives)).flatten(0, -2)
+        share = self.share.to(derivatives)
+        means = self.of_blocks(of_levels * share)[:, self.block.to(derivatives.device)]
+        variances = self.of_blocks((of_levels - means).square() * share)
+        categories = variances.sqrt().view(*derivatives.shape[:-1], -1)
+        joined = self._assembled(numbers.flatten(0, -2), categories.flatten(0, -2))
+        return joined.view(*derivatives.shape[:-1], -1)
+
     @property
     def fixed(self) -> np.ndarray:
         """Mask of number columns that were constant or never known, of shape (n_features,)."""
