@@ -91,7 +91,7 @@ class _Landmarks:
     values : ndarray of shape (n_landmarks, n_outputs)
         Rows in the network's range.
     misses : ndarray of shape (n_landmarks, n_outputs)
-        What the decoder misses of them, in units of `typical_miss`.
+        Their differences from the decoder's output, in units of `typical_miss`.
     typical_miss : ndarray of shape (n_outputs,)
     column : ndarray of shape (n_outputs,)
         Column of X of each column in the network's range.

@@ -80,7 +80,7 @@ class Owner(NamedTuple):
     kind : str
         Name of its class.
     document : dict
-        What JSON can hold; `encode` and `decode` are for parameters.
+        All that is no array, as JSON can hold it; see `encode`.
     arrays : dict of ndarray
     """
 

@@ -879,24 +879,9 @@ def _export(
     n_columns = transformer.n_features_in_
     if part == "decoder":
         n_columns = model_of_rows.n_components
-    rows = (torch.from_numpy(np.zeros((2, n_columns), dtype)),)
-    settings: dict[str, Any] = {
-        "input_names": [source],
-        "output_names": results,
-        "opset_version": _OPSET,
-    }
-    isolated = unaffected(model_of_rows.seed, model_of_rows.network)
-    with _exporting, warnings.catch_warnings(), isolated:
-        warnings.simplefilter("ignore")
-        if "dynamic_shapes" in signature(torch.onnx.export).parameters:
-            settings["dynamic_shapes"] = ({0: torch.export.Dim("n")},)
-            program: Any = torch.onnx.export(module, rows, dynamo=True, verbose=False, **settings)
-            model = program.model_proto
-        else:  # the exporter of older PyTorch, which needs no onnxscript
-            file: Any = BytesIO()
-            settings["dynamic_axes"] = {name: {0: "n"} for name in (source, *results)}
-            torch.onnx.export(module, rows, file, **settings)
-            model = onnx.load_from_string(file.getvalue())
+    with _exporting, unaffected(model_of_rows.seed, model_of_rows.network):
+        rows = torch.from_numpy(np.zeros((2, n_columns), dtype))
+        model = _exported(module, rows, source, results)
     _remove_notes(model)
     if prefix:
         model = onnx.compose.add_prefix(model, prefix)
@@ -907,6 +892,29 @@ def _export(
     if wide:
         _compute_in_float32(model.graph)
     return model
+
+
+def _exported(module: nn.Module, rows: torch.Tensor, source: str, results: list[str]) -> Any:
+    """Return what PyTorch's exporter makes of a module, which takes any number of rows."""
+    onnx = _import("onnx")
+    settings: dict[str, Any] = {
+        "input_names": [source],
+        "output_names": results,
+        "opset_version": _OPSET,
+    }
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if "dynamic_shapes" in signature(torch.onnx.export).parameters:
+            settings["dynamic_shapes"] = ({0: torch.export.Dim("n")},)
+            program: Any = torch.onnx.export(
+                module, (rows,), dynamo=True, verbose=False, **settings
+            )
+            return program.model_proto
+        # The exporter of older PyTorch, which needs no onnxscript.
+        file: Any = BytesIO()
+        settings["dynamic_axes"] = {name: {0: "n"} for name in (source, *results)}
+        torch.onnx.export(module, (rows,), file, **settings)
+        return onnx.load_from_string(file.getvalue())
 
 
 class _SecondOutput(nn.Module):
