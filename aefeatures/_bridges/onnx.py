@@ -190,8 +190,8 @@ def to_onnx(
     The output "reconstruction" is a matrix with the columns of `encode_table`.
 
     The model of a detector compares all rows with all landmarks at once: 1,000 rows take 16 MB with
-    2,000 landmarks, so give it many rows in parts. Of landmarks that are equally near, it may take
-    others than `score_samples`.
+    2,000 landmarks, so give it many rows in parts. Of landmarks that are equally near but for
+    rounding, it may take others than `score_samples`.
 
     References
     ----------
