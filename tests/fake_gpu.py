@@ -22,6 +22,9 @@ import aefeatures
 HERE = torch.device("cpu")
 THERE = torch.device("cuda", 0)
 MEMORY = 10**10
+PACKAGE = str(Path(aefeatures.__file__).parent)
+# Functions that are called in every step.
+STEPS = {("gradients", "own_steps"), ("optimizer", "step"), ("training", "_after_step")}
 
 aten = torch.ops.aten
 # What the host has to wait for, because it needs a value or the size of a result.
@@ -43,7 +46,8 @@ class FakeGPU:
     Attributes
     ----------
     waits : set of (str, str)
-        Where the host waited for the device: the function of the library, and why.
+        Where the host waited for the device in a step of a training: the function of the library,
+        and why.
     """
 
     def __init__(self):
@@ -64,6 +68,7 @@ class FakeGPU:
             # Modes belong to a thread, so the training computes in this one.
             mock.patch("aefeatures._train.thread.TrainingThread.run", _run_here),
             mock.patch("aefeatures._nets.objective.autocast", self._autocast),
+            mock.patch.object(torch.autograd, "_engine_run_backward", self._backward),
             _Calls(self),
             _Operations(self),
         ):
@@ -97,16 +102,14 @@ class FakeGPU:
         return tensor.untyped_storage()._cdata in self._pinned
 
     def wait(self, why):
-        """Note where the library waits for the device."""
-        package = str(Path(aefeatures.__file__).parent)
-        frame, place, in_epoch = sys._getframe(1), "", False
+        """Note where the library waits for the device, if it is in a step."""
+        frame, callers = sys._getframe(1), []
         while frame is not None:
-            code = frame.f_code
-            if code.co_filename.startswith(package):
-                place = place or f"{Path(code.co_filename).stem}.{code.co_name}"
-                in_epoch |= code.co_name == "_train_epoch"
+            if frame.f_code.co_filename.startswith(PACKAGE):
+                callers.append((Path(frame.f_code.co_filename).stem, frame.f_code.co_name))
             frame = frame.f_back
-        self.waits.add((place, why, in_epoch))
+        if STEPS & set(callers) and ("losses", "_loss_of_known") not in callers:
+            self.waits.add((".".join(callers[0]), why))
 
     def has(self, generator):
         return generator._cdata in {each._cdata for each in self._generators}
@@ -123,9 +126,16 @@ class FakeGPU:
 
         return Generator
 
+    def _backward(self, *args, **kwargs):
+        with _Calls(self):  # PyTorch has left it, but backward passes may be in Python
+            return _run_backward(*args, **kwargs)
+
     def _autocast(self, kind, **settings):
         assert kind == "cuda", kind
         return torch.autocast("cpu", **settings)
+
+
+_run_backward = torch.autograd._engine_run_backward
 
 
 def _run_here(_, function, *args):
@@ -235,7 +245,7 @@ class _Operations(TorchDispatchMode):
         inputs = _tensors((args, kwargs))
         there = [tensor for tensor in inputs if tensor in gpu]
         if there:
-            here = [tensor for tensor in inputs if tensor not in gpu and tensor.dim() > 0]
+            here = [t for t in inputs if t not in gpu and t.untyped_storage().nbytes() > t.itemsize]
             if here and packet not in MIXED:
                 shapes = [tuple(tensor.shape) for tensor in here]
                 raise RuntimeError(f"{func} of tensors on cuda:0 got others on the CPU: {shapes}")

@@ -20,7 +20,14 @@ from aefeatures._nets.networks import (
     copied,
     is_as_built,
 )
-from aefeatures._nets.placing import from_arrays, place, place_guest, placed_before, to_arrays
+from aefeatures._nets.placing import (
+    from_arrays,
+    place,
+    place_guest,
+    place_scaling,
+    placed_before,
+    to_arrays,
+)
 from aefeatures._rows.batches import map_chunks, to_tensor, work_dtype
 from aefeatures._rows.sources import ArraySource, Source
 from aefeatures._rows.survey import has_missing
@@ -122,11 +129,11 @@ class Model:
 
         return self._map(codes, rows, self.n_components)
 
-    def row_loss(self, *, missing: bool) -> RowLoss:
+    def row_loss(self, device: torch.device, *, missing: bool) -> RowLoss:
         """Return the loss of rows, in the network's range, of which values may be `missing`."""
         loss = resolve_loss(self.loss)
         if isinstance(self.scaling, TableScaling):
-            loss = TableLoss(loss, self.scaling)
+            loss = TableLoss(loss, place_scaling(self.scaling, device))
         return leave_out_missing(loss) if missing else loss
 
     def decode(self, codes: np.ndarray, device: torch.device) -> np.ndarray:
@@ -167,7 +174,7 @@ class Model:
 
     def row_losses(self, rows: Source, device: torch.device) -> np.ndarray:
         """Return the loss of each row; NaN for a row with no known value."""
-        loss = self.row_loss(missing=True)
+        loss = self.row_loss(device, missing=True)
         return self._map_reconstructed(
             rows,
             device,
