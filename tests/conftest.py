@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
@@ -43,6 +44,8 @@ def pytest_collection_modifyitems(items):
             AutoencoderTransformer, "set_callbacks"
         ):
             item.add_marker(pytest.mark.skip(reason="scikit-learn has callbacks from 1.9 on"))
+        if "gpu" in item.keywords and not torch.cuda.is_available():
+            item.add_marker(pytest.mark.skip(reason="needs a GPU that PyTorch can use"))
 
 
 @pytest.fixture(scope="session")

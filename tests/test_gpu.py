@@ -12,14 +12,15 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from torch import nn
 from torchvision.transforms import v2
 
+import aefeatures
 from aefeatures import (
     AutoencoderGenerator,
     AutoencoderImputer,
     AutoencoderOutlierDetector,
     AutoencoderTransformer,
     ConvNetwork,
-    DenseNetwork,
     Denoising,
+    DenseNetwork,
     NeighborPreserving,
     NextFramePredictor,
     Regularizer,
@@ -109,10 +110,14 @@ CASES = {
     "components": ("digits", {"network": DenseNetwork((16,), n_principal_components=8)}),
     "convolutions": ("digits", {"network": ConvNetwork(channels=(4, 8))}),
 }
-CASES |= {f"loss {loss}": ("missing", {"loss": loss, "scaling": "feature"}) for loss in ("bce", "mae")}
+CASES |= {
+    f"loss {loss}": ("missing", {"loss": loss, "scaling": "feature"}) for loss in ("bce", "mae")
+}
 CASES |= {"table, huber": ("table, missing", {"loss": "huber"})}
 CASES |= {name: ("digits", {"activation": name, **SMALL}) for name in ACTIVATIONS}
-CASES |= {f"{name} normalization": ("digits", {"normalization": name}) for name in ("layer", "batch")}
+CASES |= {
+    f"{name} normalization": ("digits", {"normalization": name}) for name in ("layer", "batch")
+}
 CASES |= {
     f"{name}, {rows}": (rows, {"regularizer": name, **SMALL})
     for name in REGULARIZERS
@@ -197,7 +202,52 @@ def test_results_are_those_of_the_cpu(name, monkeypatch):
         assert there.dtype == here.dtype
         np.testing.assert_allclose(there, here, 1e-3, 1e-4, err_msg=what)
     assert gpu.waits <= WAITS.keys()
+    assert name == "double" or not gpu.doubles
     assert {place for place, case in WAITS.items() if case == name} <= gpu.waits
+
+
+FAULTS = {
+    "device": lambda codes: codes - torch.zeros(3),
+    "index": lambda codes: codes.index_select(1, torch.arange(2)),
+    "generator": lambda codes: codes * torch.empty_like(codes).normal_(generator=GENERATOR),
+    "NumPy": lambda codes: codes * float(codes.detach().numpy().mean()),
+}
+GENERATOR = torch.Generator()
+SLOW = {
+    "a number": lambda codes: codes * float(codes.detach().mean()),
+    "a mask": lambda codes: codes[codes > 0],
+    "a list": lambda codes: codes * torch.tensor([1.0, 2.0, 3.0], device=codes.device),
+    "a copy": lambda codes: codes * torch.ones(3).to(codes.device),
+}
+
+
+def with_penalty(function):
+    class Faulty(Regularizer):
+        def penalty(self, batch):
+            return function(batch.codes).square().mean()
+
+    return small("cuda").set_params(regularizer=Faulty())
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_faults_are_errors_as_on_a_real_gpu(fault):
+    messages = "tensors on cuda:0 got others|got a generator of the CPU|can't convert cuda:0"
+    with FakeGPU(), pytest.raises((RuntimeError, TypeError), match=messages):
+        with_penalty(FAULTS[fault]).fit(DATA["digits"][0])
+
+
+@pytest.mark.parametrize("what", SLOW)
+def test_waits_are_noted(what):
+    with FakeGPU() as gpu:
+        with_penalty(SLOW[what]).fit(DATA["digits"][0])
+    assert "objective.__call__" in {place for place, _ in gpu.waits}
+    assert not gpu.doubles
+
+
+def test_double_precision_is_noted():
+    with FakeGPU() as gpu:
+        with_penalty(lambda codes: codes.double()).fit(DATA["digits"][0])
+    assert gpu.doubles
 
 
 def test_rows_beyond_the_memory_are_copied_while_steps_compute(monkeypatch):
@@ -207,3 +257,65 @@ def test_rows_beyond_the_memory_are_copied_while_steps_compute(monkeypatch):
             found = run(name, "cuda")
         assert not gpu.waits
         np.testing.assert_allclose(found["codes"], run(name, "cpu")["codes"], 1e-3, 1e-4)
+
+
+# On a real GPU, by `make gpu`. Its generator draws other numbers than that of the CPU, so losses
+# are alike instead of codes being the same.
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", CASES)
+def test_a_gpu_learns_what_the_cpu_does(name):
+    found, expected = run(name, "cuda"), run(name, "cpu")
+    for what, values in expected.items():
+        here, there = numbers(values), numbers(found[what])
+        assert there.dtype == here.dtype
+        assert there.shape == here.shape
+        np.testing.assert_array_equal(np.isnan(there), np.isnan(here), what)
+    np.testing.assert_allclose(found["losses"], expected["losses"], rtol=0.25)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_estimators_run_on_a_gpu(name):
+    assert run(name, "cuda").keys() == run(name, "cpu").keys()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", [name for name in CASES if name not in WAITS.values()])
+def test_no_step_waits_for_a_gpu(name, monkeypatch):
+    own_steps = aefeatures._train.training.own_steps
+
+    def without_waits(*args):
+        steps = own_steps(*args)
+        while True:
+            torch.cuda.set_sync_debug_mode("error")
+            try:
+                step = next(steps, None)
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
+            if step is None:
+                return
+            yield step
+
+    run(name, "cuda")  # the first step sets up what later ones use
+    monkeypatch.setattr("aefeatures._train.training.own_steps", without_waits)
+    run(name, "cuda")
+
+
+@pytest.mark.gpu
+@parametrize_with_checks(
+    [
+        on_gpu := AutoencoderTransformer(max_epochs=2, device="cuda"),
+        AutoencoderTransformer(max_epochs=2, device="cuda", precision="bfloat16"),
+        AutoencoderTransformer(
+            max_epochs=2, device="cuda", regularizer=["supervised", "neighbors"]
+        ),
+        AutoencoderImputer(on_gpu),
+        NextFramePredictor(on_gpu),
+        AutoencoderGenerator(on_gpu),
+        AutoencoderOutlierDetector(on_gpu, random_state=0),
+    ]
+)
+def test_scikit_learn_contract_on_a_gpu(estimator, check):
+    check(estimator)

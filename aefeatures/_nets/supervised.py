@@ -128,6 +128,8 @@ class Supervised(Regularizer):
         prepared._is_labelled = labelled
         prepared._labelled = torch.from_numpy(labelled).to(device)
         prepared._targets = torch.from_numpy(targets).to(device)
+        if not classification:
+            prepared._targets = prepared._targets.to(data.means.dtype)
         return prepared
 
     def penalty(self, batch: Batch) -> torch.Tensor:
@@ -156,7 +158,7 @@ class Supervised(Regularizer):
         head: Any = self.head
         predicted = head(codes)
         if head.classes is None:
-            return (predicted[:, 0] - targets.to(predicted)).square()
+            return (predicted[:, 0] - targets).square()
         return F.cross_entropy(predicted, targets, reduction="none")
 
     def _split_labels(self, y: np.ndarray, head: Any, ranks: Ranks) -> Labels:
