@@ -304,6 +304,20 @@ def test_no_step_waits_for_a_gpu(name, monkeypatch):
 
 
 @pytest.mark.gpu
+def test_rows_that_do_not_fit_stay_in_the_memory_of_the_machine():
+    X = np.random.default_rng(0).integers(0, 256, (400_000, 784), dtype=np.uint8)  # 1.25 GB there
+    estimator = small("cuda").set_params(batch_size=4_096, max_epochs=1)
+    torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction(6e8 / torch.cuda.mem_get_info()[1])
+    try:
+        with pytest.warns(RuntimeWarning, match="does not fit into the memory of cuda:0"):
+            estimator.fit(X)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert np.isfinite(estimator.transform(X[:1000])).all()
+
+
+@pytest.mark.gpu
 @parametrize_with_checks(
     [
         on_gpu := AutoencoderTransformer(max_epochs=2, device="cuda"),
