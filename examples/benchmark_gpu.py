@@ -7,7 +7,7 @@
     transform      codes of all rows
 
 Each at every size of a batch and in each precision, after a warm-up. Prints a Markdown table with
-rows a second, medians over rounds: `make gpu` writes it to the file that `docs/benchmarks.md` names.
+rows a second, medians over rounds. `make gpu` writes it to a file, for `docs/benchmarks.md`.
 
     python examples/benchmark_gpu.py [--data mnist.npz] [--quick] [--device cpu] [--json FILE]
 
@@ -49,7 +49,7 @@ def seconds(function):
 
 def beyond_memory():
     """Let a training keep no rows on the device."""
-    return mock.patch.object(RowBatches, "_resident_bytes", lambda _: 0)
+    return mock.patch.object(RowBatches, "_resident_bytes", return_value=0)
 
 
 def measure(X, device, batch_size, precision, epochs, n_rounds):
