@@ -6,7 +6,7 @@ VENV ?= .venv
 # Processes of one thread each: most tests are too small for more threads.
 PYTEST = OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
-.PHONY: demo test test-slow lint docs wheel clean
+.PHONY: demo test test-slow gpu lint docs wheel clean
 
 demo: $(VENV)/demo
 	$(VENV)/bin/python examples/digits_pipeline.py
@@ -16,6 +16,13 @@ test: $(VENV)/test
 
 test-slow: $(VENV)/test $(VENV)/tracking
 	$(PYTEST) -m slow
+
+# Without a GPU the tests are skipped, and the benchmark says what is missing.
+gpu: $(VENV)/test
+	$(VENV)/bin/python -m pytest -m gpu
+	mkdir -p output
+	$(VENV)/bin/python examples/benchmark_gpu.py --table output/benchmark_gpu.md \
+		$(if $(AEFEATURES_DATA),--data $(AEFEATURES_DATA)/mnist.npz)
 
 lint: $(VENV)/lint
 	$(VENV)/bin/ruff check .

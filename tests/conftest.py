@@ -5,11 +5,13 @@ import os
 import shutil
 import signal
 import struct
+import sys
 from inspect import signature
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
@@ -43,6 +45,8 @@ def pytest_collection_modifyitems(items):
             AutoencoderTransformer, "set_callbacks"
         ):
             item.add_marker(pytest.mark.skip(reason="scikit-learn has callbacks from 1.9 on"))
+        if "gpu" in item.keywords and not torch.cuda.is_available():
+            item.add_marker(pytest.mark.skip(reason="needs a GPU that PyTorch can use"))
 
 
 @pytest.fixture(scope="session")
@@ -57,6 +61,8 @@ def digits():
 @pytest.fixture
 def interruptible():
     """SIGINT raises KeyboardInterrupt, also where the test run was started in the background."""
+    if sys.platform == "win32":
+        pytest.skip("os.kill would end the process on Windows")
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)

@@ -5,7 +5,6 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
-import torch
 from sklearn.base import clone
 from sklearn.datasets import load_wine
 from sklearn.exceptions import NotFittedError
@@ -332,7 +331,7 @@ def test_monitor_needs_a_scikit_learn_with_callbacks(digits, monkeypatch):
         ReconstructionMonitor(digits[1][:2])
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 @needs_callbacks
 def test_callbacks_get_weights_on_the_cpu_from_a_gpu(digits):
     callback = Recording(lambda e: (str(next(e.encoder_.parameters()).device), e.score(digits[1])))

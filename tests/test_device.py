@@ -398,7 +398,9 @@ def test_large_steps_compute_in_the_callers_thread_if_it_is_the_main_one():
 
 
 @pytest.mark.parametrize("work", [SMALL, LARGE])
-def test_training_thread_hands_on_results_and_errors(work):
+@pytest.mark.parametrize("seconds", [None, 0.001])
+def test_training_thread_hands_on_results_and_errors(work, seconds, monkeypatch):
+    monkeypatch.setattr("aefeatures._train.thread._WAIT_SECONDS", seconds)
     with TrainingThread(work=work) as thread:
         assert thread.run(divmod, 7, 2) == (3, 1)
         with pytest.raises(ZeroDivisionError, match="division"):

@@ -76,6 +76,7 @@ def test_mnist_features_says_how_to_get_the_data(tmp_path):
         ("benchmark_imputation", ["--quick", "--sets", "wine"]),
         ("benchmark_frames", ["--quick", "--only", "repeating", "ridge", "PCA"]),
         ("benchmark_memory", ["--quick"]),
+        ("benchmark_gpu", ["--quick", "--device", "cpu", "--batch-sizes", 64]),
         ("benchmark_onnx", ["--quick"]),
         ("benchmark_search", ["--quick"]),
         ("benchmark_speed", ["--quick", "--only", "bare loop", "MLPRegressor", "products"]),

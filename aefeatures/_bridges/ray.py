@@ -29,6 +29,7 @@ from aefeatures._files import read_file, write_file
 from aefeatures._nets.contrastive import NeighborPreserving
 from aefeatures._nets.model import Model
 from aefeatures._nets.networks import plain
+from aefeatures._nets.placing import place_scaling
 from aefeatures._nets.regularizers import NearPCA, resolve_regularizers
 from aefeatures._rows.batches import RowBatches, StreamedBatches
 from aefeatures._rows.checks import check_rows
@@ -627,7 +628,7 @@ def _train(task: _Task, ranks: Ranks) -> Trained:
     batches = StreamedBatches(
         partial(_chunks, task),
         (task.n_rows, len(model.fill.values)),
-        model.scaling,
+        place_scaling(model.scaling, device),
         batch_size=task.batch_size,
         device=device,
         dtype=PRECISIONS[given.precision],
@@ -934,7 +935,7 @@ def _resources(num_workers: int, use_gpu: bool) -> dict[str, float]:
 
 def _warn_if_nothing_learned(trained: Trained, given: Any, rows: np.ndarray) -> None:
     model = trained.model
-    loss = model.row_loss(missing=True)
+    loss = model.row_loss(torch.device("cpu"), missing=True)
     batches = RowBatches(
         rows,
         model.scaling,

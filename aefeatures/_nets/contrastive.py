@@ -164,7 +164,8 @@ class _Affine:
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
         drawn = images.new_empty(6, len(images)).uniform_(-1, 1, generator=self.generator)
-        angle, shear, wider, higher, right, down = drawn * drawn.new_tensor(_AFFINE)[:, None]
+        # Numbers, because a tensor of them would have to be copied to the device.
+        angle, shear, wider, higher, right, down = map(torch.mul, drawn, _AFFINE)
         cos, sin, wider, higher = angle.cos(), angle.sin(), 1 + wider, 1 + higher
         rows = [wider * cos, shear - higher * sin, right, wider * sin, higher * cos, down]
         maps = torch.stack(rows, dim=1).view(-1, 2, 3)
@@ -202,10 +203,9 @@ class ContrastiveLoss(torch.autograd.Function):
         scale = gradient / (len(ends) * (1 + distance * pushes))
         # A pair's similarity is s = 1 / (1 + d), with d the squared distance, so ds/dd = -s**2. It
         # pushes both ends of the pair.
-        own = torch.arange(n, device=ends.device)
         forces = similarity.square_().fill_diagonal_(0)
-        forces[own, own + n] = 0
-        forces[own + n, own] = 0
+        forces.diagonal(n).zero_()
+        forces.diagonal(-n).zero_()
         weights = scale * distance
         forces *= weights[:, None] + weights
         result = 2 * torch.addmm(forces.sum(dim=1, keepdim=True) * -ends, forces, ends)

@@ -146,6 +146,7 @@ class Hiding(Regularizer):
         prepared = copy.copy(self)
         batches = data.batches
         of_output = np.arange(batches.n_features) if batches.columns is None else batches.columns
+        prepared._n_columns = int(of_output.max()) + 1
         prepared._columns = torch.as_tensor(of_output, device=data.means.device)
         cost = batches.n_features**2 * min(batches.n_features, _MOST_FACTORS)
         prepared.head = learn_fill(batches.sample(max(_FEWEST_ROWS, _MULTIPLICATIONS // cost)))
@@ -154,8 +155,7 @@ class Hiding(Regularizer):
     @torch.no_grad()
     def corrupt(self, inputs: torch.Tensor, batch: Batch) -> torch.Tensor:
         """Replace hidden and missing entries by their expectation."""
-        n_columns = int(self._columns.max()) + 1
-        drawn = torch.empty(len(inputs), n_columns, dtype=inputs.dtype, device=inputs.device)
+        drawn = inputs.new_empty(len(inputs), self._n_columns)
         hidden = drawn.uniform_(generator=batch.generator) < self.amount
         assert self.head is not None
         filled: torch.Tensor = self.head(inputs.masked_fill(hidden[:, self._columns], torch.nan))

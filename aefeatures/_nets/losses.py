@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -123,20 +122,21 @@ class TableGradient:
     """
 
     def __init__(self, loss: TableLoss, like: torch.Tensor) -> None:
-        scaling = copy.deepcopy(loss.scaling).to(like.device)  # the model's own stays on the CPU
+        scaling = loss.scaling
         self._scaling, self._missing = scaling, loss.missing
         self._n_numbers, self._n_columns = scaling.n_numbers, scaling.n_features
         self._share, self._unit = scaling.share.to(like), scaling.unit.to(like)
         self._weights = scaling.weight.to(like)
-        self._factor = self._weights[scaling.block]
+        block, self._on_cpu = scaling.block.to(like.device), like.device.type == "cpu"
+        self._factor = self._weights[block]
         # Sums over the levels of each category, and back, as products of matrices.
-        n_levels, n_blocks = len(scaling.block), len(scaling.padded)
+        n_levels, n_blocks = len(block), len(scaling.padded)
         members = like.new_zeros(n_levels, n_blocks)
-        members[torch.arange(n_levels), scaling.block] = 1
+        members[torch.arange(n_levels, device=like.device), block] = 1
         self._members = members
         self._to_levels = members.t().contiguous()
         self._part_of_column = torch.cat(
-            [like.new_ones(self._n_numbers), 1 / members.sum(dim=0)[scaling.block]]
+            [like.new_ones(self._n_numbers), 1 / members.sum(dim=0)[block]]
         )
 
     def __call__(
@@ -146,7 +146,9 @@ class TableGradient:
         k, n = self._n_numbers, len(target)
         known = None
         share: Any = 1 / self._n_columns  # weight of a column in the loss of its row
-        if self._missing and bool((missing := target.isnan()).any()):
+        missing = target.isnan() if self._missing else None
+        # Whether any is missing is only known at once on a CPU.
+        if missing is not None and (not self._on_cpu or bool(missing.any())):
             known = (~missing).to(target)
             target = target.masked_fill(missing, 0)
             share = 1 / (known @ self._part_of_column).round().clamp(min=1)[:, None]
@@ -176,14 +178,14 @@ class TableGradient:
     def _probabilities(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return probabilities of levels, and the logarithm of the sum of each category's odds."""
         # Products of matrices are twice as fast as a softmax of padded rows, but overflow for large
-        # logits. Whether any is large is only known at once on a CPU.
-        if logits.device.type == "cpu" and bool(logits.abs().amax() < _LARGEST_LOGIT):
+        # logits.
+        if self._on_cpu and bool(logits.abs().amax() < _LARGEST_LOGIT):
             odds = logits.exp()
             sums = odds @ self._members
             return odds * (sums.reciprocal() @ self._to_levels), sums.log()
         found = self._scaling.log_probabilities(logits)
         # All levels of a category have the same difference.
-        first = self._scaling.padded[:, 0]
+        first = self._scaling.padded[:, 0].to(logits.device)
         log_sums = logits.index_select(1, first) - found.index_select(1, first)
         return found.exp(), log_sums
 

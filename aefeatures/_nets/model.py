@@ -26,6 +26,7 @@ from aefeatures._nets.placing import (
     place,
     place_for_gradients,
     place_guest,
+    place_scaling,
     placed_before,
     to_arrays,
 )
@@ -134,11 +135,11 @@ class Model:
 
         return self._map(codes, rows, self.n_components)
 
-    def row_loss(self, *, missing: bool) -> RowLoss:
+    def row_loss(self, device: torch.device, *, missing: bool) -> RowLoss:
         """Return the loss of rows, in the network's range, of which values may be `missing`."""
         loss = resolve_loss(self.loss)
         if isinstance(self.scaling, TableScaling):
-            loss = TableLoss(loss, self.scaling)
+            loss = TableLoss(loss, place_scaling(self.scaling, device))
         return leave_out_missing(loss) if missing else loss
 
     def decode(self, codes: np.ndarray, device: torch.device) -> np.ndarray:
@@ -179,7 +180,7 @@ class Model:
 
     def row_losses(self, rows: Source, device: torch.device) -> np.ndarray:
         """Return the loss of each row; NaN for a row with no known value."""
-        loss = self.row_loss(missing=True)
+        loss = self.row_loss(device, missing=True)
         return self._map_reconstructed(
             rows,
             device,

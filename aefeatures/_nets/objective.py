@@ -104,8 +104,11 @@ class Objective:
         return self._corrupted(self._for_regularizer(rows), index).inputs
 
     def _autocast(self, rows: torch.Tensor) -> AbstractContextManager[object]:
-        mixed = self.mixed
-        return autocast(rows.device.type, dtype=torch.bfloat16) if mixed else nullcontext()
+        if not self.mixed:
+            return nullcontext()
+        # Within an autocast of the caller's, even one that is switched off, PyTorch would keep the
+        # first weights that it converted.
+        return autocast(rows.device.type, dtype=torch.bfloat16, cache_enabled=False)
 
     def _corrupted(self, rows: torch.Tensor, index: np.ndarray) -> Batch:
         encoder, decoder = self.autoencoder

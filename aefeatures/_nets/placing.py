@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 from weakref import WeakKeyDictionary, WeakSet
 
 import torch
@@ -65,6 +65,14 @@ def place(module: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Mod
     if module not in _public:
         _placed[module] = (key, placed)
     return placed
+
+
+def place_scaling(scaling: T, device: torch.device) -> T:
+    """Return a scaling on a device; on MPS, which has no float64, as it is."""
+    if device.type == "mps":
+        return scaling
+    placed: Any = place(cast(nn.Module, scaling), device, torch.float64)
+    return cast(T, placed)
 
 
 def note_given_out(module: nn.Module) -> None:

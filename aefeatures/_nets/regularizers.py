@@ -119,6 +119,7 @@ class Denoising(TakesTransform):
         check_number(self, "amount", upper=np.inf if self.noise == "gaussian" else 1.0)
         prepared = copy.copy(self)
         if data.batches.columns is not None:  # the levels of a category are corrupted together
+            prepared._n_columns = int(data.batches.columns.max()) + 1
             prepared._columns = torch.from_numpy(data.batches.columns).to(data.batches.device)
         if self.noise == "gaussian":
             prepared._deviation = self.amount * data.variance() ** 0.5
@@ -134,7 +135,7 @@ class Denoising(TakesTransform):
         if self.noise == "gaussian":
             return inputs + noise.normal_(0, self._deviation, generator=batch.generator)
         if self._columns is not None:
-            noise = inputs.new_empty(len(inputs), int(self._columns.max()) + 1)
+            noise = inputs.new_empty(len(inputs), self._n_columns)
         chosen = noise.uniform_(generator=batch.generator) < self.amount
         if self._columns is not None:
             chosen = chosen.index_select(1, self._columns)

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 
 from aefeatures._nets.regularizer import Batch, Regularizer, TrainingData, check_number, linear_head
 from aefeatures._rows.labels import TASKS, Labels, is_auto, minus_ones, split_labels
+from aefeatures._torch.devices import copy_to
 from aefeatures._torch.ranks import Ranks
 
 
@@ -124,20 +125,26 @@ class Supervised(Regularizer):
             targets[labelled] = (known - head.mean) / head.spread
         prepared._scale = self.weight * data.variance()
         device = data.means.device
+        prepared._is_labelled = labelled
         prepared._labelled = torch.from_numpy(labelled).to(device)
         prepared._targets = torch.from_numpy(targets).to(device)
+        if not classification:
+            prepared._targets = prepared._targets.to(data.means.dtype)
         return prepared
 
     def penalty(self, batch: Batch) -> torch.Tensor:
         """Return the weighted loss of the labelled rows, divided by the number of all rows."""
-        index = torch.from_numpy(batch.index).to(self._targets.device)
-        labelled, targets = self._labelled[index], self._targets[index]
+        device = self._targets.device
         if not self.mixup:
-            losses = self._losses(batch.codes, targets) * labelled
+            index = copy_to(torch.from_numpy(batch.index), device)
+            losses = self._losses(batch.codes, self._targets[index]) * self._labelled[index]
             return self._scale * losses.mean()
-        rows, targets = batch.rows[labelled], targets[labelled]
-        if not len(rows):
+        # Chosen on the host, which would otherwise wait for the device to count them.
+        chosen = np.flatnonzero(self._is_labelled[batch.index])
+        if not len(chosen):
             return batch.codes.new_zeros(())
+        rows = batch.rows[copy_to(torch.from_numpy(chosen), device)]
+        targets = self._targets[copy_to(torch.from_numpy(batch.index[chosen]), device)]
         order = torch.randperm(len(rows), generator=batch.generator, device=rows.device)
         share = float(batch.rng.beta(self.mixup, self.mixup))
         mixed = share * rows + (1 - share) * rows[order]
@@ -151,7 +158,7 @@ class Supervised(Regularizer):
         head: Any = self.head
         predicted = head(codes)
         if head.classes is None:
-            return (predicted[:, 0] - targets.to(predicted)).square()
+            return (predicted[:, 0] - targets).square()
         return F.cross_entropy(predicted, targets, reduction="none")
 
     def _split_labels(self, y: np.ndarray, head: Any, ranks: Ranks) -> Labels:

@@ -17,6 +17,7 @@ from aefeatures._rows.sources import (
     iterate_slices,
     rows_of_chunk,
 )
+from aefeatures._torch.devices import copy_to
 from aefeatures._warnings import warn
 
 # Numbers that are gathered from X at once during training: 1 MB in float32.
@@ -53,7 +54,7 @@ def to_tensor(rows: np.ndarray, device: torch.device) -> torch.Tensor:
     moved = rows.dtype if rows.dtype == np.uint8 else np.dtype(str(work).removeprefix("torch."))
     array = np.require(rows, moved, ["C", "W", "A"])
     # A single row or column may count as contiguous and yet have strides that PyTorch refuses.
-    return torch.from_numpy(array.ravel()).view(array.shape).to(device).to(work)
+    return copy_to(torch.from_numpy(array.ravel()).view(array.shape), device).to(work)
 
 
 class Batches(ABC):
@@ -228,7 +229,7 @@ class RowBatches(Batches):
     def take(self, index: np.ndarray) -> torch.Tensor:
         """Return the rows at any positions, scaled, on the device."""
         if self._resident is not None:
-            return self._resident.index_select(0, torch.from_numpy(index).to(self.device))
+            return self._resident.index_select(0, copy_to(torch.from_numpy(index), self.device))
         positions = index if self._rows is None else self._rows[index]
         return self._convert(self._source.take_in_any_order(positions))
 

@@ -100,6 +100,17 @@ def _usable(device: torch.device) -> torch.device:
     return device
 
 
+def copy_to(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Return a tensor of the CPU on the device.
+
+    A copy to a GPU goes through page-locked memory. Otherwise the host would wait for it, and for
+    all steps before it.
+    """
+    if device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
 def resolve_saved_device(device: str | torch.device) -> torch.device:
     """Return the device of a saved model, or the device for "auto" if it is not available."""
     try:

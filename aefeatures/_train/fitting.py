@@ -157,7 +157,7 @@ class Fit:
         if self.missing and not memory.learns_missing:
             memory.learns_missing = True
             memory.optimizer_state = None  # it has no moments for the values to learn
-        loss = model.row_loss(missing=memory.learns_missing)
+        loss = model.row_loss(self.device, missing=memory.learns_missing)
         if memory.learns_missing:
             encoder = nn.Sequential(fill, encoder)
             layers = None if layers is None else replace(layers, fill=fill)

@@ -27,6 +27,7 @@ from aefeatures._nets.networks import (
     resolve_widths,
     same_value,
 )
+from aefeatures._nets.placing import place_scaling
 from aefeatures._nets.regularizer import Regularizer
 from aefeatures._nets.regularizers import resolve_regularizers
 from aefeatures._rows.batches import RowBatches
@@ -453,7 +454,7 @@ def row_batches(
     """Return batches of some rows of the data."""
     return RowBatches(
         data.rows,
-        scaling,
+        place_scaling(scaling, device),
         **{"batch_size": given.batch_size, **settings},
         device=device,
         dtype=PRECISIONS[given.precision],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -20,6 +21,9 @@ T = TypeVar("T")
 # one, at 256 rows 0.6 times (784 columns, two cores).
 _MULTI_THREAD_WORK = 50_000_000
 
+
+# Seconds after which a wait starts again. On Windows a wait without end cannot be interrupted.
+_WAIT_SECONDS = 0.1 if sys.platform == "win32" else None
 
 # The process-wide thread count is touched for microseconds by `_prepare_thread`; the lock keeps
 # two fits from reading each other's value.
@@ -91,6 +95,8 @@ class TrainingThread:
                 return function(*args)
         future = self._executor.submit(on_behalf_of_caller(function), *args)
         try:
+            while not future.done():
+                wait([future], _WAIT_SECONDS)
             return future.result()
         except BaseException:
             self.stopping.set()
