@@ -191,6 +191,8 @@ class _Calls(TorchFunctionMode):
             return self._moved(args[0], HERE, {})
         if func is torch.Tensor.to:
             return self._to(*args, **kwargs)
+        if name == "_parse_to":  # of `Module.to`, which makes no tensor
+            return func(*args, **kwargs)
         there = _is_there(kwargs.get("device"))
         from_host = func in (torch.as_tensor, torch.tensor, torch.Tensor.new_tensor)
         if from_host and func is torch.Tensor.new_tensor:

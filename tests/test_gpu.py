@@ -25,6 +25,8 @@ from aefeatures import (
     NextFramePredictor,
     Regularizer,
     Supervised,
+    code_importance,
+    code_sensitivity,
 )
 from aefeatures._nets.networks import ACTIVATIONS
 from aefeatures._nets.regularizers import REGULARIZERS
@@ -173,6 +175,16 @@ def predicted(device):
     return {"frames": predictor.predict_next(frames)}
 
 
+def meant(device):
+    rows, _ = DATA["table"]
+    transformer = small(device).fit(rows)
+    drops = code_importance(transformer, rows)
+    return {
+        "sensitivity": code_sensitivity(transformer, rows).to_numpy(),
+        "importance": np.asarray(drops["drop"] if isinstance(drops, pd.DataFrame) else drops.drop),
+    }
+
+
 def small(device):
     return AutoencoderTransformer(max_epochs=2, batch_size=32, random_state=0, device=device)
 
@@ -182,6 +194,7 @@ OTHERS = {
     "imputer": imputed,
     "detector": detected,
     "next frames": predicted,
+    "meaning": meant,
 }
 
 
