@@ -48,7 +48,7 @@ def pixels(path, quick):
             order = np.random.default_rng(0).permutation(len(parts[0]))
             parts[0], parts[2] = parts[0][order], parts[2][order]
     X, X_test, y, y_test = parts
-    n = 4_000 if quick else len(X)
+    n = 2_000 if quick else len(X)
     X, X_test = (rows.reshape(-1, 784).astype(np.uint8) for rows in (X[:n], X_test))
     return X, X_test, y[:n], y_test
 
@@ -118,7 +118,7 @@ def reduction(_rank, _size, n):
 def throughput(quick):
     results = {}
     for batch_size in (2048, 512, 64):
-        n_steps = max(4, (8_000 if quick else 40_000) // batch_size)
+        n_steps = max(4, (3_000 if quick else 40_000) // batch_size)
         kinds = {"one": (1, rate), "two": (2, rate), "apart": (2, rate_apart)}
         rounds = [
             {

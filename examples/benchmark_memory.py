@@ -12,7 +12,7 @@ without the page cache of a memory map.
 
     python examples/benchmark_memory.py [--quick] [--folder FOLDER] [--json FILE]
 
-The memory map is written to FOLDER: 10 GB, or 100 MB with --quick.
+The memory map is written to FOLDER: 10 GB, or 30 MB with --quick.
 """
 
 import argparse
@@ -99,12 +99,12 @@ def measure_both(X):
 
 
 def measure_array(quick):
-    X = fill(np.empty((20_000 if quick else 600_000, N_FEATURES), np.uint8))
+    X = fill(np.empty((5_000 if quick else 600_000, N_FEATURES), np.uint8))
     return {"rows": len(X), "X, MB": X.nbytes / 2**20, **measure_both(X)}
 
 
 def measure_map(quick, folder):
-    n_rows = (100_000_000 if quick else 10_000_000_000) // N_FEATURES
+    n_rows = (30_000_000 if quick else 10_000_000_000) // N_FEATURES
     small = fill(np.empty((n_rows // 20, N_FEATURES), np.uint8))
     warm_up()
     seconds = []
@@ -144,7 +144,7 @@ def measure_map(quick, folder):
 
 
 def measure_rows(quick):
-    sizes = [5_000, 20_000] if quick else [10_000, 100_000, 300_000, 1_000_000]
+    sizes = [2_000, 8_000] if quick else [10_000, 100_000, 300_000, 1_000_000]
     X = fill(np.empty((sizes[-1], N_FEATURES), np.uint8))
     warm_up()
     times = {size: [] for size in sizes}
@@ -159,7 +159,7 @@ def measure_rows(quick):
 
 
 def measure_sparse(quick):
-    shape = (2_000, 20_000) if quick else (50_000, 20_000)
+    shape = (500, 20_000) if quick else (50_000, 20_000)
     X = sparse.random(*shape, density=0.001, format="csr", random_state=0, dtype=np.float32)
     return {
         "rows": shape[0],

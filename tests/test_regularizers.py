@@ -434,8 +434,7 @@ def shifted(X, down, right):
     return images.reshape(len(X), -1)
 
 
-@pytest.mark.parametrize("max_epochs", [20, pytest.param("auto", marks=pytest.mark.slow)])
-def test_changed_images_are_neighbors_of_their_own(digits, max_epochs):
+def test_changed_images_are_neighbors_of_their_own(digits):
     X, X_test, y, y_test = digits
 
     def knn(transform):
@@ -445,7 +444,7 @@ def test_changed_images_are_neighbors_of_their_own(digits, max_epochs):
                 "neighbors",
                 scaling="global",
                 regularizer=regularizer,
-                max_epochs=max_epochs,
+                max_epochs=20,
                 random_state=0,
             ),
             KNeighborsClassifier(),
