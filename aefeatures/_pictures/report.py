@@ -32,7 +32,6 @@ from aefeatures._pictures.outliers import OutlierDisplay
 from aefeatures._pictures.reconstructions import ReconstructionDisplay
 from aefeatures._pictures.targets import Target
 from aefeatures._rows.checks import as_numpy, take_samples
-from aefeatures._rows.labels import Labels
 from aefeatures._rows.sources import evenly_spaced
 from aefeatures._version import __version__
 
@@ -42,6 +41,7 @@ _MOST_CLASSES = 20
 # Rows for measures whose time grows with the square of the rows or with the number of codes.
 _SOME_ROWS = 2000
 _MOST_CODES = 16  # up to which the importance of each code is measured
+_MOST_CODES_DRAWN = 4  # legible on a phone
 _UNUSUAL_ROWS = 4
 _UNUSUAL_COLUMNS = 5
 
@@ -149,11 +149,11 @@ def write_report(
     import_pyplot()  # raises an error before anything is computed
     transformer, before = find_steps(estimator)
     n_rows = X.shape[0] if hasattr(X, "shape") else len(X)
-    for name, number in {"X": n_rows, "max_rows": max_rows}.items():
-        if number < _FEWEST_ROWS:
-            raise ValueError(
-                f"A report needs at least {_FEWEST_ROWS} rows, got {number} by {name}."
-            )
+    if min(n_rows, max_rows) < _FEWEST_ROWS:
+        raise ValueError(
+            f"A report needs at least {_FEWEST_ROWS} rows, got {n_rows} rows and "
+            f"max_rows={max_rows}."
+        )
     target = None
     if y is not None:
         check_consistent_length(X, y)
@@ -163,54 +163,61 @@ def write_report(
     for step in before:
         rows = step.transform(rows)
     rows = as_numpy(rows)
-    some = evenly_spaced(len(index), _SOME_ROWS)
-    few = take_samples(rows, some)
     names = names_of_columns(transformer, before) if feature_names is None else feature_names
-    look = {
+    look: dict[str, Any] = {
         "image_shape": resolve_shape(image_shape, transformer),
-        "feature_names": None if names is None else list(map(str, names)),
+        "feature_names": None if names is None else [str(name) for name in names],
     }
     described = describe_index(X, index)
-    row_names = [f"row {i}" for i in (index if described is None else described["labels"])]
-    labels = None if y is None else take_samples(as_numpy(y), index)
-    with config_context(array_api_dispatch=False):  # the page is made from NumPy arrays
-        sections = [
-            _compare(transformer, rows, labels, some),
-            _show_loss(transformer),
-            _show_reconstructions(transformer, rows, look),
-            _show_codes(
-                transformer,
-                few,
-                None if labels is None else take_samples(labels, some),
-                None if target is None else target.name,
-            ),
-            _show_meaning(transformer, few, look),
-            _show_unusual_rows(transformer, rows, row_names, look),
-            _section(
-                "Settings",
-                f"Parameters that differ from their defaults, in aefeatures {__version__}.",
-                f"<code>{escape(repr(transformer))}</code>",
-            ),
-        ]
+    row_names = [f"row {name}" for name in (described["labels"] if described else index)]
+    some = evenly_spaced(len(index), _SOME_ROWS)
+    y = None if y is None else take_samples(as_numpy(y), index[some])
+    name = "y" if target is None or target.name is None else target.name
     sampled = "" if len(index) == n_rows else f" This page is about {len(index):,} of the rows."
+    n_codes = fitted_model(transformer).n_components
+    with config_context(array_api_dispatch=False):  # the page is made from NumPy arrays
+        few = take_samples(rows, some)
+        parts = {
+            "title": escape("Report on an autoencoder" if title is None else str(title)),
+            "summary": f"{n_rows:,} rows, {transformer.n_features_in_:,} columns, "
+            f"{n_codes} codes.{sampled}",
+            "comparison": _compare(transformer, rows, some, y, name),
+            "without_y": " hidden" if y is None else "",
+            "without_supervision": " hidden" if y is None or transformer.task_ is None else "",
+            "loss": _picture(LossCurveDisplay.from_estimator(transformer), "Loss of each epoch."),
+            "reconstructions": _picture(
+                ReconstructionDisplay.from_estimator(
+                    transformer, rows, n_samples=5 if look["image_shape"] else 3, **look
+                ),
+                "Some rows and their reconstructions.",
+            ),
+            "codes": _picture(
+                LatentSpaceDisplay.from_estimator(
+                    transformer,
+                    few,
+                    y,
+                    target_name=name,
+                    components=range(min(n_codes, _MOST_CODES_DRAWN)),
+                ),
+                "Codes as points.",
+            ),
+            "importance": _importance(transformer, few),
+            "sensitivity": _sensitivity(transformer, few, look),
+            "unusual": _unusual_rows(transformer, rows, row_names, look),
+            "version": __version__,
+            "settings": escape(repr(transformer)),
+        }
     template = resources.files("aefeatures._pictures").joinpath("report.html")
-    parts = {
-        "title": escape("Report on an autoencoder" if title is None else str(title)),
-        "summary": f"{n_rows:,} rows, {transformer.n_features_in_:,} columns, "
-        f"{fitted_model(transformer).n_components} codes.{sampled}",
-        "sections": "\n".join(sections),
-    }
     text = template.read_text(encoding="utf-8")
     page = re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], text)
     write_atomically(path, [page.encode()], "page")
     return path
 
 
-# Sections
-
-
-def _compare(transformer: AutoencoderTransformer, X: Any, y: Any, some: np.ndarray) -> str:
-    """Return the table of what codes and principal components keep of X, and know of y."""
+def _compare(
+    transformer: AutoencoderTransformer, X: Any, some: np.ndarray, y: Any, name: str
+) -> str:
+    """Return a table of what components and codes keep of X, and tell about the y of some rows."""
     model = fitted_model(transformer)
     rows = check_fitted_rows(transformer, X, "write_report")
     values, misses = model.rows_and_misses(rows, transformer.device_)
@@ -219,57 +226,32 @@ def _compare(transformer: AutoencoderTransformer, X: Any, y: Any, some: np.ndarr
     columns = np.where(known, values - means, 0)
     pca = PCA(min(model.n_components, *columns.shape), random_state=0)
     components = pca.fit_transform(columns)
-    codes = model.encode(rows, transformer.device_)
 
     def r2(misses: np.ndarray) -> float:
-        total = np.square(columns).sum()
         missed = np.square(misses).sum(where=known, dtype=np.float64)
-        return float(1 - missed / total) if total > 0 else float("nan")
+        total = np.square(columns).sum()
+        return float(1 - missed / total) if total > 0 else np.nan
 
-    lines: list[list[Any]] = [
-        [
-            "reconstruction (R2)",
-            0.0,
-            r2(columns - pca.inverse_transform(components)),
-            r2(misses),
-            1.0,
-        ]
-    ]
-    given = [each[some] for each in (components, codes, columns)]
+    of_pca, of_codes = r2(columns - pca.inverse_transform(components)), r2(misses)
+    lines: list[tuple[Any, ...]] = [("reconstruction (R2)", 0.0, of_pca, of_codes, 1.0)]
+    codes = model.encode(rows, transformer.device_)
+    components, codes, columns = (each[some] for each in (components, codes, columns))
     n_neighbors = min(10, (len(some) - 1) // 2)
-    kept = [trustworthiness(given[2], each, n_neighbors=n_neighbors) for each in given[:2]]
-    lines.append(["nearest rows kept", 0.5, *kept, 1.0])
-    notes = [
-        f"All numbers are of the same rows. PCA has {pca.n_components_} components, fitted on them."
-        " The higher one of PCA and codes is bold. A guess knows no row, and all columns are the"
-        " rows without any loss. If the autoencoder was fitted on these rows, it may be less good"
-        " on new ones.",
-        "Reconstruction: the part of the columns' variance that the decoder gets back. 0 is a"
-        " guess of the means.",
-        f"Nearest rows kept (trustworthiness): 1 if the {n_neighbors} nearest rows by their codes"
-        " are also the nearest in all columns, about 0.5 if they are any rows.",
-    ]
+    of_pca, of_codes = (
+        float(trustworthiness(columns, each, n_neighbors=n_neighbors))
+        for each in (components, codes)
+    )
+    lines.append(("nearest rows kept", 0.5, of_pca, of_codes, 1.0))
     if y is not None:
-        labels, predictor, called = resolve_predictor(y, [], None, None)
-        labels = labels.of_rows(some)
-        lines.append(
-            [f"prediction of y ({called['score_name']})", *_predict(labels, predictor, given)]
-        )
-        notes.append(
-            "Prediction of y: score on rows that were kept aside, by the 5 nearest of the other"
-            " rows. If all columns do better, the codes have lost something that y needs."
-        )
-        if transformer.task_ is not None:
-            notes.append(
-                "The autoencoder has learned from y (Supervised). If it was fitted on these rows,"
-                " its prediction is too good: use rows that it has not seen."
-            )
-    header = ["", "guess", "PCA", "codes", "all columns"]
-    return _section("Codes against PCA", *notes[:1], _table(header, lines) + _paragraphs(notes[1:]))
+        lines.append(_predict(y, name, components, codes, columns))
+    head = "".join(f"<th>{each}</th>" for each in ("", "guess", "PCA", "codes", "all columns"))
+    body = "".join(_line(*line) for line in lines)
+    return f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody>\n</table>"
 
 
-def _predict(labels: Labels, predictor: Any, given: list[np.ndarray]) -> list[float]:
-    """Return scores of a guess and of the predictor on each of the arrays that are `given`."""
+def _predict(y: Any, name: str, *inputs: np.ndarray) -> tuple[Any, ...]:
+    """Return a line of the table: scores of a guess of y, and of predictions from the inputs."""
+    labels, predictor, called = resolve_predictor(y, [], None, None)
     if len(labels.known) < _FEWEST_ROWS:
         raise ValueError(
             f"A report needs at least {_FEWEST_ROWS} rows with a label in y, got "
@@ -279,113 +261,59 @@ def _predict(labels: Labels, predictor: Any, given: list[np.ndarray]) -> list[fl
     if labels.task == "classification":
         guess = np.unique(labels.known, return_counts=True)[1].max() / len(labels.known)
     folds = KFold(5, shuffle=True, random_state=0)
-    scores = [
+    scores = (
         cross_val_score(predictor, each[labels.labelled], labels.known, cv=folds).mean()
-        for each in given
-    ]
-    return [guess, *scores]
-
-
-def _show_loss(transformer: AutoencoderTransformer) -> str:
-    display = LossCurveDisplay.from_estimator(transformer)
-    losses = transformer.loss_curve_
-    return _section(
-        "Training",
-        "A curve that still falls at its end asks for more epochs. A validation loss that rises"
-        " while the training loss falls asks for fewer codes or a regularizer.",
-        _picture(
-            display, f"Loss in {len(losses)} epochs, from {losses[0]:.3g} to {losses[-1]:.3g}."
-        ),
+        for each in inputs
     )
+    return f"prediction of {name} ({called['score_name']})", guess, *scores
 
 
-def _show_reconstructions(transformer: AutoencoderTransformer, X: Any, look: Any) -> str:
-    display = ReconstructionDisplay.from_estimator(transformer, X, **look)
-    return _section(
-        "Rows and their reconstructions",
-        "What a reconstruction lacks is not in the codes. The rows are evenly spaced in the data.",
-        _picture(display, "Five rows and their reconstructions."),
+def _line(measure: str, *numbers: float) -> str:
+    """Return a line of the table, with the better one of PCA and codes in bold."""
+    texts = [f"{number:.2f}" for number in numbers]
+    best = f"{max(numbers[1:3]):.2f}"
+    kinds = ["", *(' class="best"' if text == best else "" for text in texts[1:3]), ""]
+    cells = "".join(f"<td{kind}>{text}</td>" for kind, text in zip(kinds, texts, strict=True))
+    return f"<tr><th>{escape(measure)}</th>{cells}</tr>\n"
+
+
+def _importance(transformer: AutoencoderTransformer, X: Any) -> str:
+    if fitted_model(transformer).n_components > _MOST_CODES:
+        return ""
+    found = importances(transformer, check_fitted_rows(transformer, X, "write_report"))
+    drops = ", ".join(
+        f"{drop:.2f} without code {code}" for code, drop in zip(found.code, found.drop, strict=True)
     )
+    return f"The R2 of the reconstruction falls by {drops}."
 
 
-def _show_codes(transformer: AutoencoderTransformer, X: Any, y: Any, name: str | None) -> str:
-    display = LatentSpaceDisplay.from_estimator(transformer, X, y, target_name=name)
-    coloured = "" if y is None else " Colours that lie apart can be predicted from the codes."
-    return _section(
-        "Codes",
-        f"Each point is a row. Groups and gaps are structure in the data.{coloured}",
-        _picture(display, "Scatter plot of the codes."),
-    )
-
-
-def _show_meaning(transformer: AutoencoderTransformer, X: Any, look: Any) -> str:
+def _sensitivity(transformer: AutoencoderTransformer, X: Any, look: dict[str, Any]) -> str:
     try:
         display = CodeSensitivityDisplay.from_estimator(transformer, X, **look)
-        body = _picture(display, "How much each code depends on each column.")
     except (ValueError, RuntimeError):  # a network of the user's own may not be differentiable
-        body = _paragraphs(["The encoder is not differentiable, so it has no sensitivities."])
-    how = (
-        "Red: the code rises with the column, blue: it falls. Columns with strong colours drive the"
-        " code."
-    )
-    if fitted_model(transformer).n_components <= _MOST_CODES:
-        importance = importances(transformer, check_fitted_rows(transformer, X, "write_report"))
-        lines = [[f"code {j}", drop] for j, drop in zip(*importance[:2], strict=True)]
-        body += _table(["", "R2 lost without it"], lines)
-        how += " A code without which R2 falls little could be left out."
-    return _section("What drives the codes", how, body)
+        return "<p>The encoder is not differentiable.</p>"
+    return _picture(display, "Sensitivity of each code to the columns.")
 
 
-def _show_unusual_rows(
-    transformer: AutoencoderTransformer, X: Any, row_names: list[str], look: Any
+def _unusual_rows(
+    transformer: AutoencoderTransformer, X: Any, row_names: list[str], look: dict[str, Any]
 ) -> str:
     detector = detector_around(transformer, X)
     scores = as_numpy(detector.score_samples(X))
-    worst = np.argsort(scores, kind="stable")[:_UNUSUAL_ROWS]
-    by_row = np.sort(worst)
+    shown = np.argsort(scores, kind="stable")[:_UNUSUAL_ROWS]
     n_columns = None if look["image_shape"] else _UNUSUAL_COLUMNS
-    explanation = explanation_of(detector, take_samples(X, by_row), n_columns)
-    order = np.searchsorted(by_row, worst)
-    titles = [row_names[i] for i in worst]
-    display = OutlierDisplay(*(each[order] for each in explanation), row_names=titles, **look)
-    return _section(
-        "Most unusual rows",
-        "A row is unusual if it is far from the rows most like it, or reconstructed otherwise than"
-        " they are. Bars or colours show by which columns. Errors in the data are found here. The"
-        " rows were compared with each other, by this autoencoder.",
-        _picture(display.plot(), f"What is unusual about {', '.join(titles)}."),
-    )
-
-
-# HTML. All text is escaped here.
-
-
-def _section(title: str, how_to_read: str, body: str) -> str:
-    return f"<section>\n<h2>{escape(title)}</h2>\n{_paragraphs([how_to_read])}{body}</section>"
-
-
-def _paragraphs(texts: Sequence[str]) -> str:
-    return "".join(f'<p class="quiet">{escape(text)}</p>\n' for text in texts)
-
-
-def _table(header: Sequence[str], lines: list[list[Any]]) -> str:
-    head = "".join(f"<th>{escape(each)}</th>" for each in header)
-    body = "".join(
-        f"<tr><th>{escape(name)}</th>{''.join(map(_cell, numbers))}</tr>\n"
-        for name, *numbers in lines
-    )
-    return f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody>\n</table>\n"
-
-
-def _cell(number: float) -> str:
-    return f"<td>{'–' if np.isnan(number) else f'{number:.2f}'}</td>"
+    explanation = explanation_of(detector, take_samples(X, shown), n_columns)
+    names = [row_names[i] for i in shown]
+    display = OutlierDisplay(*explanation, row_names=names, **look).plot()
+    return _picture(display, f"What is unusual about {', '.join(names)}.")
 
 
 def _picture(display: Any, alt: str) -> str:
+    """Return the figure of a display as an element of the page."""
     buffer = io.BytesIO()
     figure = display.figure_
     figure.savefig(buffer, format="png", dpi=200)
     import_pyplot().close(figure)
     data = base64.b64encode(buffer.getvalue()).decode("ascii")
     width = round(96 * figure.get_figwidth())
-    return f'<img width="{width}" alt="{escape(alt)}" src="data:image/png;base64,{data}">\n'
+    return f'<img width="{width}" alt="{escape(alt)}" src="data:image/png;base64,{data}">'
