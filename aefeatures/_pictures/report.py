@@ -17,7 +17,7 @@ from sklearn import config_context
 from sklearn.decomposition import PCA
 from sklearn.manifold import trustworthiness
 from sklearn.model_selection import KFold, cross_val_score
-from sklearn.utils import check_consistent_length
+from sklearn.utils import indexable
 
 from aefeatures._autoencoder import AutoencoderTransformer, check_fitted_rows, fitted_model
 from aefeatures._bridges.pipelines import find_steps, names_of_columns
@@ -148,16 +148,14 @@ def write_report(
     path = page_path(path)
     import_pyplot()  # raises an error before anything is computed
     transformer, before = find_steps(estimator)
+    X, y = indexable(X, y)
     n_rows = X.shape[0] if hasattr(X, "shape") else len(X)
     if min(n_rows, max_rows) < _FEWEST_ROWS:
         raise ValueError(
             f"A report needs at least {_FEWEST_ROWS} rows, got {n_rows} rows and "
             f"max_rows={max_rows}."
         )
-    target = None
-    if y is not None:
-        check_consistent_length(X, y)
-        target = Target(y, most_classes=_MOST_CLASSES, name=target_name)
+    target = None if y is None else Target(y, most_classes=_MOST_CLASSES, name=target_name)
     index = sample_rows(n_rows, target, max_rows)
     rows = take_samples(X, index)
     for step in before:
