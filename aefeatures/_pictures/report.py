@@ -142,7 +142,7 @@ def write_report(
     >>> transformer = AutoencoderTransformer(max_epochs=10, random_state=0).fit(X)
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     page = write_report(transformer, X, y, Path(folder) / "wine.html")
-    ...     "alcohol" in page.read_text()
+    ...     "Rows: 178, columns: 13, codes: 3." in page.read_text()
     True
     """
     path = page_path(path)
@@ -173,29 +173,25 @@ def write_report(
     name = "y" if target is None or target.name is None else target.name
     sampled = "" if len(index) == n_rows else f" This page is about {len(index):,} of the rows."
     n_codes = fitted_model(transformer).n_components
+    drawn = range(min(n_codes, _MOST_CODES_DRAWN))
+    n_shown = 5 if look["image_shape"] else 3
     with config_context(array_api_dispatch=False):  # the page is made from NumPy arrays
         few = take_samples(rows, some)
         parts = {
             "title": escape("Report on an autoencoder" if title is None else str(title)),
-            "summary": f"{n_rows:,} rows, {transformer.n_features_in_:,} columns, "
-            f"{n_codes} codes.{sampled}",
+            "summary": f"Rows: {n_rows:,}, columns: {transformer.n_features_in_:,}, "
+            f"codes: {n_codes}.{sampled}",
             "comparison": _compare(transformer, rows, some, y, name),
             "without_y": " hidden" if y is None else "",
             "without_supervision": " hidden" if y is None or transformer.task_ is None else "",
             "loss": _picture(LossCurveDisplay.from_estimator(transformer), "Loss of each epoch."),
             "reconstructions": _picture(
-                ReconstructionDisplay.from_estimator(
-                    transformer, rows, n_samples=5 if look["image_shape"] else 3, **look
-                ),
+                ReconstructionDisplay.from_estimator(transformer, rows, n_samples=n_shown, **look),
                 "Some rows and their reconstructions.",
             ),
             "codes": _picture(
                 LatentSpaceDisplay.from_estimator(
-                    transformer,
-                    few,
-                    y,
-                    target_name=name,
-                    components=range(min(n_codes, _MOST_CODES_DRAWN)),
+                    transformer, few, y, target_name=name, components=drawn
                 ),
                 "Codes as points.",
             ),
@@ -303,7 +299,11 @@ def _unusual_rows(
     explanation = explanation_of(detector, take_samples(X, shown), n_columns)
     names = [row_names[i] for i in shown]
     display = OutlierDisplay(*explanation, row_names=names, **look).plot()
-    return _picture(display, f"What is unusual about {', '.join(names)}.")
+    columns = look["feature_names"] or [f"x{j}" for j in range(transformer.n_features_in_)]
+    reasons = (
+        f"{name} by {columns[j]}" for name, j in zip(names, explanation.column[:, 0], strict=True)
+    )
+    return _picture(display, f"Unusual: {', '.join(reasons)}.")
 
 
 def _picture(display: Any, alt: str) -> str:
