@@ -25,6 +25,7 @@ from aefeatures._pictures.displays import LatentSpaceDisplay, LossCurveDisplay
 from aefeatures._pictures.latent_map import write_latent_map
 from aefeatures._pictures.outliers import OutlierDisplay
 from aefeatures._pictures.reconstructions import ReconstructionDisplay, ReconstructionMonitor
+from aefeatures._pictures.report import write_report
 from aefeatures._rows.sources import RowView
 from aefeatures._torch.ranks import distributed
 from aefeatures._train.checkpoint import Checkpoint
@@ -68,6 +69,7 @@ __all__ = [
     "to_onnx",
     "transform_on_ray",
     "write_latent_map",
+    "write_report",
 ]
 
 

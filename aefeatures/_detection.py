@@ -298,6 +298,18 @@ def explanation_of(
     return Explanation(order, values, expected, parts)
 
 
+def detector_around(transformer: AutoencoderTransformer, X: Any) -> AutoencoderOutlierDetector:
+    """Return a detector with a transformer that is fitted already, and with landmarks from X."""
+    detector = AutoencoderOutlierDetector(transformer, calibration_fraction=0, random_state=0)
+    detector._set_fitted(transformer)
+    rows = detector._rows(X, "fit")
+    detector._set_landmarks(take_samples(X, evenly_spaced(rows.shape[0], detector.n_landmarks)))
+    scores = detector._scores(rows)
+    detector.calibration_scores_ = scores[:0]
+    detector.offset_ = _threshold(scores, detector.contamination)
+    return detector
+
+
 def _long_form(explanation: Explanation, X: Any) -> Any:
     """Return an explanation as a frame with a row for each entry."""
     n_rows, n_columns = explanation.column.shape
@@ -489,9 +501,12 @@ class AutoencoderOutlierDetector(OutlierMixin, BaseEstimator):
         self, transformer: AutoencoderTransformer, training: Any, y: Any, landmarks: Any
     ) -> None:
         self._set_fitted(transformer.fit(training, y))
-        model = fitted_model(transformer)
+        self._set_landmarks(landmarks)
+
+    def _set_landmarks(self, X: Any) -> None:
+        model = fitted_model(self.autoencoder_)
         self._landmarks = _Landmarks.of(
-            *model.rows_and_misses(self._rows(landmarks, "fit"), transformer.device_),
+            *model.rows_and_misses(self._rows(X, "fit"), self.autoencoder_.device_),
             model.column_of_output,
             self.n_neighbors,
         )

@@ -216,7 +216,7 @@ class ComponentsDisplay:
         labels, head = None, None
         names: dict[str, str] = {}
         if y is not None:
-            labels, head, names = _resolve_predictor(y, after, predictor, scoring)
+            labels, head, names = resolve_predictor(y, after, predictor, scoring)
             y = check_labels(y)
         splits = _splits(cv, X, labels, rng)
         pca = PCA(random_state=_seed(rng))
@@ -521,7 +521,7 @@ def _check_sizes(n_components: Any) -> list[int]:
     return distinct
 
 
-def _resolve_predictor(
+def resolve_predictor(
     y: Any, after: list[Any], predictor: Any, scoring: Any
 ) -> tuple[Labels, Any, dict[str, str]]:
     """Return the labels in y, the predictor, and the names of the predictor and of its score."""

@@ -163,11 +163,7 @@ def write_latent_map(
     ...     page.name, page.stat().st_size > 1_000_000
     ('digits.html', True)
     """
-    path = Path(path)
-    if not path.parent.is_dir():
-        raise ValueError(
-            f"The folder of path={str(path)!r} does not exist. Create it first, or change path."
-        )
+    path = page_path(path)
     if max_points < 1:
         raise ValueError(f"max_points must be at least 1, got {max_points}.")
     transformer, before = find_steps(estimator)
@@ -177,7 +173,7 @@ def write_latent_map(
     if y is not None:
         check_consistent_length(X, y)
         target = Target(y, most_classes=_MOST_CLASSES, name=target_name)
-    index = _sample(n_rows, target, max_points)
+    index = sample_rows(n_rows, target, max_points)
     shown = take_samples(X, index)
     names = getattr(X, "columns", None) if not before else None
     for i, step in enumerate(before):
@@ -185,7 +181,7 @@ def write_latent_map(
         names = getattr(shown, "columns", None)
         if names is None and i == len(before) - 1:
             names = names_out(before)
-    shape = _resolve_shape(image_shape, transformer)
+    shape = resolve_shape(image_shape, transformer)
     shown = as_numpy(shown)
     loss = fitted_model(transformer).loss
     with config_context(array_api_dispatch=False):  # the page is made from NumPy arrays
@@ -193,7 +189,7 @@ def write_latent_map(
             "n_rows": n_rows,
             "title": "Latent map" if title is None else str(title),
             "rows": _pack(index.astype(np.int32)),
-            "index": _describe_index(X, index),
+            "index": describe_index(X, index),
             "target": None if target is None else _describe_target(target, index),
             "image_shape": shape,
             "feature_names": _resolve_names(feature_names, names, transformer),
@@ -212,6 +208,16 @@ def write_latent_map(
     return path
 
 
+def page_path(path: str | os.PathLike[str]) -> Path:
+    """Return the path of a page to write, whose folder has to exist."""
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise ValueError(
+            f"The folder of path={str(path)!r} does not exist. Create it first, or change path."
+        )
+    return path
+
+
 def _load_plotly_js() -> str:
     try:
         from plotly.offline import get_plotlyjs
@@ -222,7 +228,7 @@ def _load_plotly_js() -> str:
     return get_plotlyjs()
 
 
-def _describe_index(X: Any, rows: np.ndarray) -> dict[str, Any] | None:
+def describe_index(X: Any, rows: np.ndarray) -> dict[str, Any] | None:
     """Return the index labels of a frame's rows, or None if they just number the rows."""
     index: Any = getattr(X, "index", None)
     if not hasattr(index, "names") or np.array_equal(index, np.arange(len(index))):
@@ -247,7 +253,7 @@ def _describe_target(target: Target, rows: np.ndarray) -> dict[str, Any]:
     }
 
 
-def _sample(n_rows: int, target: Target | None, max_points: int) -> np.ndarray:
+def sample_rows(n_rows: int, target: Target | None, max_points: int) -> np.ndarray:
     """Return the positions of the rows to show, in increasing order."""
     index = np.arange(n_rows)
     if n_rows <= max_points:
@@ -273,7 +279,7 @@ def _resolve_names(given: Any, found: Any, transformer: AutoencoderTransformer) 
     return [str(name) for name in found]
 
 
-def _resolve_shape(
+def resolve_shape(
     image_shape: Sequence[int] | None, transformer: AutoencoderTransformer
 ) -> tuple[int, int, int] | None:
     n_features = transformer.n_features_in_
