@@ -84,6 +84,7 @@ def short_neighbors_preset(monkeypatch):
 def short_fits(monkeypatch):
     """For tests of whether code runs: 10 epochs where it does not say how many."""
     monkeypatch.setitem(AutoencoderTransformer.__init__.__kwdefaults__, "max_epochs", 10)
+    monkeypatch.setattr("aefeatures._imputation._ROWS", 0)
 
 
 @pytest.fixture(scope="session")

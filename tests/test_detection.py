@@ -299,7 +299,7 @@ def test_failed_fit_leaves_the_detector_as_it_was():
     np.testing.assert_array_equal(detector.score_samples(line(5)), before)
 
 
-def test_default_autoencoder_standardizes_except_for_pictures():
+def test_default_autoencoder_standardizes_except_for_pictures(short_fits):
     X = load_digits().data[:200]
     detector = AutoencoderOutlierDetector(random_state=0)
     for rows, scaling in ((X, "standard"), ((X * 15).astype(np.uint8), "auto")):

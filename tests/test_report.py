@@ -41,7 +41,10 @@ def wine_fitted(wine):
 @pytest.fixture(scope="module")
 def wine_report(tmp_path_factory, wine_fitted, wine):
     path = tmp_path_factory.mktemp("report") / "wine.html"
-    return write_report(wine_fitted, *wine, path, title="Three wines").read_text(encoding="utf-8")
+    before = plt.get_fignums()
+    page = write_report(wine_fitted, *wine, path, title="Three wines").read_text(encoding="utf-8")
+    assert plt.get_fignums() == before
+    return page
 
 
 def report(*args, **kwargs):
@@ -94,7 +97,6 @@ def test_page_needs_nothing_else(wine_report):
     for width, _, source in pictures:
         data = base64.b64decode(source.removeprefix("data:image/png;base64,"))
         assert Image.open(io.BytesIO(data)).width > 2 * int(width)
-    assert plt.get_fignums() == []
 
 
 def test_no_text_from_the_data_is_markup(wine, tmp_path):
