@@ -14,7 +14,7 @@ from scipy.spatial.distance import cdist
 from sklearn.base import BaseEstimator, OutlierMixin, clone
 from sklearn.neighbors import NearestNeighbors
 from sklearn.utils import get_tags
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import check_consistent_length, check_is_fitted
 from torch import nn
 
 from aefeatures._autoencoder import (
@@ -27,7 +27,13 @@ from aefeatures._autoencoder import (
 from aefeatures._files import reason, short, typed
 from aefeatures._generation import give_seeds, make_rng
 from aefeatures._persistence import Owner, decode, encode
-from aefeatures._rows.checks import as_numpy, check_labels, like, take_samples
+from aefeatures._rows.checks import (
+    as_numpy,
+    check_labels,
+    like,
+    refuse_unknown_size,
+    take_samples,
+)
 from aefeatures._rows.columns import as_objects, is_frame, make_frame
 from aefeatures._rows.sources import ArraySource, Source, evenly_spaced
 from aefeatures._rows.tables import table_of
@@ -47,8 +53,13 @@ _MISS_WEIGHT = 0.5
 # column that is predicted almost exactly does not decide alone. In standard deviations.
 _FLOOR = 0.05
 
-# Distance up to which a landmark is the row itself, in standard deviations of a column.
+# Distance up to which a landmark is the row itself, in standard deviations of a column. Scores that
+# differ by less are equal.
 _SAME = 1e-5
+
+# Difference from neighbours that larger ones count as, in standard deviations of a column. The
+# squares of larger ones overflow in float32, and in float64 they hide all other columns.
+_FARTHEST = 1e6
 
 # Rows from which on some are kept aside for p-values. On smaller sets this lowered the area under
 # the ROC curve by 0.01 to 0.02.
@@ -126,7 +137,7 @@ class _Landmarks:
     def distances(self, values: np.ndarray, misses: np.ndarray) -> np.ndarray:
         """Return how far each row is from the middle of its neighbours, in deviations."""
         near = self._neighbors(values)
-        squares = np.square(values - self.values[near].mean(axis=1))
+        squares = np.square(_differences(values, self.values[near].mean(axis=1)))
         squares[np.isnan(misses)] = 0
         squares += _MISS_WEIGHT * np.square(self._unlike_neighbors(misses, near))
         distances: np.ndarray = np.sqrt(squares.sum(axis=1) / (self.column.max() + 1))
@@ -159,14 +170,19 @@ class _Landmarks:
         return np.where(itself[:, None], near[:, 1:], near[:, :-1])
 
     def _unlike_neighbors(self, misses: np.ndarray, near: np.ndarray) -> np.ndarray:
-        unlike: np.ndarray = misses / self.typical_miss - self.misses[near].mean(axis=1)
-        return np.nan_to_num(unlike)
+        with np.errstate(over="ignore"):
+            misses = misses / self.typical_miss
+        return np.nan_to_num(_differences(misses, self.misses[near].mean(axis=1)))
 
     def _expected(self, values: np.ndarray) -> np.ndarray:
         """Return the mean of each column over the nearest landmarks by the other columns."""
+        lowest, highest = self.values.min(axis=0), self.values.max(axis=0)
+        values = np.clip(values, lowest - _FARTHEST, highest + _FARTHEST)
         distances = cdist(values, self.values, "sqeuclidean")
         if len(self.values) > 1:
-            distances[distances <= _SAME**2 * values.shape[1]] = np.inf
+            nearest = np.arange(len(values)), distances.argmin(axis=1)
+            itself = distances[nearest] <= _SAME**2 * values.shape[1]
+            distances[nearest] = np.where(itself, np.inf, distances[nearest])
         expected = np.empty_like(values)
         k = self.n_neighbors
         for position in np.unique(self.column):
@@ -177,7 +193,8 @@ class _Landmarks:
         return expected
 
     def _apart(self, values: np.ndarray, expected: np.ndarray) -> np.ndarray:
-        apart: np.ndarray = np.sqrt(_sums_of_columns(np.square(values - expected), self.column))
+        squares = np.square(_differences(values, expected))
+        apart: np.ndarray = np.sqrt(_sums_of_columns(squares, self.column))
         return apart
 
 
@@ -205,15 +222,16 @@ class ScoreModule(nn.Module):
     def forward(self, X: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return labels and scores, each of shape (n,), for X of shape (n, n_features)."""
         values, misses = (each.double() for each in self.rows(X))
-        apart = self.values.square().sum(dim=1) - 2 * values @ self.values.T
-        near = apart.topk(self.n_found, dim=1, largest=False).indices
+        distances = self.values.square().sum(dim=1) - 2 * values @ self.values.T
+        near = distances.topk(self.n_found, dim=1, largest=False).indices
         if self.n_found > self.n_neighbors:
             itself = ((self.values[near[:, 0]] - values).abs() <= _SAME).all(dim=1, keepdim=True)
             near = torch.where(itself, near[:, 1:], near[:, :-1])
-        squares = (values - self.values[near].mean(dim=1)).square()
-        squares = squares.masked_fill(misses.isnan(), 0)
+        apart = (values - self.values[near].mean(dim=1)).clamp(-_FARTHEST, _FARTHEST)
+        squares = apart.square()
         unlike = misses / self.typical_miss - self.misses[near].mean(dim=1)
-        squares = squares + _MISS_WEIGHT * unlike.masked_fill(misses.isnan(), 0).square()
+        squares = squares + _MISS_WEIGHT * unlike.clamp(-_FARTHEST, _FARTHEST).square()
+        squares = squares.masked_fill(misses.isnan(), 0)
         scores = -(squares.sum(dim=1) / self.n_columns).sqrt()
         return torch.where(scores < self.offset, -1, 1), scores
 
@@ -228,6 +246,7 @@ def _default_autoencoder(X: Any) -> AutoencoderTransformer:
 
 def _indexable(X: Any) -> Any:
     """Return X in a form of which rows can be taken."""
+    refuse_unknown_size(X)
     X = as_numpy(X)
     if sparse.issparse(X):
         return X.tocsr()
@@ -248,10 +267,13 @@ def _split(
 
 def _threshold(scores: np.ndarray, contamination: float | str) -> float:
     """Return the score below which a row is an outlier."""
-    if not isinstance(contamination, str):
-        return float(np.quantile(scores, contamination))
-    lower, upper = np.quantile(scores, [0.25, 0.75])
-    return float(lower - 1.5 * (upper - lower))
+    if isinstance(contamination, str):
+        lower, upper = np.quantile(scores, [0.25, 0.75])
+        threshold = lower - 1.5 * (upper - lower)
+    else:
+        threshold = np.quantile(scores, contamination)
+    # The score of a row that occurs often may be the threshold, and rounding must not decide then.
+    return float(threshold - _SAME)
 
 
 def _entries(X: Any) -> np.ndarray:
@@ -315,6 +337,10 @@ def _long_form(explanation: Explanation, X: Any) -> Any:
             if values.dtype.kind == "O":
                 columns[name] = as_objects([None if each is None else str(each) for each in values])
     return make_frame(library, list(columns.values()), list(columns), None)
+
+
+def _differences(rows: np.ndarray, others: np.ndarray) -> np.ndarray:
+    return np.clip(rows - others, -_FARTHEST, _FARTHEST)
 
 
 def _sums_of_columns(entries: np.ndarray, column: np.ndarray) -> np.ndarray:
@@ -468,9 +494,12 @@ class AutoencoderOutlierDetector(OutlierMixin, BaseEstimator):
             transformer = give_seeds(clone(autoencoder), rng)
             aside, kept = _split(X, self.calibration_fraction, rng)
             training = take_samples(X, kept) if len(aside) else X
-            if y is not None:
-                needs_y = get_tags(transformer).target_tags.required
-                y = check_labels(y)[kept] if needs_y else None
+            if y is not None and get_tags(transformer).target_tags.required:
+                y = check_labels(y)
+                check_consistent_length(X, y)
+                y = y[kept]
+            else:
+                y = None
             chosen = rng.choice(len(kept), min(len(kept), self.n_landmarks), replace=False)
             landmarks = take_samples(training, np.sort(chosen))
             self._learn(transformer, training, y, landmarks)
@@ -664,7 +693,9 @@ class AutoencoderOutlierDetector(OutlierMixin, BaseEstimator):
         arrays = {name: getattr(self._landmarks, name) for name in _SAVED_OF_LANDMARKS}
         arrays["offset"] = np.array(self.offset_)
         arrays["calibration_scores"] = self.calibration_scores_
-        save_owned(self.autoencoder_, path, Owner(type(self).__name__, document, arrays))
+        save_owned(
+            self.autoencoder_, path, Owner(AutoencoderOutlierDetector.__name__, document, arrays)
+        )
 
     @classmethod
     def load(

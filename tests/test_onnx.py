@@ -613,6 +613,17 @@ def test_detectors(digits, tmp_path, kind):
     assert set(labels) == {-1, 1}
 
 
+def test_detector_of_equal_rows_and_huge_values(digits, tmp_path):
+    X = digits[0][:300].astype(float)
+    X[100:] = X[0]
+    found = detector().fit(X)
+    X[1, 3], X[2, 4] = 1e9, 1e30
+    labels, scores = session_of(written(found, tmp_path)).run(None, {"X": X.astype(np.float32)})
+    np.testing.assert_array_equal(labels, found.predict(X))
+    assert (labels[100:] == 1).all()
+    np.testing.assert_allclose(scores, found.score_samples(X), rtol=1e-4, atol=1e-5)
+
+
 def test_detector_of_a_table(tmp_path):
     X = mixed()
     found = detector(n_components=2).fit(X)
