@@ -53,8 +53,8 @@ _MISS_WEIGHT = 0.5
 # column that is predicted almost exactly does not decide alone. In standard deviations.
 _FLOOR = 0.05
 
-# Distance up to which a landmark is the row itself, in standard deviations of a column. Scores that
-# differ by less are equal.
+# Difference up to which a landmark is the row itself, in standard deviations of a column, or in
+# shares of larger values. Scores that differ by less are equal.
 _SAME = 1e-5
 
 # Difference from neighbours that larger ones count as, in standard deviations of a column. The
@@ -166,8 +166,14 @@ class _Landmarks:
         near = self.search.kneighbors(values, return_distance=False)
         if near.shape[1] == self.n_neighbors:  # a single landmark
             return near
-        itself = (np.abs(self.values[near[:, 0]] - values) <= _SAME).all(axis=1)
+        itself = self._equals(values, near[:, 0])
         return np.where(itself[:, None], near[:, 1:], near[:, :-1])
+
+    def _equals(self, values: np.ndarray, positions: np.ndarray) -> np.ndarray:
+        """Whether each row equals the landmark at its position."""
+        tolerance = _SAME * np.maximum(1, np.abs(values))
+        equal: np.ndarray = np.abs(self.values[positions] - values) <= tolerance
+        return equal.all(axis=1)
 
     def _unlike_neighbors(self, misses: np.ndarray, near: np.ndarray) -> np.ndarray:
         with np.errstate(over="ignore"):
@@ -180,9 +186,9 @@ class _Landmarks:
         values = np.clip(values, lowest - _FARTHEST, highest + _FARTHEST)
         distances = cdist(values, self.values, "sqeuclidean")
         if len(self.values) > 1:
-            nearest = np.arange(len(values)), distances.argmin(axis=1)
-            itself = distances[nearest] <= _SAME**2 * values.shape[1]
-            distances[nearest] = np.where(itself, np.inf, distances[nearest])
+            nearest = distances.argmin(axis=1)
+            itself = self._equals(values, nearest)
+            distances[itself, nearest[itself]] = np.inf
         expected = np.empty_like(values)
         k = self.n_neighbors
         for position in np.unique(self.column):
@@ -225,7 +231,9 @@ class ScoreModule(nn.Module):
         distances = self.values.square().sum(dim=1) - 2 * values @ self.values.T
         near = distances.topk(self.n_found, dim=1, largest=False).indices
         if self.n_found > self.n_neighbors:
-            itself = ((self.values[near[:, 0]] - values).abs() <= _SAME).all(dim=1, keepdim=True)
+            tolerance = _SAME * values.abs().clamp(min=1)
+            equal = (self.values[near[:, 0]] - values).abs() <= tolerance
+            itself = equal.all(dim=1, keepdim=True)
             near = torch.where(itself, near[:, 1:], near[:, :-1])
         apart = (values - self.values[near].mean(dim=1)).clamp(-_FARTHEST, _FARTHEST)
         squares = apart.square()

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
+import torch
 from scipy import sparse
 from sklearn.base import clone
 from sklearn.datasets import load_digits
@@ -19,6 +20,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from aefeatures import AutoencoderOutlierDetector, AutoencoderTransformer
+from aefeatures._detection import ScoreModule
 from aefeatures._files import read_file, write_file
 
 
@@ -476,6 +478,28 @@ def test_row_that_occurs_often_is_no_outlier(contamination, n_equal):
     for chosen in ([0], [1], [-1], np.s_[::7], np.s_[::-1]):
         for dtype in (np.float32, np.float64):
             assert (detector.predict(rows[chosen].astype(dtype)) == labels[chosen]).all()
+
+
+@pytest.mark.parametrize("size", [30, 100, 300])
+def test_far_training_row_is_not_its_own_neighbor_in_another_precision(size):
+    rows = line(20_000)
+    rows[5] *= size
+    detector = short(calibration_fraction=0, n_landmarks=20_000).fit(rows)
+    far = rows[5:6]
+    np.testing.assert_allclose(
+        detector.score_samples(far.astype(np.float32)), detector.score_samples(far), rtol=1e-4
+    )
+    expected = [detector.explain(far.astype(dtype)).expected for dtype in (np.float32, np.float64)]
+    np.testing.assert_allclose(*expected, rtol=1e-3)
+
+
+def test_exported_module_scores_equal_rows_and_huge_values_as_the_detector_does():
+    rows = point_mass(120)
+    detector = short().fit(rows)
+    rows[1, 3], rows[2, 4] = 1e9, 1e30
+    labels, scores = ScoreModule(detector)(torch.tensor(rows, dtype=torch.float32))
+    np.testing.assert_array_equal(labels, detector.predict(rows))
+    np.testing.assert_allclose(scores, detector.score_samples(rows), rtol=1e-4, atol=1e-5)
 
 
 def test_value_of_a_row_that_occurs_often_is_expected():

@@ -605,23 +605,8 @@ def test_detectors(digits, tmp_path, kind):
     pipeline = make_pipeline(StandardScaler(), detector(**params)).fit(X[:600])
     labels, scores = session_of(written(pipeline, tmp_path, X=X)).run(None, {"X": X})
     np.testing.assert_array_equal(labels, pipeline.predict(X))
-    expected = pipeline.score_samples(X)
-    # Rounding decides which landmarks are nearest to a row that is far from all of them.
-    near = expected > -10
-    assert near.mean() > 0.9
-    np.testing.assert_allclose(scores[near], expected[near], rtol=1e-5)
+    np.testing.assert_allclose(scores, pipeline.score_samples(X), rtol=1e-5)
     assert set(labels) == {-1, 1}
-
-
-def test_detector_of_equal_rows_and_huge_values(digits, tmp_path):
-    X = digits[0][:300].astype(float)
-    X[100:] = X[0]
-    found = detector().fit(X)
-    X[1, 3], X[2, 4] = 1e9, 1e30
-    labels, scores = session_of(written(found, tmp_path)).run(None, {"X": X.astype(np.float32)})
-    np.testing.assert_array_equal(labels, found.predict(X))
-    assert (labels[100:] == 1).all()
-    np.testing.assert_allclose(scores, found.score_samples(X), rtol=1e-4, atol=1e-5)
 
 
 def test_detector_of_a_table(tmp_path):
