@@ -13,7 +13,7 @@ from aefeatures._bridges.pipelines import find_steps, find_transformer, names_of
 from aefeatures._meaning import sensitivities_per_deviation
 from aefeatures._nets.networks import resolve_image_shape
 from aefeatures._pictures.displays import choose_components, import_pyplot, plain
-from aefeatures._pictures.reconstructions import image_limits, to_rgba
+from aefeatures._pictures.reconstructions import image_limits, picture_shape, to_rgba
 from aefeatures._rows.sources import ArraySource, evenly_spaced
 from aefeatures._rows.tables import table_of
 
@@ -448,7 +448,7 @@ class LatentTraversalDisplay:
         names = _names(self.feature_names, n_columns)
         plt = import_pyplot()
         if self.image_shape is not None:
-            shape = resolve_image_shape(self.image_shape, n_columns)
+            shape = picture_shape(self.image_shape, n_columns)
             self._plot_images(plt, ax, decoded, codes, shape, cmap)
         else:
             self._plot_table(plt, ax, decoded, codes, names, max_features, cmap)
@@ -464,10 +464,6 @@ class LatentTraversalDisplay:
         shape: tuple[int, int, int],
         cmap: Any,
     ) -> None:
-        if shape[0] not in (1, 3):
-            raise ValueError(
-                f"Images have 1 channel (grey) or 3 (red, green, blue), got image_shape={shape}."
-            )
         limits = image_limits(decoded) if self.limits is None else self.limits
         colors = plt.get_cmap("gray" if cmap is None else cmap)
         pictures = np.stack(
