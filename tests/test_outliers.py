@@ -75,7 +75,7 @@ def test_names_of_rows_are_drawn_as_they_are(detector, wine, name):
 
 
 def test_dates_are_drawn_without_midnight(wine):
-    X = wine[["alcohol", "hue"]].assign(day=pd.date_range("2020-01-01", periods=len(wine)))
+    X = wine[["alcohol", "hue", "ash"]].assign(day=pd.date_range("2020-01-01", periods=len(wine)))
     strange = X.iloc[:2].assign(day=[pd.Timestamp("2031-05-05"), pd.Timestamp("2031-05-05 13:22")])
     display = OutlierDisplay.from_estimator(short().fit(X), strange, n_columns=1)
     days = sorted(text.split(", expected ")[0] for text in texts(display) if "expected" in text)
