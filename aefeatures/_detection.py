@@ -172,8 +172,9 @@ class _Landmarks:
     def _equals(self, values: np.ndarray, positions: np.ndarray) -> np.ndarray:
         """Whether each row equals the landmark at its position."""
         tolerance = _SAME * np.maximum(1, np.abs(values))
-        equal: np.ndarray = np.abs(self.values[positions] - values) <= tolerance
-        return equal.all(axis=1)
+        close = np.abs(self.values[positions] - values) <= tolerance
+        equal: np.ndarray = close.all(axis=1)
+        return equal
 
     def _unlike_neighbors(self, misses: np.ndarray, near: np.ndarray) -> np.ndarray:
         with np.errstate(over="ignore"):
