@@ -34,7 +34,7 @@ from aefeatures._rows.checks import (
     refuse_unknown_size,
     take_samples,
 )
-from aefeatures._rows.columns import as_objects, is_frame, make_frame
+from aefeatures._rows.columns import as_objects, columns_of, is_frame, is_pandas, make_frame
 from aefeatures._rows.sources import ArraySource, Source, evenly_spaced
 from aefeatures._rows.tables import table_of
 from aefeatures._sklearn import (
@@ -289,7 +289,7 @@ def _entries(X: Any) -> np.ndarray:
     """Return the entries of a frame or an array, as objects if they are not all numbers."""
     if not is_frame(X):
         return np.asarray(X)
-    columns = [X[:, i] if hasattr(X, "iter_columns") else X.iloc[:, i] for i in range(X.shape[1])]
+    columns = columns_of(X)
     arrays = [np.asarray(column) for column in columns]
     if all(array.dtype.kind in "biuf" for array in arrays):
         return np.stack(arrays, axis=1)
@@ -333,7 +333,7 @@ def _long_form(explanation: Explanation, X: Any) -> Any:
     """Return an explanation as a frame with a row for each entry."""
     n_rows, n_columns = explanation.column.shape
     index = np.arange(n_rows) if getattr(X, "index", None) is None else np.asarray(X.index)
-    library = "polars" if hasattr(X, "iter_columns") else "pandas"
+    library = "pandas" if is_pandas(X) else "polars"
     columns = {
         "row": np.repeat(index, n_columns),
         "column": as_objects(list(X.columns))[explanation.column.ravel()],
@@ -374,8 +374,8 @@ class AutoencoderOutlierDetector(OutlierMixin, BaseEstimator):
     ----------
     autoencoder : AutoencoderTransformer or None, default=None
         Estimator of which a clone is fitted. None means an `AutoencoderTransformer` with 3 codes,
-        and with ``scaling="standard"`` (``"auto"`` for unsigned integers of 8 and 16 bits). `fit`
-        stores it as `autoencoder_`.
+        and with ``scaling="standard"`` (``"auto"`` for unsigned integers of 8 and 16 bits). To set
+        other parameters, or to search over them as ``autoencoder__...``, pass such an estimator.
     contamination : "auto" or float, default="auto"
         Share of outliers among the training rows, in (0, 0.5]. It determines the threshold:
         `predict` returns -1 for this share of the training rows. The autoencoder is trained twice
@@ -420,6 +420,7 @@ class AutoencoderOutlierDetector(OutlierMixin, BaseEstimator):
     -----
     X may be all that the autoencoder takes, such as a frame with text, categories and missing
     values. A missing value is taken as reconstructed, and adds nothing to the score itself.
+    A level of a category that `fit` has not seen counts as missing.
 
     The nearest rows of a training row do not include the row itself, so that the scores of training
     rows and of new rows are comparable. A new row that equals a landmark is treated likewise.
@@ -636,7 +637,8 @@ class AutoencoderOutlierDetector(OutlierMixin, BaseEstimator):
             For a frame X, a frame with the columns "row" (index in X, or position), "column",
             "value", "expected" and "part", and with `n_columns` rows for each row of X. Otherwise a
             named tuple of arrays `column`, `value`, `expected` and `part`, of shape (n_samples,
-            n_columns). The part of a missing value is 0, and what was expected is an estimate.
+            n_columns). The part of a missing value is 0, and what was expected is an estimate. In
+            polars, the values of a table with categories or dates are texts.
 
         Raises
         ------

@@ -521,6 +521,10 @@ def test_common_combination_of_categories_is_expected():
     strange = detector.explain(pd.DataFrame({"small": ["a"], "large": ["B"]}))
     assert (strange["value"] != strange["expected"]).all()
     assert strange["part"].min() > 0.5
+    unseen = detector.explain(pd.DataFrame({"small": ["z"], "large": ["B"]}))
+    assert unseen.set_index("column").loc["small", ["value", "expected", "part"]].tolist() == [
+        "z", "b", 0
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("factor", [1e7, 1e18, 1e38, 1e160, 1e300])
