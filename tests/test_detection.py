@@ -178,7 +178,7 @@ def fitted_values(detector, X):
 
 @pytest.mark.parametrize("n_landmarks", [1, 2, 7, 10_000])
 def test_number_of_landmarks(n_landmarks):
-    X = line(200)
+    X = line(60)
     detector = short(n_landmarks=n_landmarks).fit(X)
     assert fitted_values(detector, X).sum() == min(n_landmarks, 60)
     assert np.isfinite(detector.score_samples(line(5, seed=4))).all()
