@@ -14,7 +14,7 @@ from scipy.spatial.distance import cdist
 from sklearn.base import BaseEstimator, OutlierMixin, clone
 from sklearn.neighbors import NearestNeighbors
 from sklearn.utils import get_tags
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import check_consistent_length, check_is_fitted
 from torch import nn
 
 from aefeatures._autoencoder import (
@@ -27,8 +27,14 @@ from aefeatures._autoencoder import (
 from aefeatures._files import reason, short, typed
 from aefeatures._generation import give_seeds, make_rng
 from aefeatures._persistence import Owner, decode, encode
-from aefeatures._rows.checks import as_numpy, check_labels, like, take_samples
-from aefeatures._rows.columns import as_objects, is_frame, make_frame
+from aefeatures._rows.checks import (
+    as_numpy,
+    check_labels,
+    like,
+    refuse_unknown_size,
+    take_samples,
+)
+from aefeatures._rows.columns import as_objects, columns_of, is_frame, is_pandas, make_frame
 from aefeatures._rows.sources import ArraySource, Source, evenly_spaced
 from aefeatures._rows.tables import table_of
 from aefeatures._sklearn import (
@@ -47,8 +53,13 @@ _MISS_WEIGHT = 0.5
 # column that is predicted almost exactly does not decide alone. In standard deviations.
 _FLOOR = 0.05
 
-# Distance up to which a landmark is the row itself, in standard deviations of a column.
+# Difference up to which a landmark is the row itself, in standard deviations of a column, or in
+# shares of larger values. Scores that differ by less are equal.
 _SAME = 1e-5
+
+# Difference from neighbours that larger ones count as, in standard deviations of a column. The
+# squares of larger ones overflow in float32, and in float64 they hide all other columns.
+_FARTHEST = 1e6
 
 # Rows from which on some are kept aside for p-values. On smaller sets this lowered the area under
 # the ROC curve by 0.01 to 0.02.
@@ -126,7 +137,7 @@ class _Landmarks:
     def distances(self, values: np.ndarray, misses: np.ndarray) -> np.ndarray:
         """Return how far each row is from the middle of its neighbours, in deviations."""
         near = self._neighbors(values)
-        squares = np.square(values - self.values[near].mean(axis=1))
+        squares = np.square(_differences(values, self.values[near].mean(axis=1)))
         squares[np.isnan(misses)] = 0
         squares += _MISS_WEIGHT * np.square(self._unlike_neighbors(misses, near))
         distances: np.ndarray = np.sqrt(squares.sum(axis=1) / (self.column.max() + 1))
@@ -155,18 +166,30 @@ class _Landmarks:
         near = self.search.kneighbors(values, return_distance=False)
         if near.shape[1] == self.n_neighbors:  # a single landmark
             return near
-        itself = (np.abs(self.values[near[:, 0]] - values) <= _SAME).all(axis=1)
+        itself = self._equals(values, near[:, 0])
         return np.where(itself[:, None], near[:, 1:], near[:, :-1])
 
+    def _equals(self, values: np.ndarray, positions: np.ndarray) -> np.ndarray:
+        """Whether each row equals the landmark at its position."""
+        tolerance = _SAME * np.maximum(1, np.abs(values))
+        close = np.abs(self.values[positions] - values) <= tolerance
+        equal: np.ndarray = close.all(axis=1)
+        return equal
+
     def _unlike_neighbors(self, misses: np.ndarray, near: np.ndarray) -> np.ndarray:
-        unlike: np.ndarray = misses / self.typical_miss - self.misses[near].mean(axis=1)
-        return np.nan_to_num(unlike)
+        with np.errstate(over="ignore"):
+            misses = misses / self.typical_miss
+        return np.nan_to_num(_differences(misses, self.misses[near].mean(axis=1)))
 
     def _expected(self, values: np.ndarray) -> np.ndarray:
         """Return the mean of each column over the nearest landmarks by the other columns."""
+        lowest, highest = self.values.min(axis=0), self.values.max(axis=0)
+        values = np.clip(values, lowest - _FARTHEST, highest + _FARTHEST)
         distances = cdist(values, self.values, "sqeuclidean")
         if len(self.values) > 1:
-            distances[distances <= _SAME**2 * values.shape[1]] = np.inf
+            nearest = distances.argmin(axis=1)
+            itself = self._equals(values, nearest)
+            distances[itself, nearest[itself]] = np.inf
         expected = np.empty_like(values)
         k = self.n_neighbors
         for position in np.unique(self.column):
@@ -177,7 +200,8 @@ class _Landmarks:
         return expected
 
     def _apart(self, values: np.ndarray, expected: np.ndarray) -> np.ndarray:
-        apart: np.ndarray = np.sqrt(_sums_of_columns(np.square(values - expected), self.column))
+        squares = np.square(_differences(values, expected))
+        apart: np.ndarray = np.sqrt(_sums_of_columns(squares, self.column))
         return apart
 
 
@@ -205,15 +229,18 @@ class ScoreModule(nn.Module):
     def forward(self, X: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return labels and scores, each of shape (n,), for X of shape (n, n_features)."""
         values, misses = (each.double() for each in self.rows(X))
-        apart = self.values.square().sum(dim=1) - 2 * values @ self.values.T
-        near = apart.topk(self.n_found, dim=1, largest=False).indices
+        distances = self.values.square().sum(dim=1) - 2 * values @ self.values.T
+        near = distances.topk(self.n_found, dim=1, largest=False).indices
         if self.n_found > self.n_neighbors:
-            itself = ((self.values[near[:, 0]] - values).abs() <= _SAME).all(dim=1, keepdim=True)
+            tolerance = _SAME * values.abs().clamp(min=1)
+            equal = (self.values[near[:, 0]] - values).abs() <= tolerance
+            itself = equal.all(dim=1, keepdim=True)
             near = torch.where(itself, near[:, 1:], near[:, :-1])
-        squares = (values - self.values[near].mean(dim=1)).square()
-        squares = squares.masked_fill(misses.isnan(), 0)
+        apart = (values - self.values[near].mean(dim=1)).clamp(-_FARTHEST, _FARTHEST)
+        squares = apart.square()
         unlike = misses / self.typical_miss - self.misses[near].mean(dim=1)
-        squares = squares + _MISS_WEIGHT * unlike.masked_fill(misses.isnan(), 0).square()
+        squares = squares + _MISS_WEIGHT * unlike.clamp(-_FARTHEST, _FARTHEST).square()
+        squares = squares.masked_fill(misses.isnan(), 0)
         scores = -(squares.sum(dim=1) / self.n_columns).sqrt()
         return torch.where(scores < self.offset, -1, 1), scores
 
@@ -228,6 +255,7 @@ def _default_autoencoder(X: Any) -> AutoencoderTransformer:
 
 def _indexable(X: Any) -> Any:
     """Return X in a form of which rows can be taken."""
+    refuse_unknown_size(X)
     X = as_numpy(X)
     if sparse.issparse(X):
         return X.tocsr()
@@ -248,17 +276,20 @@ def _split(
 
 def _threshold(scores: np.ndarray, contamination: float | str) -> float:
     """Return the score below which a row is an outlier."""
-    if not isinstance(contamination, str):
-        return float(np.quantile(scores, contamination))
-    lower, upper = np.quantile(scores, [0.25, 0.75])
-    return float(lower - 1.5 * (upper - lower))
+    if isinstance(contamination, str):
+        lower, upper = np.quantile(scores, [0.25, 0.75])
+        threshold = lower - 1.5 * (upper - lower)
+    else:
+        threshold = np.quantile(scores, contamination)
+    # The score of a row that occurs often may be the threshold, and rounding must not decide then.
+    return float(threshold - _SAME)
 
 
 def _entries(X: Any) -> np.ndarray:
     """Return the entries of a frame or an array, as objects if they are not all numbers."""
     if not is_frame(X):
         return np.asarray(X)
-    columns = [X[:, i] if hasattr(X, "iter_columns") else X.iloc[:, i] for i in range(X.shape[1])]
+    columns = columns_of(X)
     arrays = [np.asarray(column) for column in columns]
     if all(array.dtype.kind in "biuf" for array in arrays):
         return np.stack(arrays, axis=1)
@@ -314,7 +345,7 @@ def _long_form(explanation: Explanation, X: Any) -> Any:
     """Return an explanation as a frame with a row for each entry."""
     n_rows, n_columns = explanation.column.shape
     index = np.arange(n_rows) if getattr(X, "index", None) is None else np.asarray(X.index)
-    library = "polars" if hasattr(X, "iter_columns") else "pandas"
+    library = "pandas" if is_pandas(X) else "polars"
     columns = {
         "row": np.repeat(index, n_columns),
         "column": as_objects(list(X.columns))[explanation.column.ravel()],
@@ -327,6 +358,10 @@ def _long_form(explanation: Explanation, X: Any) -> Any:
             if values.dtype.kind == "O":
                 columns[name] = as_objects([None if each is None else str(each) for each in values])
     return make_frame(library, list(columns.values()), list(columns), None)
+
+
+def _differences(rows: np.ndarray, others: np.ndarray) -> np.ndarray:
+    return np.clip(rows - others, -_FARTHEST, _FARTHEST)
 
 
 def _sums_of_columns(entries: np.ndarray, column: np.ndarray) -> np.ndarray:
@@ -351,8 +386,8 @@ class AutoencoderOutlierDetector(OutlierMixin, BaseEstimator):
     ----------
     autoencoder : AutoencoderTransformer or None, default=None
         Estimator of which a clone is fitted. None means an `AutoencoderTransformer` with 3 codes,
-        and with ``scaling="standard"`` (``"auto"`` for unsigned integers of 8 and 16 bits). `fit`
-        stores it as `autoencoder_`.
+        and with ``scaling="standard"`` (``"auto"`` for unsigned integers of 8 and 16 bits). To set
+        other parameters, or to search over them as ``autoencoder__...``, pass such an estimator.
     contamination : "auto" or float, default="auto"
         Share of outliers among the training rows, in (0, 0.5]. It determines the threshold:
         `predict` returns -1 for this share of the training rows. The autoencoder is trained twice
@@ -397,6 +432,7 @@ class AutoencoderOutlierDetector(OutlierMixin, BaseEstimator):
     -----
     X may be all that the autoencoder takes, such as a frame with text, categories and missing
     values. A missing value is taken as reconstructed, and adds nothing to the score itself.
+    A level of a category that `fit` has not seen counts as missing.
 
     The nearest rows of a training row do not include the row itself, so that the scores of training
     rows and of new rows are comparable. A new row that equals a landmark is treated likewise.
@@ -480,9 +516,12 @@ class AutoencoderOutlierDetector(OutlierMixin, BaseEstimator):
             transformer = give_seeds(clone(autoencoder), rng)
             aside, kept = _split(X, self.calibration_fraction, rng)
             training = take_samples(X, kept) if len(aside) else X
-            if y is not None:
-                needs_y = get_tags(transformer).target_tags.required
-                y = check_labels(y)[kept] if needs_y else None
+            if y is not None and get_tags(transformer).target_tags.required:
+                y = check_labels(y)
+                check_consistent_length(X, y)
+                y = y[kept]
+            else:
+                y = None
             chosen = rng.choice(len(kept), min(len(kept), self.n_landmarks), replace=False)
             landmarks = take_samples(training, np.sort(chosen))
             self._learn(transformer, training, y, landmarks)
@@ -613,7 +652,8 @@ class AutoencoderOutlierDetector(OutlierMixin, BaseEstimator):
             For a frame X, a frame with the columns "row" (index in X, or position), "column",
             "value", "expected" and "part", and with `n_columns` rows for each row of X. Otherwise a
             named tuple of arrays `column`, `value`, `expected` and `part`, of shape (n_samples,
-            n_columns). The part of a missing value is 0, and what was expected is an estimate.
+            n_columns). The part of a missing value is 0, and what was expected is an estimate. In
+            polars, the values of a table with categories or dates are texts.
 
         Raises
         ------
@@ -679,7 +719,9 @@ class AutoencoderOutlierDetector(OutlierMixin, BaseEstimator):
         arrays = {name: getattr(self._landmarks, name) for name in _SAVED_OF_LANDMARKS}
         arrays["offset"] = np.array(self.offset_)
         arrays["calibration_scores"] = self.calibration_scores_
-        save_owned(self.autoencoder_, path, Owner(type(self).__name__, document, arrays))
+        save_owned(
+            self.autoencoder_, path, Owner(AutoencoderOutlierDetector.__name__, document, arrays)
+        )
 
     @classmethod
     def load(

@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 from aefeatures._autoencoder import AutoencoderTransformer, check_fitted_rows, fitted_model
 from aefeatures._nets.hiding import ExpectedFill, Hiding
 from aefeatures._nets.regularizers import resolve_regularizers
-from aefeatures._rows.checks import like
+from aefeatures._rows.checks import like, refuse_unknown_size
 from aefeatures._rows.columns import is_frame, make_frame
 from aefeatures._rows.gaps import filled, is_plain_mark, missing_in, without_marks
 from aefeatures._rows.tables import table_of
@@ -236,6 +236,7 @@ class AutoencoderImputer(TransformerMixin, BaseEstimator):
         return np.array([*names[self._kept], *added], dtype=object)
 
     def _without_marks(self, X: Any) -> Any:
+        refuse_unknown_size(X)
         if sparse.issparse(X):
             raise TypeError(
                 "Sparse data was passed, but AutoencoderImputer needs dense data. Use X.toarray()."

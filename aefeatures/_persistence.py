@@ -660,7 +660,7 @@ def encode(value: Any, name: str, own: Iterable[Any] = ()) -> Any:
 
 
 def decode(value: Any, own: Any = None) -> Any:
-    """Return the value that `_encode` turned into JSON."""
+    """Return the value that `encode` turned into JSON."""
     if isinstance(value, list):
         return [decode(item, own) for item in value]
     if not isinstance(value, dict):

@@ -1,5 +1,6 @@
 """Displays of sensitivities and traversals."""
 
+import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -69,7 +70,8 @@ def test_sensitivities_of_a_table(of_wine):
     # Columns are grouped by the code that they matter most to.
     main = np.abs(expected).argmax(axis=0)[[*map(WINE.columns.get_loc, ticks(display.ax_.yaxis))]]
     assert (np.diff(main) >= 0).all()
-    assert display.figure_.axes[1].get_ylabel() == "deviations of code per deviation of column"
+    unit = display.figure_.axes[1].get_ylabel().split()
+    assert unit == ["deviations", "of", "code", "per", "deviation", "of", "column"]
 
 
 def test_only_the_columns_that_matter_most(of_wine):
@@ -122,10 +124,53 @@ def test_sensitivities_of_categories_and_of_frames(of_table, table):
     assert sorted(ticks(own.ax_.yaxis)) == sorted(table.columns)
 
 
-def test_missing_sensitivities_are_drawn_as_zero():
+def test_missing_sensitivities_are_grey():
     display = CodeSensitivityDisplay([[1.0, np.nan], [-1.0, 0.5]]).plot()
     assert ticks(display.ax_.yaxis) == ["column 0", "column 1"]
-    assert texts(display.ax_) == ["1.00", "\u22121.00", "0", "0.50"]
+    assert texts(display.ax_) == ["1.00", "\u22121.00", "\u2013", "0.50"]
+    grey = [0.8, 0.8, 0.8, 1]
+    np.testing.assert_allclose(display.ax_.images[0].get_array()[1, 0], grey)
+    display = CodeSensitivityDisplay([[1.0, np.nan], [-1.0, 0.5]], image_shape=(1, 2)).plot()
+    np.testing.assert_allclose(display.ax_.images[0].get_array()[0, 1], grey)
+    nothing = CodeSensitivityDisplay([[np.nan] * 2]).plot()
+    assert texts(nothing.ax_) == ["\u2013"] * 2
+
+
+def test_rounding_errors_are_no_changes():
+    decoded = 5 + np.array([[[0.0, 0.0], [1e-7, -1e-8]]])
+    display = LatentTraversalDisplay(decoded, start=[5, 5], quantiles=[0.1, 0.9]).plot()
+    np.testing.assert_allclose(np.ptp(display.ax_.images[0].get_array(), axis=(0, 1)), 0)
+
+
+@pytest.mark.parametrize(
+    ("quantiles", "labels"),
+    [
+        ([0.05, 0.5], ["5%", "50%"]),
+        ([0.005, 0.995], ["0.5%", "99.5%"]),
+        ([0, 1 / 3, 1], ["0%", "33.3%", "100%"]),
+    ],
+)
+def test_quantiles_are_labelled_exactly(of_wine, quantiles, labels):
+    display = LatentTraversalDisplay.from_estimator(of_wine, WINE, quantiles=quantiles)
+    assert ticks(display.ax_.xaxis) == labels
+
+
+def test_labels_of_small_pictures_fit_in(of_digits, digits):
+    displays = [
+        CodeSensitivityDisplay([[0.5]], unit="deviations of code per deviation of column").plot(),
+        LatentTraversalDisplay(np.ones((1, 1, 1)), start=[0], quantiles=[0.5]).plot(),
+        LatentTraversalDisplay.from_estimator(
+            of_digits, digits[0], quantiles=[0.5], image_shape=(8, 8)
+        ),
+    ]
+    for display in displays:
+        figure = display.figure_
+        figure.canvas.draw()
+        for ax in figure.axes:
+            for label in filter(mpl.text.Text.get_text, (ax.xaxis.label, ax.yaxis.label)):
+                box = label.get_window_extent()
+                assert figure.bbox.x0 <= box.x0 <= box.x1 <= figure.bbox.x1
+                assert figure.bbox.y0 <= box.y0 <= box.y1 <= figure.bbox.y1
 
 
 def test_names_of_a_pipeline(of_wine):
@@ -208,6 +253,9 @@ def test_errors(of_wine, of_digits, digits):
     for kind in (CodeSensitivityDisplay, LatentTraversalDisplay):
         with pytest.raises(ValueError, match="row must be a position among the 178 rows of X"):
             kind.from_estimator(of_wine, WINE, row=178)
+        for row in ("first", 1.5):
+            with pytest.raises(TypeError, match=f"row must be the position .* got {row!r}"):
+                kind.from_estimator(of_wine, WINE, row=row)
         with pytest.raises(ValueError, match="components must be among 0 to 2, got"):
             kind.from_estimator(of_wine, WINE, components=[3])
         with pytest.raises(ValueError, match="max_features must be at least 1, got 0"):
@@ -216,6 +264,8 @@ def test_errors(of_wine, of_digits, digits):
             kind.from_estimator(of_wine, WINE, feature_names=["a", "b"])
         with pytest.raises(ValueError, match="image_shape"):
             kind.from_estimator(of_digits, digits[0], image_shape=(9, 9))
+    with pytest.raises(ValueError, match=r"X has a single row. .* as row=."):
+        CodeSensitivityDisplay.from_estimator(of_wine, WINE[:1])
     with pytest.raises(ValueError, match=r"quantiles must be numbers in \[0, 1\]"):
         LatentTraversalDisplay.from_estimator(of_wine, WINE, quantiles=[5, 95])
     with pytest.raises(ValueError, match=r"decoded must have the shape \(n_codes, 2, n_columns\)"):

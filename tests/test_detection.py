@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
+import torch
 from scipy import sparse
 from sklearn.base import clone
 from sklearn.datasets import load_digits
@@ -19,6 +20,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from aefeatures import AutoencoderOutlierDetector, AutoencoderTransformer
+from aefeatures._detection import ScoreModule
 from aefeatures._files import read_file, write_file
 
 
@@ -456,6 +458,118 @@ def test_wrong_columns_are_refused(detector, of_frame):
         detector.score_samples(line(3)[:, :5])
     with pytest.raises(ValueError, match="feature names should match those that were passed"):
         of_frame.explain(mixed(20).rename(columns={"size": "length"}))
+
+
+def point_mass(n_equal, n_rows=200):
+    """Rows of which the last ones are equal."""
+    rows = line(n_rows)
+    rows[-n_equal:] = rows[-1]
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("contamination", "n_equal"), [("auto", 120), ("auto", 190), (0.02, 190), (0.3, 120)]
+)
+def test_row_that_occurs_often_is_no_outlier(contamination, n_equal):
+    rows = point_mass(n_equal)
+    detector = short(contamination=contamination).fit(rows)
+    labels = detector.predict(rows)
+    assert (labels[-n_equal:] == 1).all()
+    for chosen in ([0], [1], [-1], np.s_[::7], np.s_[::-1]):
+        for dtype in (np.float32, np.float64):
+            assert (detector.predict(rows[chosen].astype(dtype)) == labels[chosen]).all()
+
+
+@pytest.mark.parametrize("size", [300.1, 3e3 + 0.1, 1e5 + 0.1])
+def test_far_training_row_is_not_its_own_neighbor_in_another_precision(size):
+    rows = np.column_stack([line(300), np.zeros(300)])
+    rows[:2, 6] = size, -size  # left out of the second training, which then takes 1 as the unit
+    detector = short(calibration_fraction=0, contamination=0.01).fit(rows)
+    far = rows[:1]
+    np.testing.assert_allclose(
+        detector.score_samples(far.astype(np.float32)), detector.score_samples(far), rtol=1e-4
+    )
+    expected = [detector.explain(far.astype(dtype)).expected for dtype in (np.float32, np.float64)]
+    np.testing.assert_allclose(*expected, rtol=1e-3, atol=1e-3)
+
+
+def test_exported_module_scores_equal_rows_and_huge_values_as_the_detector_does():
+    rows = point_mass(120)
+    detector = short().fit(rows)
+    rows[1, 3], rows[2, 4] = 1e9, 1e30
+    labels, scores = ScoreModule(detector)(torch.tensor(rows, dtype=torch.float32))
+    np.testing.assert_array_equal(labels, detector.predict(rows))
+    expected = detector.score_samples(rows)
+    np.testing.assert_allclose(scores.detach(), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_value_of_a_row_that_occurs_often_is_expected():
+    rows = point_mass(100)
+    explanation = short().fit(rows).explain(rows[-1:])
+    np.testing.assert_allclose(explanation.expected, explanation.value)
+    assert explanation.part.max() < 1e-3
+
+
+def test_common_combination_of_categories_is_expected():
+    kinds = np.random.default_rng(0).choice(["a", "b", "c"], 300, p=[0.6, 0.3, 0.1])
+    frame = pd.DataFrame({"small": kinds, "large": np.char.upper(kinds)})
+    detector = short().fit(frame)
+    for kind in "abc":
+        usual = detector.explain(pd.DataFrame({"small": [kind], "large": [kind.upper()]}))
+        assert (usual["value"] == usual["expected"]).all()
+        assert usual["part"].max() < 0.1
+    strange = detector.explain(pd.DataFrame({"small": ["a"], "large": ["B"]}))
+    assert (strange["value"] != strange["expected"]).all()
+    assert strange["part"].min() > 0.5
+    unseen = detector.explain(pd.DataFrame({"small": ["z"], "large": ["B"]}))
+    assert unseen.set_index("column").loc["small", ["value", "expected", "part"]].tolist() == [
+        "z", "b", 0
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("factor", [1e7, 1e18, 1e38, 1e160, 1e300])
+def test_huge_value_is_named_and_hides_no_other_column(detector, factor):
+    row = line(1, seed=5)
+    huge = row.copy()
+    huge[0, 3] = factor
+    assert detector.predict(huge) == [-1]
+    assert np.isfinite(detector.score_samples(huge))
+    explanation, usual = detector.explain(huge), detector.explain(row)
+    assert explanation.column[0, 0] == 3
+    assert np.isfinite(explanation.part).all()
+    at_3 = usual.column[0].tolist().index(3)
+    np.testing.assert_allclose(explanation.expected[0, 0], usual.expected[0, at_3])
+    if factor <= 1e18:
+        single = huge.astype(np.float32)
+        np.testing.assert_allclose(
+            detector.score_samples(single), detector.score_samples(huge), rtol=1e-4
+        )
+
+
+def test_rows_that_are_not_there_yet_are_refused():
+    with pytest.raises(TypeError, match=r"polars LazyFrame, .* Pass X.collect\(\)"):
+        short().fit(pl.DataFrame(line(20)).lazy())
+
+
+@pytest.mark.parametrize("n_labels", [10, 60])
+def test_labels_of_another_number_of_rows_are_refused(n_labels):
+    detector = AutoencoderOutlierDetector(AutoencoderTransformer(2, regularizer="supervised"))
+    with pytest.raises(ValueError, match=rf"inconsistent numbers of samples: \[40, {n_labels}\]"):
+        detector.fit(line(40), np.arange(n_labels) % 2)
+
+
+class Renamed(AutoencoderOutlierDetector):
+    pass
+
+
+def test_subclasses_are_saved_and_loaded(tmp_path):
+    X = line(200)
+    fitted = Renamed(AutoencoderTransformer(2, max_epochs=5), random_state=0).fit(X)
+    fitted.save(tmp_path / "detector")
+    for cls in (Renamed, AutoencoderOutlierDetector):
+        loaded = cls.load(tmp_path / "detector")
+        assert type(loaded) is cls
+        assert_same_results(fitted, loaded, X)
 
 
 @pytest.mark.slow

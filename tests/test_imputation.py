@@ -324,3 +324,9 @@ def test_better_than_neighbours(name):
         for imputer in (AutoencoderImputer(random_state=0), KNNImputer())
     ]
     assert errors[0] < 0.9 * errors[1]
+
+
+def test_frames_without_rows_yet_are_refused():
+    lazy = pl.DataFrame({"a": [1.0, None, 3.0]}).lazy()
+    with pytest.raises(TypeError, match=r"polars LazyFrame, .* Pass X.collect\(\)"):
+        AutoencoderImputer().fit(lazy)

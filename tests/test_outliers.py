@@ -1,5 +1,6 @@
 import matplotlib as mpl
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.datasets import load_digits, load_wine
 from sklearn.exceptions import NotFittedError
@@ -62,6 +63,38 @@ def test_rows_have_the_names_of_the_index(detector, wine):
     assert title.startswith("row bottle ")
 
 
+@pytest.mark.parametrize("name", ["costs $5 or $6", "a, b", ("x", 3), "_hidden"])
+def test_names_of_rows_are_drawn_as_they_are(detector, wine, name):
+    rows = wine.iloc[:1].set_axis(pd.Index([name], tupleize_cols=False))
+    title = f"row {name}, p = {detector.p_values(rows)[0]:.2g}"
+    display = OutlierDisplay.from_estimator(detector, rows)
+    assert texts(display)[0].replace(r"\$", "$") == title
+    display = OutlierDisplay.from_estimator(detector, rows, image_shape=(1, 13))
+    drawn = display.ax_.get_xticklabels()[0].get_text()
+    assert drawn.replace(r"\$", "$").split("\np = ") == title.split(", p = ")
+
+
+def test_dates_are_drawn_without_midnight(wine):
+    X = wine[["alcohol", "hue", "ash"]].assign(day=pd.date_range("2020-01-01", periods=len(wine)))
+    strange = X.iloc[:2].assign(day=[pd.Timestamp("2031-05-05"), pd.Timestamp("2031-05-05 13:22")])
+    display = OutlierDisplay.from_estimator(short().fit(X), strange, n_columns=1)
+    days = sorted(text.split(", expected ")[0] for text in texts(display) if "expected" in text)
+    assert days == ["2031-05-05", "2031-05-05 13:22:…"]
+
+
+@pytest.mark.parametrize("times", [1, 10, 1e3, 1e7])
+def test_bars_of_all_rows_can_be_seen_and_texts_fit_in(times):
+    part = np.array([[2.0 * times, times], [2.0, 1.0]])
+    text = [["long value of 18 ch"] * 2] * 2
+    display = OutlierDisplay([[0, 1]] * 2, text, text, part).plot()
+    display.figure_.canvas.draw()
+    pixels = [bar.get_window_extent().width for bar in display.ax_.patches]
+    assert min(pixels) > 2
+    assert np.argmax(pixels) == 0
+    border = display.figure_.bbox.x1
+    assert all(each.get_window_extent().x1 <= border for each in display.ax_.texts)
+
+
 def test_categories_are_texts(wine):
     X = wine[["alcohol", "hue"]].assign(kind=np.where(wine["hue"] > 1, "pale_$1$", "dark"))
     found = short().fit(X)
@@ -113,7 +146,10 @@ def test_given_axes_are_drawn_in(detector, wine):
 
 def test_rows_without_anything_unusual():
     zeros = np.zeros((2, 3))
-    OutlierDisplay(zeros.astype(int), zeros, zeros, zeros).plot().figure_.canvas.draw()
+    display = OutlierDisplay(zeros.astype(int), zeros, zeros, zeros).plot()
+    display.figure_.canvas.draw()
+    assert display.ax_.get_xlim()[0] == 0
+    assert all(text.get_position()[0] == 0 for text in display.ax_.texts)
     OutlierDisplay([[0, 1, 2, 3]], [[0] * 4], [[0] * 4], [[0] * 4], image_shape=(2, 2)).plot()
 
 
@@ -136,3 +172,26 @@ def test_shapes_that_do_not_fit(detector, wine):
         OutlierDisplay([[0]], [[1.0]], [[1.0]], [[1.0, 2.0]]).plot()
     with pytest.raises(ValueError, match="image_shape"):
         OutlierDisplay.from_estimator(detector, wine, image_shape=(3, 4))
+    with pytest.raises(ValueError, match=r"nothing to draw in arrays of shape \(0, 2\)"):
+        OutlierDisplay(*np.zeros((4, 0, 2))).plot()
+
+
+@pytest.mark.parametrize("kind", [list, np.array, tuple])
+def test_names_are_one_for_each_row_and_column(kind):
+    arrays = [[0, 2]] * 2, *np.ones((3, 2, 2))
+    display = OutlierDisplay(
+        *arrays, row_names=kind(["first", "second"]), feature_names=kind(["a", "b", "c"])
+    ).plot()
+    assert labels(display) == ["a", "c"] * 2
+    assert texts(display)[::3] == ["first", "second"]
+    with pytest.raises(ValueError, match="There are 1 row_names for 2 rows"):
+        OutlierDisplay(*arrays, row_names=kind(["first"])).plot()
+    with pytest.raises(ValueError, match="There are 2 feature_names, but column 2 is shown"):
+        OutlierDisplay(*arrays, feature_names=kind(["a", "b"])).plot()
+
+
+@pytest.mark.parametrize("n_channels", [2, 4])
+def test_images_have_one_or_three_channels(n_channels):
+    arrays = [np.arange(n_channels * 4)[None], *np.ones((3, 1, n_channels * 4))]
+    with pytest.raises(ValueError, match=r"Images have 1 channel \(grey\) or 3"):
+        OutlierDisplay(*arrays, image_shape=(n_channels, 2, 2)).plot()

@@ -8,6 +8,7 @@ from imblearn.over_sampling import RandomOverSampler
 from imblearn.pipeline import Pipeline as PipelineWithSamplers
 from imblearn.under_sampling import RandomUnderSampler
 from scipy import sparse
+from sklearn.base import clone
 from sklearn.decomposition import PCA
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
@@ -17,10 +18,14 @@ from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.svm import SVC
 
 from aefeatures import (
+    AutoencoderGenerator,
+    AutoencoderOutlierDetector,
     AutoencoderTransformer,
     LatentSpaceDisplay,
     LossCurveDisplay,
     ReconstructionDisplay,
+    code_importance,
+    code_sensitivity,
     encode_table,
     write_latent_map,
 )
@@ -85,6 +90,16 @@ def test_pictures_of_any_pipeline(fitted_way, digits, tmp_path):
     LossCurveDisplay.from_estimator(fitted_way)
     write_latent_map(fitted_way, X, y, tmp_path / "page.html")
     plt.close("all")
+
+
+@pytest.mark.parametrize("kind", [AutoencoderOutlierDetector, AutoencoderGenerator])
+@pytest.mark.parametrize("wrap", [lambda found: found, make_pipeline, FrozenEstimator])
+def test_errors_name_the_transformer_that_another_estimator_holds(digits, kind, wrap):
+    fitted = kind(clone(CODES)).fit(digits[0][:100])
+    for function in (code_sensitivity, code_importance, find_transformer):
+        with pytest.raises(TypeError, match=r"as a step, got .* Pass its autoencoder_\."):
+            function(wrap(fitted), digits[0])
+    assert find_transformer(fitted.autoencoder_)[0] is fitted.autoencoder_
 
 
 def test_where_there_is_no_transformer(digits):

@@ -93,9 +93,11 @@ def split_steps(estimator: Any) -> tuple[list[Any], AutoencoderTransformer, list
     for i, step in enumerate(steps):
         if isinstance(step, AutoencoderTransformer):
             return steps[:i], step, steps[i + 1 :]
+    held = getattr(steps[-1] if steps else None, "autoencoder_", None)
+    hint = " Pass its autoencoder_." if isinstance(held, AutoencoderTransformer) else ""
     raise TypeError(
         "estimator must be an AutoencoderTransformer or a Pipeline that has one as a step, "
-        f"got {estimator!r}."
+        f"got {estimator!r}.{hint}"
     )
 
 

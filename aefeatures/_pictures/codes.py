@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral
+from textwrap import fill
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -13,7 +15,7 @@ from aefeatures._bridges.pipelines import find_steps, find_transformer, names_of
 from aefeatures._meaning import sensitivities_per_deviation
 from aefeatures._nets.networks import resolve_image_shape
 from aefeatures._pictures.displays import choose_components, import_pyplot, plain
-from aefeatures._pictures.reconstructions import image_limits, to_rgba
+from aefeatures._pictures.reconstructions import image_limits, picture_shape, to_rgba
 from aefeatures._rows.sources import ArraySource, evenly_spaced
 from aefeatures._rows.tables import table_of
 
@@ -24,6 +26,8 @@ _MOST_NUMBERS = 6  # codes up to which sensitivities are written into their cell
 _PICTURES_IN_LINE = 5
 _SOME_ROWS = 1000  # that show which values pictures may have
 _LONGEST_NAME = 30  # characters of a column
+_LOWEST, _NARROWEST = 2.3, 2.2  # inches of a picture, for the labels of its axes
+_MISSING = "0.8"
 _QUANTILES = (0.05, 0.2, 0.35, 0.5, 0.65, 0.8, 0.95)
 
 
@@ -32,7 +36,7 @@ class CodeSensitivityDisplay:
 
     Images are drawn as a picture for each code: the code rises if red pixels get brighter, and
     falls if blue pixels do. Tables are drawn as a heat map of the columns that matter most. Columns
-    are grouped by the code that they matter most to.
+    are grouped by the code that they matter most to. A missing sensitivity (NaN) is grey.
 
     Parameters
     ----------
@@ -132,7 +136,8 @@ class CodeSensitivityDisplay:
         NotFittedError
             If the autoencoder is not fitted.
         ValueError
-            If `row` is not a position in X, and as of `code_sensitivity` and `plot`.
+            If `row` is not a position in X, if X has a single row, and as of `code_sensitivity`
+            and `plot`.
         """
         if average not in ("mean", "rms"):
             raise ValueError(f"average must be 'mean' or 'rms', got {average!r}.")
@@ -141,6 +146,11 @@ class CodeSensitivityDisplay:
         at = None
         if row is not None:
             at = ArraySource(source.checked(source.take(_position(row, source.shape[0]))))
+        if source.shape[0] == 1:
+            raise ValueError(
+                "Sensitivities are divided by the deviations of the codes of X, but X has a single "
+                "row. Pass more rows as X, and the position of the row as row=."
+            )
         if feature_names is None:
             feature_names = names_of_columns(transformer, find_steps(estimator)[1])
         display = cls(
@@ -181,7 +191,7 @@ class CodeSensitivityDisplay:
             self.sensitivity, dtype=np.float64, ensure_all_finite="allow-nan", ensure_min_samples=1
         )
         chosen = choose_components(self.components, len(values), _MOST_CODES)
-        values = np.nan_to_num(values[chosen])
+        values = values[chosen]
         if max_features < 1:
             raise ValueError(f"max_features must be at least 1, got {max_features}.")
         n_features = values.shape[1]
@@ -212,13 +222,15 @@ class CodeSensitivityDisplay:
         names: list[str],
         max_features: int,
     ) -> Any:
-        size, main = np.abs(values).max(axis=0), np.abs(values).argmax(axis=0)
+        sizes = np.nan_to_num(np.abs(values))
+        size, main = sizes.max(axis=0), sizes.argmax(axis=0)
         columns = np.argsort(-size, kind="stable")[:max_features]
         columns = columns[np.lexsort((-size[columns], main[columns]))]
         shown = values[:, columns].T
         if ax is None:
             longest = max(len(names[j]) for j in columns)
-            figsize = (0.55 * len(chosen) + 0.085 * longest + 1.3, 0.27 * len(columns) + 0.9)
+            height = max(_LOWEST, 0.27 * len(columns) + 0.9)
+            figsize = (0.55 * len(chosen) + 0.085 * longest + 1.3, height)
             ax = plt.figure(figsize=figsize, layout="constrained").add_subplot()
         ax.imshow(scale.rgba(shown), aspect="auto", interpolation="nearest")
         if len(chosen) <= _MOST_NUMBERS:
@@ -448,7 +460,7 @@ class LatentTraversalDisplay:
         names = _names(self.feature_names, n_columns)
         plt = import_pyplot()
         if self.image_shape is not None:
-            shape = resolve_image_shape(self.image_shape, n_columns)
+            shape = picture_shape(self.image_shape, n_columns)
             self._plot_images(plt, ax, decoded, codes, shape, cmap)
         else:
             self._plot_table(plt, ax, decoded, codes, names, max_features, cmap)
@@ -464,10 +476,6 @@ class LatentTraversalDisplay:
         shape: tuple[int, int, int],
         cmap: Any,
     ) -> None:
-        if shape[0] not in (1, 3):
-            raise ValueError(
-                f"Images have 1 channel (grey) or 3 (red, green, blue), got image_shape={shape}."
-            )
         limits = image_limits(decoded) if self.limits is None else self.limits
         colors = plt.get_cmap("gray" if cmap is None else cmap)
         pictures = np.stack(
@@ -476,7 +484,8 @@ class LatentTraversalDisplay:
         canvas, (lines, columns) = _grid(pictures)
         if ax is None:
             inch = 0.75 / max(shape[1:])
-            figsize = (canvas.shape[1] * inch + 0.8, canvas.shape[0] * inch + 0.5)
+            width = max(_NARROWEST, canvas.shape[1] * inch + 0.8)
+            figsize = (width, canvas.shape[0] * inch + 0.5)
             ax = plt.figure(figsize=figsize, layout="compressed").add_subplot()
         ax.imshow(canvas, interpolation="nearest" if max(shape[1:]) < 64 else "antialiased")
         ax.set_yticks(lines, [f"code {k}" for k in codes])
@@ -496,6 +505,7 @@ class LatentTraversalDisplay:
         n_steps = decoded.shape[1]
         unit = np.broadcast_to(self.scale, decoded.shape[2:])
         changes = np.nan_to_num((decoded - self.start) / np.where(unit > 0, unit, np.inf))
+        changes = changes.round(6)  # rounding errors of the decoder are no changes
         column_of = np.arange(decoded.shape[2]) if self.column_of is None else self.column_of
         most = [_most_changed(each, column_of, max_features) for each in changes]
         shown = [each[:, columns].T for each, columns in zip(changes, most, strict=True)]
@@ -503,7 +513,8 @@ class LatentTraversalDisplay:
         block = len(most[0]) + 1.0
         if ax is None:
             longest = max(len(names[j]) for columns in most for j in columns)
-            figsize = (0.42 * n_steps + 0.08 * longest + 1.1, 0.24 * block * len(codes) + 0.5)
+            height = max(_LOWEST, 0.24 * block * len(codes) + 0.5)
+            figsize = (0.42 * n_steps + 0.08 * longest + 1.1, height)
             ax = plt.figure(figsize=figsize, layout="constrained").add_subplot()
         places: list[float] = []
         for i, (k, values) in enumerate(zip(codes, shown, strict=True)):
@@ -520,23 +531,24 @@ class LatentTraversalDisplay:
         scale.add_bar(ax, "change, in deviations of column")
 
     def _label_steps(self, ax: Any, places: Any) -> None:
-        ax.set_xticks(places, [f"{q:.0%}" for q in self.quantiles], fontsize="small")
+        ax.set_xticks(places, [f"{100 * q:.3g}%" for q in self.quantiles], fontsize="small")
         ax.set_xlabel("quantile of the code")
         ax.tick_params(length=0)
         ax.spines[:].set_visible(False)
 
 
 class _Scale:
-    """Colours of numbers, with white for 0 if there are negative ones."""
+    """Colours of numbers: white for 0 if there are negative ones, and grey for NaN."""
 
     def __init__(self, plt: Any, values: np.ndarray, cmap: Any) -> None:
-        high = float(np.abs(values).max(initial=0)) or 1.0
+        high = float(np.nan_to_num(np.abs(values)).max(initial=0)) or 1.0
         has_negative = bool((values < 0).any())
         if cmap is None:
             cmap = "RdBu_r" if has_negative else "viridis"
         low = 0.0 if cmap == "viridis" else -high
         norm = plt.Normalize(low, high)
-        self._mappable = plt.cm.ScalarMappable(norm, plt.get_cmap(cmap))
+        colors = plt.get_cmap(cmap).with_extremes(bad=_MISSING)
+        self._mappable = plt.cm.ScalarMappable(norm, colors)
 
     def rgba(self, values: Any) -> np.ndarray:
         """Return the colours of an array of numbers."""
@@ -553,7 +565,7 @@ class _Scale:
         """Draw the colours beside or below axes."""
         place = {"location": "bottom", "fraction": 0.08} if below else {"location": "right"}
         bar = ax.figure.colorbar(self._mappable, ax=ax, aspect=30, pad=0.03, **place)
-        bar.set_label(label, fontsize="small")
+        bar.set_label(label if below else fill(label, 22), fontsize="small")
         bar.ax.tick_params(labelsize="small")
         bar.outline.set_visible(False)
 
@@ -584,6 +596,8 @@ def _most_changed(changes: np.ndarray, column_of: np.ndarray, n_most: int) -> np
 
 def _position(row: int, n_rows: int) -> np.ndarray:
     """Return the position of a row as an array."""
+    if not isinstance(row, Integral):
+        raise TypeError(f"row must be the position of a row as an int, got {row!r}.")
     if not -n_rows <= row < n_rows:
         raise ValueError(f"row must be a position among the {n_rows} rows of X, got {row}.")
     return np.array([row % n_rows])
@@ -591,6 +605,8 @@ def _position(row: int, n_rows: int) -> np.ndarray:
 
 def _short(value: float) -> str:
     """Return a number with two digits after the point, and without a sign if that leaves 0."""
+    if np.isnan(value):
+        return "\u2013"
     text = f"{value:.2f}"
     return "0" if float(text) == 0 else text.replace("-", "\u2212")
 

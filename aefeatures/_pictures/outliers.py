@@ -10,14 +10,16 @@ from sklearn.utils.validation import check_is_fitted
 
 from aefeatures._bridges.pipelines import flat_steps, names_out
 from aefeatures._detection import AutoencoderOutlierDetector, explanation_of
-from aefeatures._nets.networks import resolve_image_shape
 from aefeatures._pictures.displays import PALETTE, import_pyplot, plain
-from aefeatures._pictures.reconstructions import arrange, image_limits, to_rgba
+from aefeatures._pictures.reconstructions import arrange, image_limits, picture_shape, to_rgba
 from aefeatures._rows.checks import as_numpy, take_samples
 from aefeatures._rows.columns import is_frame
 
 _INCHES = 0.8  # length of the longer side of a picture
 _INCHES_OF_BAR = 0.17
+_INCHES_OF_LONGEST = 1.2  # length of the longest bar
+_INCHES_OF_LETTER = 0.055
+_MOST_TIMES = 30  # length of the longest bar in those of other rows, on a linear scale
 _MARK = PALETTE[6]  # of what is unusual; not red and green, and unlike any grey
 _MISSING = "#c9a0a0"
 _LONGEST_TEXT = 18  # characters of a value
@@ -28,7 +30,8 @@ class OutlierDisplay:
     """The columns that make rows unusual.
 
     Each row has a bar for each of its most unusual columns, as long as the part of the column, with
-    the value and the value that was expected. For images there are three lines: the image, what was
+    the value and the value that was expected. The scale is logarithmic if the longest bars of rows
+    differ by more than a factor of 30. For images there are three lines: the image, what was
     expected, and the image in grey with a colour over the pixels that are unusual.
 
     Parameters
@@ -151,7 +154,7 @@ class OutlierDisplay:
         if feature_names is None:
             feature_names = shown.columns if is_frame(shown) else names_out(before)
         names = np.asarray(X.index)[rows] if hasattr(X, "index") else rows
-        titles = [f"row {plain(name)}" for name in names]
+        titles = [f"row {name}" for name in names]
         if len(detector.calibration_scores_):
             p_values = as_numpy(detector.p_values(shown))
             titles = [f"{title}, p = {p:.2g}" for title, p in zip(titles, p_values, strict=True)]
@@ -177,7 +180,8 @@ class OutlierDisplay:
         ImportError
             If matplotlib is not installed.
         ValueError
-            If the arrays differ in shape, or do not fit `image_shape`.
+            If the arrays are empty or differ in shape, or do not fit `image_shape`, if images have
+            neither 1 nor 3 channels, or if a row or a column has no name.
         """
         arrays = [np.asarray(each) for each in (self.column, self.value, self.expected, self.part)]
         if arrays[0].ndim != 2 or len({each.shape for each in arrays}) > 1:
@@ -185,8 +189,22 @@ class OutlierDisplay:
                 "column, value, expected and part must have the same shape (n_samples, n_columns), "
                 f"got {', '.join(str(each.shape) for each in arrays)}."
             )
+        n_samples, n_columns = arrays[0].shape
+        if not (n_samples and n_columns):
+            raise ValueError(f"There is nothing to draw in arrays of shape {arrays[0].shape}.")
+        given = range(n_samples) if self.row_names is None else self.row_names
+        titles = [f"row {name}" if self.row_names is None else str(name) for name in given]
+        if len(titles) != n_samples:
+            raise ValueError(
+                f"There are {len(titles)} row_names for {n_samples} rows. Pass a name for each row."
+            )
+        names, last = self.feature_names, int(arrays[0].max())
+        if names is not None and len(names) <= last:
+            raise ValueError(
+                f"There are {len(names)} feature_names, but column {last} is shown. Pass a name "
+                "for each column."
+            )
         plt = import_pyplot()
-        titles = self.row_names or [f"row {i}" for i in range(len(arrays[0]))]
         plot = self._plot_bars if self.image_shape is None else self._plot_images
         self.ax_ = plot(plt, ax, titles, *arrays)
         self.figure_ = self.ax_.figure
@@ -204,24 +222,34 @@ class OutlierDisplay:
     ) -> Any:
         n_samples, n_columns = column.shape
         block = n_columns + 1.7  # lines of a row, with its title
+        names = [self._name(each) for each in column.ravel()]
+        texts = [
+            [f" {_text(v)}, expected {_text(e)}" for v, e in zip(*both, strict=True)]
+            for both in zip(value, expected, strict=True)
+        ]
+        # Values stand behind the bars, which leave them room.
+        room = _INCHES_OF_LETTER * max(len(text) for line in texts for text in line)
         if ax is None:
-            size = (4.0, _INCHES_OF_BAR * block * n_samples + 0.5)
+            width = _INCHES_OF_LETTER * max(map(len, names)) + _INCHES_OF_LONGEST + room + 0.2
+            size = (max(4.0, width), _INCHES_OF_BAR * block * n_samples + 0.5)
             ax = plt.figure(figsize=size, layout="constrained").add_subplot()
         style = {"va": "center", "fontsize": 7}
-        # Values stand behind the bars, which leave them room.
-        longest = max(float(part.max()), 1e-300)
         for i, title in enumerate(titles):
             ax.text(0, i * block - 1, plain(title), fontweight="bold", **style)
             for j in range(n_columns):
-                text = f" {_text(value[i, j])}, expected {_text(expected[i, j])}"
-                ax.text(part[i, j], i * block + j, text, **style)
+                ax.text(part[i, j], i * block + j, texts[i][j], **style)
         y = (np.arange(n_samples)[:, None] * block + np.arange(n_columns)).ravel()
         ax.barh(y, part.ravel(), height=0.75, color=_MARK)
-        ax.set_yticks(y, [self._name(each) for each in column.ravel()], fontsize=7)
-        ax.set_xlim(0, 2.1 * longest)
+        ax.set_yticks(y, names, fontsize=7)
+        longest = float(part.max()) or 1.0  # without anything unusual
+        share = 1 + room / _INCHES_OF_LONGEST
+        ax.set_xlim(0, share * longest)
+        if part.max(axis=1).min() * _MOST_TIMES < part.max():
+            ax.set_xscale("asinh")
+            ax.set_xlim(0, np.sinh(share * np.arcsinh(longest)))
         ax.set_ylim(n_samples * block - 1.2, -1.7)
-        ticks = [tick for tick in ax.get_xticks() if tick <= longest]
-        ax.set_xticks(ticks)
+        ax.set_xticks([tick for tick in ax.get_xticks() if 0 <= tick <= longest])
+        ax.minorticks_off()
         ax.tick_params(axis="x", labelsize=7)
         ax.tick_params(axis="y", length=0)
         ax.set_xlabel("part of the column, in typical deviations", fontsize=7, loc="left")
@@ -238,7 +266,7 @@ class OutlierDisplay:
         expected: np.ndarray,
         part: np.ndarray,
     ) -> Any:
-        shape = resolve_image_shape(self.image_shape, column.shape[1])
+        shape = picture_shape(self.image_shape, column.shape[1])
         order = np.argsort(column, axis=1)
         value, expected, part = (
             np.take_along_axis(each, order, axis=1) for each in (value, expected, part)
@@ -258,7 +286,7 @@ class OutlierDisplay:
         ax.set_yticks(centers, ["row", "expected", "unusual"], fontsize=8)
         step = canvas.shape[1] / len(titles)
         middles = step * np.arange(len(titles)) + (width - 1) / 2
-        names = [plain(title).replace(", ", "\n") for title in titles]
+        names = [plain(title).replace(", p = ", "\np = ") for title in titles]
         ax.set_xticks(middles, names, fontsize=7)
         ax.xaxis.tick_top()
         ax.tick_params(length=0)
@@ -288,6 +316,7 @@ def _marked(images: np.ndarray, part: np.ndarray, plt: Any) -> np.ndarray:
 def _text(value: Any) -> str:
     if isinstance(value, (float, np.floating)):
         return f"{value:.4g}"
+    value = str(value).removesuffix(" 00:00:00")  # a date
     return _short(plain(value), _LONGEST_TEXT)
 
 

@@ -229,7 +229,7 @@ class ReconstructionDisplay:
         originals, snapshots, levels = self._checked_rows()
         n_features = originals.shape[1]
         if self.image_shape is not None or kind == "image":
-            shape = resolve_image_shape(self.image_shape, n_features)
+            shape = picture_shape(self.image_shape, n_features)
         if kind == "auto":
             kind = self._resolve_kind(n_features, has_text=bool(levels))
         if levels and kind != "table":
@@ -317,11 +317,7 @@ class ReconstructionDisplay:
         limits: tuple[float | None, float | None],
         cmap: Any,
     ) -> None:
-        channels, height, width = shape
-        if channels not in (1, 3):
-            raise ValueError(
-                f"Images have 1 channel (grey) or 3 (red, green, blue), got image_shape={shape}."
-            )
+        height, width = shape[1:]
         darkest, brightest = image_limits(originals)
         low = darkest if limits[0] is None else limits[0]
         high = brightest if limits[1] is None else limits[1]
@@ -757,6 +753,16 @@ def _worst_columns(
     difference = np.where(is_text, difference > 0, difference).sum(axis=0)
     known = np.isfinite(originals).sum(axis=0)
     return np.argsort(-difference / np.maximum(known, 1), kind="stable")[:max_features]
+
+
+def picture_shape(image_shape: Sequence[int] | None, n_features: int) -> tuple[int, int, int]:
+    """Return (channels, height, width) of rows that can be drawn as images."""
+    shape = resolve_image_shape(image_shape, n_features)
+    if shape[0] not in (1, 3):
+        raise ValueError(
+            f"Images have 1 channel (grey) or 3 (red, green, blue), got image_shape={shape}."
+        )
+    return shape
 
 
 def to_rgba(

@@ -90,7 +90,7 @@ def _learned_table(estimator: Any, X: Any) -> Table | None:
     """Return the table that X is, or None if X is a matrix of numbers."""
     chosen = estimator.categorical_features
     has_chosen = not (chosen is None or isinstance(chosen, str) or np.size(chosen) == 0)
-    _refuse_unknown_size(X)
+    refuse_unknown_size(X)
     if has_chosen and isinstance(X, (list, tuple)):
         X = _as_array(X)
     if not (is_frame(X) or isinstance(X, np.ndarray)) or len(X.shape) != 2:
@@ -107,7 +107,7 @@ def _learned_table(estimator: Any, X: Any) -> Table | None:
 
 def _check_table(estimator: Any, table: Table, X: Any, *, reset: bool, min_rows: int) -> Source:
     """Return the rows of a table as numbers, after the same checks as of a matrix."""
-    _refuse_unknown_size(X)
+    refuse_unknown_size(X)
     if not is_frame(X):
         X = _as_array(X)
     if len(X.shape) != 2 or X.shape[0] < min_rows:
@@ -131,7 +131,7 @@ def _as_array(X: Any) -> np.ndarray:
 
 def check_matrix(estimator: Any, X: Any, *, reset: bool, min_rows: int = 1) -> Any:
     """Return X, unless it is a dataset in a file, as an array or a CSR matrix."""
-    _refuse_unknown_size(X)
+    refuse_unknown_size(X)
     try:
         X = _as_numbers(X)
         with _overflow_ignored():
@@ -161,7 +161,7 @@ def check_matrix(estimator: Any, X: Any, *, reset: bool, min_rows: int = 1) -> A
     return rows
 
 
-def _refuse_unknown_size(X: Any) -> None:
+def refuse_unknown_size(X: Any) -> None:
     """Refuse an X whose rows are not computed yet."""
     name = f"{type(X).__module__.partition('.')[0]} {type(X).__name__}"
     if type(X).__name__ == "LazyFrame":
@@ -309,7 +309,7 @@ def take_samples(X: Any, index: np.ndarray) -> Any:
 
 def _check_dataset(estimator: Any, X: Any, *, reset: bool, min_rows: int) -> Source:
     """Check a dataset without reading it; floats are checked when they are read."""
-    _refuse_unknown_size(X)
+    refuse_unknown_size(X)
     if X.shape[0] < min_rows or X.shape[1] == 0:
         check_array(np.empty(X.shape), estimator=estimator)  # raises scikit-learn's message
     check = partial(_check_chunk, estimator)
