@@ -97,7 +97,7 @@ def test_pictures_of_any_pipeline(fitted_way, digits, tmp_path):
 def test_errors_name_the_transformer_that_another_estimator_holds(digits, kind, wrap):
     fitted = kind(clone(CODES)).fit(digits[0][:100])
     for function in (code_sensitivity, code_importance, find_transformer):
-        with pytest.raises(TypeError, match=r"as a step, got .* Pass its autoencoder_\."):
+        with pytest.raises(TypeError, match=r"(?s)as a step, got .* Pass its autoencoder_\."):
             function(wrap(fitted), digits[0])
     assert find_transformer(fitted.autoencoder_)[0] is fitted.autoencoder_
 
