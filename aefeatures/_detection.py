@@ -10,7 +10,6 @@ import numpy as np
 from scipy import sparse
 from scipy.spatial.distance import cdist
 from sklearn.base import BaseEstimator, OutlierMixin, clone
-from sklearn.neighbors import NearestNeighbors
 from sklearn.utils import get_tags
 from sklearn.utils.validation import check_is_fitted
 
@@ -80,6 +79,8 @@ class _Landmarks:
     def __init__(
         self, values: np.ndarray, misses: np.ndarray, column: np.ndarray, n_neighbors: int
     ) -> None:
+        from sklearn.neighbors import NearestNeighbors
+
         self.column = column
         misses = np.nan_to_num(misses)  # NaN of missing values
         # All levels of a category have one unit: a rare level is missed by little on average.
