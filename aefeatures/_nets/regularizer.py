@@ -236,6 +236,14 @@ class Regularizer(BaseEstimator):
         """
         return 0.0
 
+    def _add_gradient(
+        self, batch: Batch, gradient: torch.Tensor, partner_gradient: torch.Tensor | None
+    ) -> None:
+        """Add the gradient of `penalty` with regard to codes and partners' codes.
+
+        It is used instead of autograd's for regularizers that the written gradient knows.
+        """
+
 
 class TakesTransform(Regularizer):
     """Regularizer that may have a transform of torchvision as a parameter.

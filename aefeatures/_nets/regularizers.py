@@ -29,6 +29,9 @@ from aefeatures._nets.supervised import Supervised
 from aefeatures._rows.labels import is_auto
 from aefeatures._warnings import takes_old_arguments
 
+# Mean activation of a code below which its divergence from the target stays the same.
+_LEAST_MEAN = 1e-6
+
 
 class Denoising(TakesTransform):
     """Encode corrupted rows and reconstruct the clean ones [1]_.
@@ -208,9 +211,11 @@ class NearPCA(Regularizer):
         distance = self._distance(batch.codes, batch.rows)
         return self.weight / batch.rows.shape[1] * distance.square().sum(dim=1).mean()
 
-    def penalty_gradient(self, codes: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-        """Return the gradient of `penalty` with regard to the first codes."""
-        return 2 * self.weight / rows.numel() * self._distance(codes, rows)
+    def _add_gradient(
+        self, batch: Batch, gradient: torch.Tensor, partner_gradient: torch.Tensor | None
+    ) -> None:
+        distance = self._distance(batch.codes, batch.rows)
+        gradient[:, : distance.shape[1]] += 2 * self.weight / batch.rows.numel() * distance
 
     def _distance(self, codes: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         head: Any = self.head
@@ -260,10 +265,19 @@ class Sparse(Regularizer):
 
     def penalty(self, batch: Batch) -> torch.Tensor:
         """Return the weighted divergence of the batch."""
-        mean = batch.codes.sigmoid().mean(dim=0).clamp(1e-6, 1 - 1e-6)
+        mean = batch.codes.sigmoid().mean(dim=0).clamp(_LEAST_MEAN, 1 - _LEAST_MEAN)
         rho = self.target
         divergence = rho * (rho / mean).log() + (1 - rho) * ((1 - rho) / (1 - mean)).log()
         return self.weight * divergence.sum()
+
+    def _add_gradient(
+        self, batch: Batch, gradient: torch.Tensor, partner_gradient: torch.Tensor | None
+    ) -> None:
+        activations = batch.codes.sigmoid()
+        mean = activations.mean(dim=0)
+        slope = (1 - self.target) / (1 - mean) - self.target / mean
+        slope.masked_fill_((mean < _LEAST_MEAN) | (mean > 1 - _LEAST_MEAN), 0)
+        gradient += self.weight / len(activations) * slope * activations * (1 - activations)
 
 
 class Contractive(Regularizer):

@@ -8,24 +8,32 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from torch import nn
 from torch.nn.modules import module as torch_module
 
+from aefeatures._nets.contrastive import NeighborPreserving
 from aefeatures._nets.losses import LOSSES, RowLoss, TableGradient, TableLoss
-from aefeatures._nets.networks import DenseLayers
+from aefeatures._nets.networks import DenseLayers, Projection
 from aefeatures._nets.objective import Objective
-from aefeatures._nets.regularizers import Denoising, NearPCA
+from aefeatures._nets.regularizers import Denoising, NearPCA, Sparse
 from aefeatures._torch.ranks import Ranks
 
 # Writes the gradient of the mean loss over rows, given with their positions, into the
 # parameters' `grad`, and returns the sum of the rows' reconstruction losses.
 GradientStep = Callable[[torch.Tensor, np.ndarray], torch.Tensor]
+Call = Callable[[], object]
 
 # Numbers that ranks reduce in a step behind the gradient: summed loss, rows, ranks in trouble.
 N_BEHIND = 3
+
+# Regularizers whose gradient is written out.
+WRITTEN = {Denoising, NearPCA, NeighborPreserving, Sparse}
 
 # Where PyTorch keeps the hooks of all modules.
 _GLOBAL_HOOKS = (
@@ -116,7 +124,7 @@ def gradient_step(
     if (
         layers is not None
         and not objective.mixed
-        and {type(each) for each in objective.regularizers} <= {Denoising, NearPCA}
+        and {type(each) for each in objective.regularizers} <= WRITTEN
         and _is_squared_error(objective.loss)
         and (layers.fill is None or isinstance(objective.loss, TableLoss))
         and not _is_watched(layers)
@@ -154,98 +162,246 @@ def gradient_step(
 
 
 class DenseGradient:
-    """Gradient of the mean squared error of linear layers with rectifiers, by hand.
+    """Gradient of the mean squared error of a dense network, by hand.
 
-    Autograd spends about as long on its bookkeeping and on allocating as on the
-    products of a batch of 64 rows. Here every result goes into a buffer that is allocated
-    once per size of batch, so that little but the products is left.
+    Autograd spends about as long on its bookkeeping and on allocating as on the products of a batch
+    of 64 rows. Here the calls of a step are listed once per size of batch, with the buffers that
+    they write to, so that little but the products is left.
 
     Parameters
     ----------
     layers : DenseLayers
     objective : Objective
-        Its `Denoising` and `NearPCA` take part.
-
-    Notes
-    -----
-    With activations ``h[0] = x``, ``a[i] = h[i] W[i].T + b[i]`` and ``h[i+1] = f(a[i])``,
-    and ``d[i] = dL / da[i]``: ``dL/dW[i] = d[i].T h[i]``, ``dL/db[i] = sum of d[i] over
-    rows``, and ``dL/dh[i] = d[i] W[i]``.
+        Its regularizers take part, which are among `WRITTEN`.
     """
 
     def __init__(self, layers: DenseLayers, objective: Objective) -> None:
-        regularizers = objective.regularizers
-        noise = any(isinstance(each, Denoising) for each in regularizers)
-        self._corrupted = objective.corrupted if noise else None
-        self._near = [each for each in regularizers if isinstance(each, NearPCA)]
-        linear: list[Any] = layers.linear
-        self._code = layers.code
-        self._rectified = layers.rectified
-        self._sigmoid = layers.sigmoid
-        self._weights = [layer.weight.data for layer in linear]
-        self._transposed = [weight.t() for weight in self._weights]
-        self._biases = [layer.bias.data for layer in linear]
-        self._weight_gradients = [layer.weight.grad for layer in linear]
-        self._bias_gradients = [layer.bias.grad for layer in linear]
-        self._one = torch.ones_like(self._biases[0][0])
+        self._layers, self._objective = layers, objective
+        self._one = torch.ones_like(layers.trained[0].bias[0])
         loss = objective.loss
         self._table = TableGradient(loss, self._one) if isinstance(loss, TableLoss) else None
         self._fill = None if layers.fill is None else layers.fill.values
-        self._widths = [layer.out_features for layer in linear]
-        self._buffers: dict[int, tuple[list[torch.Tensor], list[torch.Tensor]]] = {}
+        self._steps: dict[int, _Step] = {}
 
     @torch.no_grad()
     def __call__(self, rows: torch.Tensor, index: np.ndarray) -> torch.Tensor:
         """Write the gradient for a batch and return the sum of its rows' losses."""
-        outputs, deltas = self._buffers_for(rows)
-        encoded = rows if self._corrupted is None else self._corrupted(rows, index)
-        if self._fill is not None:
-            missing = encoded.isnan()
-            encoded = torch.where(missing, self._fill.data, encoded)
-        inputs = [encoded, *outputs[:-1]]
-        for i, output in enumerate(outputs):
-            torch.addmm(self._biases[i], inputs[i], self._transposed[i], out=output)
-            if self._rectified[i]:
-                output.relu_()
-        reconstruction = outputs[-1]
-        if self._sigmoid:
-            reconstruction.sigmoid_()
-
-        delta = deltas[-1]
-        if self._table is not None:
-            summed = self._table(reconstruction, rows, delta)
+        objective = self._objective
+        batch, partners = objective.batch(rows, index) if objective.regularizers else (None, [])
+        encoded = rows if batch is None else batch.inputs
+        partner_inputs = [partner for partner in partners if partner is not None]
+        if partner_inputs:
+            encoded = torch.cat([encoded, *partner_inputs])
+        step = self._steps.get(len(rows))
+        if step is None:  # an epoch has at most two sizes of batch
+            step = _Step(self._layers, encoded, objective.n_decoded(len(rows)))
+            self._steps[len(rows)] = step
+        if self._fill is None:
+            step.inputs.copy_(encoded)
         else:
-            aten.mse_loss_backward.grad_input(self._one, reconstruction, rows, 1, grad_input=delta)
+            missing = encoded.isnan()
+            torch.where(missing, self._fill.data, encoded, out=step.inputs)
+        step.encoder.forward()
+        step.decoder.forward()
+        summed = self._decoder_gradient(step.decoder, rows)
+        step.decoder.backward()
+        if batch is not None:
+            step.gradient_beyond.zero_()
+            sizes = [len(rows), *map(len, partner_inputs)]
+            batch.codes, *codes = step.encoder.outputs.split(sizes)
+            gradient, *gradients = step.encoder.gradient.split(sizes)
+            for regularizer, partner in zip(objective.regularizers, partners, strict=True):
+                own, pull = (None, None) if partner is None else (codes.pop(0), gradients.pop(0))
+                batch.partner_codes = own
+                regularizer._add_gradient(batch, gradient, pull)
+        step.encoder.backward()
+        if self._fill is not None:
+            torch.sum(step.input_gradient.masked_fill_(~missing, 0), 0, out=self._fill.grad)
+        return summed
+
+    def _decoder_gradient(self, decoder: _Part, rows: torch.Tensor) -> torch.Tensor:
+        """Write the gradient of the decoder's outputs, and return the sum of the rows' losses."""
+        outputs, delta = decoder.outputs, decoder.gradient
+        n_rows, n_decoded = len(rows), len(outputs)
+        if n_decoded < n_rows:
+            rows = rows[:n_decoded]
+        if self._table is not None:
+            summed = self._table(outputs, rows, delta)
+        else:
+            aten.mse_loss_backward.grad_input(self._one, outputs, rows, 1, grad_input=delta)
             # delta is now the difference times 2 / n, n the number of entries
             flat = delta.view(-1)
             summed = torch.dot(flat, flat) * (rows.numel() ** 2 / (4 * rows.shape[1]))
-        if self._sigmoid:
-            aten.sigmoid_backward.grad_input(delta, reconstruction, grad_input=delta)
-        for i in range(len(outputs) - 1, -1, -1):
-            if i == self._code:
-                for near in self._near:
-                    pull = near.penalty_gradient(outputs[i], rows)
-                    deltas[i][:, : pull.shape[1]] += pull
-            torch.mm(deltas[i].t(), inputs[i], out=self._weight_gradients[i])
-            torch.sum(deltas[i], 0, out=self._bias_gradients[i])
-            if i > 0:
-                below = torch.mm(deltas[i], self._weights[i], out=deltas[i - 1])
-                if self._rectified[i - 1]:
-                    aten.threshold_backward.grad_input(below, inputs[i], 0, grad_input=below)
-        if self._fill is not None:
-            pulls = torch.mm(deltas[0], self._weights[0]).masked_fill_(~missing, 0)
-            torch.sum(pulls, 0, out=self._fill.grad)
-        return summed
+        return summed if n_decoded == n_rows else summed * (n_rows / n_decoded)
 
-    def _buffers_for(self, rows: torch.Tensor) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-        """Outputs and deltas of all layers. An epoch has at most two sizes of batch."""
-        n = len(rows)
-        if n not in self._buffers:
-            outputs, deltas = (
-                [rows.new_empty(n, width) for width in self._widths] for _ in range(2)
-            )
-            self._buffers[n] = (outputs, deltas)
-        return self._buffers[n]
+
+class _Step:
+    """Calls of a step on batches of one size, and their buffers.
+
+    Parameters
+    ----------
+    layers : DenseLayers
+    encoded : tensor of shape (n_encoded, n_inputs)
+        Inputs of the encoder, of which `inputs` is a buffer.
+    n_decoded : int
+        Number of the first codes that are decoded.
+    """
+
+    def __init__(self, layers: DenseLayers, encoded: torch.Tensor, n_decoded: int) -> None:
+        self.inputs = torch.empty_like(encoded)
+        self.input_gradient: Any = None if layers.fill is None else torch.empty_like(encoded)
+        self.encoder = _Part(layers.encoder, self.inputs, self.input_gradient)
+        codes, gradient = self.encoder.outputs, self.encoder.gradient
+        self.decoder = _Part(layers.decoder, codes[:n_decoded], gradient[:n_decoded])
+        self.gradient_beyond = gradient[n_decoded:]
+
+
+class _Part:
+    """Calls that compute layers one after the other, and their gradients, by the chain rule.
+
+    Parameters
+    ----------
+    layers : list of nn.Module
+    inputs : tensor of shape (n, n_inputs)
+        Buffer that `forward` reads.
+    input_gradient : tensor of shape (n, n_inputs) or None
+        Buffer that `backward` writes to, if the gradient of the inputs is needed.
+
+    Attributes
+    ----------
+    outputs : tensor of shape (n, n_outputs)
+        Buffer that `forward` writes to.
+    gradient : tensor of shape (n, n_outputs)
+        Buffer with the gradient of the outputs, that `backward` reads.
+    """
+
+    def __init__(
+        self, layers: list[nn.Module], inputs: torch.Tensor, input_gradient: torch.Tensor | None
+    ) -> None:
+        self._forward: list[Call] = []
+        self._backward: list[Call] = []
+        self.outputs = inputs
+        self.gradient: Any = input_gradient  # a tensor once there is a layer to train
+        for layer in layers:
+            if isinstance(layer, (nn.Linear, Projection)):
+                self._append_linear(layer)
+            elif isinstance(layer, nn.LayerNorm):
+                self._append_normalization(layer)
+            else:
+                self._append_activation(layer)
+
+    def forward(self) -> None:
+        """Compute `outputs`."""
+        for call in self._forward:
+            call()
+
+    def backward(self) -> None:
+        """Write the gradients of weights and inputs."""
+        for call in self._backward:
+            call()
+
+    def _next(self, width: int) -> tuple[torch.Tensor, Any]:
+        """Replace `outputs` and `gradient` by those of a layer more, and return the old ones."""
+        before = self.outputs, self.gradient
+        self.outputs = self.outputs.new_empty(len(self.outputs), width)
+        self.gradient = torch.empty_like(self.outputs)
+        return before
+
+    def _append_linear(self, layer: Any) -> None:
+        inputs, input_gradient = self._next(len(layer.bias))
+        weight, bias, delta = layer.weight.data, layer.bias.data, self.gradient
+        self._forward.append(partial(torch.addmm, bias, inputs, weight.t(), out=self.outputs))
+        calls = []
+        if isinstance(layer, nn.Linear):
+            calls.append(partial(torch.mm, delta.t(), inputs, out=layer.weight.grad))
+            calls.append(partial(torch.sum, delta, 0, out=layer.bias.grad))
+        if input_gradient is not None:
+            calls.append(partial(torch.mm, delta, weight, out=input_gradient))
+        self._backward[:0] = calls
+        if isinstance(layer, Projection) and input_gradient is None:
+            self.gradient = None
+
+    def _append_normalization(self, layer: Any) -> None:
+        inputs, input_gradient = self._next(self.outputs.shape[1])
+        normalization = _Normalization(layer)
+        self._forward.append(partial(normalization.forward, inputs, self.outputs))
+        calls = partial(normalization.backward, self.gradient, inputs, input_gradient)
+        self._backward.insert(0, calls)
+
+    def _append_activation(self, layer: nn.Module) -> None:
+        if type(layer) in _BY_OUTPUTS:  # which replace the inputs, and so do their gradients
+            forward, backward = _BY_OUTPUTS[type(layer)](layer, self.outputs, self.gradient)
+        else:
+            inputs, input_gradient = self._next(self.outputs.shape[1])
+            call = _BY_INPUTS[type(layer)]
+            forward, backward = call(inputs, input_gradient, self.outputs, self.gradient)
+        self._forward.append(forward)
+        self._backward.insert(0, backward)
+
+
+class _Normalization:
+    """Layer normalization, whose statistics are kept for its gradient."""
+
+    def __init__(self, layer: nn.LayerNorm) -> None:
+        self._layer = layer
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> None:
+        """Normalize x into y."""
+        layer: Any = self._layer
+        shape = layer.normalized_shape
+        out, *self._statistics = torch.native_layer_norm(
+            x, shape, layer.weight, layer.bias, layer.eps
+        )
+        y.copy_(out)
+
+    def backward(self, d: torch.Tensor, x: torch.Tensor, input_gradient: torch.Tensor) -> None:
+        """Write the gradients of x, weight and bias, with d that of the result."""
+        layer: Any = self._layer
+        found = aten.native_layer_norm_backward(
+            d, x, layer.normalized_shape, *self._statistics, layer.weight, layer.bias, [True] * 3
+        )
+        targets = (input_gradient, layer.weight.grad, layer.bias.grad)
+        for target, gradient in zip(targets, found, strict=True):
+            target.copy_(gradient)
+
+
+# Calls that compute an activation in place, and its gradient from that of its outputs.
+_BY_OUTPUTS: dict[type[nn.Module], Callable[..., tuple[Call, Call]]] = {
+    nn.ReLU: lambda _, y, d: (
+        partial(torch.relu_, y),
+        partial(aten.threshold_backward.grad_input, d, y, 0, grad_input=d),
+    ),
+    nn.LeakyReLU: lambda layer, y, d: (
+        partial(F.leaky_relu_, y, layer.negative_slope),
+        partial(
+            aten.leaky_relu_backward.grad_input, d, y, layer.negative_slope, True, grad_input=d
+        ),
+    ),
+    nn.ELU: lambda layer, y, d: (
+        partial(F.elu_, y, layer.alpha),
+        partial(aten.elu_backward.grad_input, d, layer.alpha, 1, 1, True, y, grad_input=d),
+    ),
+    nn.Tanh: lambda _, y, d: (
+        partial(torch.tanh_, y),
+        partial(aten.tanh_backward.grad_input, d, y, grad_input=d),
+    ),
+    nn.Sigmoid: lambda _, y, d: (
+        partial(torch.sigmoid_, y),
+        partial(aten.sigmoid_backward.grad_input, d, y, grad_input=d),
+    ),
+}
+
+# The same for activations whose gradient needs the inputs, which are therefore kept.
+_BY_INPUTS: dict[type[nn.Module], Callable[..., tuple[Call, Call]]] = {
+    nn.GELU: lambda x, dx, y, d: (
+        partial(aten.gelu.out, x, out=y),
+        partial(aten.gelu_backward.grad_input, d, x, grad_input=dx),
+    ),
+    nn.SiLU: lambda x, dx, y, d: (
+        partial(aten.silu.out, x, out=y),
+        partial(aten.silu_backward.grad_input, d, x, grad_input=dx),
+    ),
+}
 
 
 def _is_squared_error(loss: RowLoss) -> bool:
