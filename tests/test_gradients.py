@@ -79,16 +79,25 @@ def test_gradient_by_hand_equals_autograd(network, bounded):
         optimizer.step(1e-2)
 
 
-def near_pca():
-    near = NearPCA(0.5)
+def near_pca(missing=False):
     axes, means, _ = principal_axes(2)
-    near.head = SimpleNamespace(axes=axes, means=means)
-    return near
+    data = SimpleNamespace(
+        batches=SimpleNamespace(n_features=14),
+        n_components=2,
+        head=SimpleNamespace(axes=axes, means=means),
+        missing=missing,
+    )
+    return NearPCA(0.5).prepare(data)
 
 
 def denoising(noise):
-    batches = SimpleNamespace(columns=None)
-    return Denoising(noise).prepare(SimpleNamespace(variance=lambda: 1.0, batches=batches))
+    data = SimpleNamespace(
+        batches=SimpleNamespace(n_rows=20, n_features=14, columns=None),
+        means=torch.zeros(14, dtype=torch.float64),
+        rng=np.random.default_rng(0),
+        variance=lambda: 1.0,
+    )
+    return Denoising(noise).prepare(data)
 
 
 def near_neighbors(part=1.0):
@@ -100,7 +109,7 @@ def near_neighbors(part=1.0):
 
 REGULARIZERS = {
     "gaussian, near PCA": lambda: [denoising("gaussian"), near_pca()],
-    "masking, near PCA": lambda: [near_pca(), denoising("masking")],
+    "masking, near PCA": lambda: [near_pca(missing=True), denoising("masking")],
     "sparse": lambda: [Sparse()],
     "neighbors": lambda: [near_neighbors()],
     "half of the rows decoded": lambda: [near_neighbors(0.5)],

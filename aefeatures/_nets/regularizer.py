@@ -6,7 +6,7 @@ import copy
 import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any, Self
 
@@ -47,6 +47,8 @@ class TrainingData:
         that it is `y`.
     rows : ndarray of int, shape (n_rows,), or None
         Positions of the training rows in `y_all`; None means all.
+    missing : bool
+        Whether values may be missing.
     """
 
     batches: Batches
@@ -58,6 +60,7 @@ class TrainingData:
     ranks: Ranks = ALONE
     y_all: np.ndarray | None = None
     rows: np.ndarray | None = None
+    missing: bool = True
 
     def variance(self) -> float:
         """Return the columns' mean variance: the squared error of predicting their means.
@@ -65,6 +68,9 @@ class TrainingData:
         A penalty in this unit has the same weight for pixels as for standardized columns.
         """
         return self.ranks.mean(self.batches.variance(self.means), self.batches.n_rows)
+
+
+_NOTHING = torch.empty(0)
 
 
 @dataclass
@@ -99,10 +105,10 @@ class Batch:
     generator: torch.Generator
     rng: np.random.Generator
     take: Callable[[np.ndarray], torch.Tensor]
-    inputs: torch.Tensor = field(default_factory=lambda: torch.empty(0))
-    codes: torch.Tensor = field(default_factory=lambda: torch.empty(0))
+    inputs: torch.Tensor = _NOTHING
+    codes: torch.Tensor = _NOTHING
     partner_codes: torch.Tensor | None = None
-    reconstruction: torch.Tensor = field(default_factory=lambda: torch.empty(0))
+    reconstruction: torch.Tensor = _NOTHING
 
 
 class Regularizer(BaseEstimator):

@@ -240,6 +240,7 @@ class Fit:
             self.ranks,
             self.y,
             self.rows,
+            self.missing,
         )
         prepared = []
         for regularizer, head in zip(self.regularizers, heads, strict=True):

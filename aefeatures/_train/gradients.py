@@ -203,7 +203,7 @@ class DenseGradient:
             torch.where(missing, self._fill.data, encoded, out=step.inputs)
         step.encoder.forward()
         step.decoder.forward()
-        summed = self._decoder_gradient(step.decoder, rows)
+        summed = self._decoder_gradient(step, rows)
         step.decoder.backward()
         if batch is not None:
             step.gradient_beyond.zero_()
@@ -219,9 +219,9 @@ class DenseGradient:
             torch.sum(step.input_gradient.masked_fill_(~missing, 0), 0, out=self._fill.grad)
         return summed
 
-    def _decoder_gradient(self, decoder: _Part, rows: torch.Tensor) -> torch.Tensor:
+    def _decoder_gradient(self, step: _Step, rows: torch.Tensor) -> torch.Tensor:
         """Write the gradient of the decoder's outputs, and return the sum of the rows' losses."""
-        outputs, delta = decoder.outputs, decoder.gradient
+        outputs, delta, flat = step.decoder.outputs, step.decoder.gradient, step.differences
         n_rows, n_decoded = len(rows), len(outputs)
         if n_decoded < n_rows:
             rows = rows[:n_decoded]
@@ -230,8 +230,8 @@ class DenseGradient:
         else:
             aten.mse_loss_backward.grad_input(self._one, outputs, rows, 1, grad_input=delta)
             # delta is now the difference times 2 / n, n the number of entries
-            flat = delta.view(-1)
-            summed = torch.dot(flat, flat) * (rows.numel() ** 2 / (4 * rows.shape[1]))
+            summed = torch.dot(flat, flat, out=step.summed)
+            summed *= rows.numel() ** 2 / (4 * rows.shape[1])
         return summed if n_decoded == n_rows else summed * (n_rows / n_decoded)
 
 
@@ -254,6 +254,8 @@ class _Step:
         codes, gradient = self.encoder.outputs, self.encoder.gradient
         self.decoder = _Part(layers.decoder, codes[:n_decoded], gradient[:n_decoded])
         self.gradient_beyond = gradient[n_decoded:]
+        self.differences = self.decoder.gradient.view(-1)
+        self.summed = encoded.new_empty(())
 
 
 class _Part:
