@@ -17,6 +17,7 @@ from aefeatures._nets.regularizers import Denoising, NearPCA, Sparse
 from aefeatures._train import gradients
 from aefeatures._train.gradients import DenseGradient, gradient_step
 from aefeatures._train.optimizer import Adam
+from aefeatures._train.thread import Workers
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*learned nothing")
 
@@ -117,9 +118,10 @@ REGULARIZERS = {
 }
 
 
+@pytest.mark.parametrize("n_workers", [0, 2])
 @pytest.mark.parametrize("hidden", [(), (9, 5)])
 @pytest.mark.parametrize("name", REGULARIZERS)
-def test_gradient_by_hand_with_regularizers(name, hidden):
+def test_gradient_by_hand_with_regularizers(name, hidden, n_workers, monkeypatch):
     X = torch.rand(20, 14, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     model, layers = autoencoder(hidden)
     optimizer = Adam(model)
@@ -129,6 +131,8 @@ def test_gradient_by_hand_with_regularizers(name, hidden):
     )
     assert isinstance(by_hand, DenseGradient)
     assert not isinstance(by_autograd, DenseGradient)
+    monkeypatch.setattr(gradients, "_LEAST_ROWS", 1)
+    by_hand.workers = Workers(n_workers)
     clean = X.clone()
     for index in (np.arange(7), np.arange(5, 20, 2)):  # each draws again
         expected_loss = by_autograd(X[index], index)
@@ -136,6 +140,7 @@ def test_gradient_by_hand_with_regularizers(name, hidden):
         torch.testing.assert_close(by_hand(X[index], index), expected_loss)
         torch.testing.assert_close(optimizer.gradient, expected)
     assert torch.equal(X, clean)
+    by_hand.workers.stop()
 
 
 def test_batch_normalization_goes_through_autograd():

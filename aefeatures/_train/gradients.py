@@ -23,6 +23,7 @@ from aefeatures._nets.networks import DenseLayers, Projection
 from aefeatures._nets.objective import Objective
 from aefeatures._nets.regularizers import Denoising, NearPCA, Sparse
 from aefeatures._torch.ranks import Ranks
+from aefeatures._train.thread import Workers
 
 # Writes the gradient of the mean loss over rows, given with their positions, into the
 # parameters' `grad`, and returns the sum of the rows' reconstruction losses.
@@ -34,6 +35,9 @@ N_BEHIND = 3
 
 # Regularizers whose gradient is written out.
 WRITTEN = {Denoising, NearPCA, NeighborPreserving, Sparse}
+
+# Rows of a batch for each thread that shares it, at least.
+_LEAST_ROWS = 64
 
 # Where PyTorch keeps the hooks of all modules.
 _GLOBAL_HOOKS = (
@@ -129,7 +133,7 @@ def gradient_step(
         and (layers.fill is None or isinstance(objective.loss, TableLoss))
         and not _is_watched(layers)
     ):
-        return DenseGradient(layers, objective)
+        return DenseGradient(layers, objective, gradient)
 
     def by_autograd(rows: torch.Tensor, index: np.ndarray) -> torch.Tensor:
         gradient.zero_()
@@ -173,15 +177,23 @@ class DenseGradient:
     layers : DenseLayers
     objective : Objective
         Its regularizers take part, which are among `WRITTEN`.
+    gradient : tensor of shape (n_parameters,)
+        Vector of which the parameters' `grad` are views.
+
+    Attributes
+    ----------
+    workers : Workers
+        Threads that share the rows of a batch.
     """
 
-    def __init__(self, layers: DenseLayers, objective: Objective) -> None:
-        self._layers, self._objective = layers, objective
-        self._one = torch.ones_like(layers.trained[0].bias[0])
+    def __init__(self, layers: DenseLayers, objective: Objective, gradient: torch.Tensor) -> None:
+        self._layers, self._objective, self._gradient = layers, objective, gradient
+        like = layers.trained[0].bias
         loss = objective.loss
-        self._table = TableGradient(loss, self._one) if isinstance(loss, TableLoss) else None
+        self._table = TableGradient(loss, like[0]) if isinstance(loss, TableLoss) else None
         self._fill = None if layers.fill is None else layers.fill.values
         self._steps: dict[int, _Step] = {}
+        self.workers = Workers(0)
 
     @torch.no_grad()
     def __call__(self, rows: torch.Tensor, index: np.ndarray) -> torch.Tensor:
@@ -194,45 +206,49 @@ class DenseGradient:
             encoded = torch.cat([encoded, *partner_inputs])
         step = self._steps.get(len(rows))
         if step is None:  # an epoch has at most two sizes of batch
-            step = _Step(self._layers, encoded, objective.n_decoded(len(rows)))
-            self._steps[len(rows)] = step
+            step = self._new_step(rows, encoded)
         if self._fill is None:
             step.inputs.copy_(encoded)
         else:
             missing = encoded.isnan()
             torch.where(missing, self._fill.data, encoded, out=step.inputs)
-        step.encoder.forward()
-        step.decoder.forward()
-        summed = self._decoder_gradient(step, rows)
-        step.decoder.backward()
+        self.workers.run([part.forward for part in step.encoders])
+        self.workers.run([partial(self._decode, *part, rows) for part in step.decoders])
         if batch is not None:
             step.gradient_beyond.zero_()
             sizes = [len(rows), *map(len, partner_inputs)]
-            batch.codes, *codes = step.encoder.outputs.split(sizes)
-            gradient, *gradients = step.encoder.gradient.split(sizes)
+            batch.codes, *codes = step.codes.split(sizes)
+            gradient, *gradients = step.gradient.split(sizes)
             for regularizer, partner in zip(objective.regularizers, partners, strict=True):
                 own, pull = (None, None) if partner is None else (codes.pop(0), gradients.pop(0))
                 batch.partner_codes = own
                 regularizer._add_gradient(batch, gradient, pull)
-        step.encoder.backward()
+        self.workers.run([part.backward for part in step.encoders])
+        for others in step.other_gradients:
+            self._gradient += others
         if self._fill is not None:
             torch.sum(step.input_gradient.masked_fill_(~missing, 0), 0, out=self._fill.grad)
-        return summed
+        return step.summed(len(rows))
 
-    def _decoder_gradient(self, step: _Step, rows: torch.Tensor) -> torch.Tensor:
-        """Write the gradient of the decoder's outputs, and return the sum of the rows' losses."""
-        outputs, delta, flat = step.decoder.outputs, step.decoder.gradient, step.differences
-        n_rows, n_decoded = len(rows), len(outputs)
-        if n_decoded < n_rows:
-            rows = rows[:n_decoded]
-        if self._table is not None:
-            summed = self._table(outputs, rows, delta)
+    def _new_step(self, rows: torch.Tensor, encoded: torch.Tensor) -> _Step:
+        n_parts = max(1, min(self.workers.n_threads, len(rows) // _LEAST_ROWS))
+        step = _Step(
+            self._layers, encoded, self._objective.n_decoded(len(rows)), self._gradient, n_parts
+        )
+        self._steps[len(rows)] = step
+        return step
+
+    @torch.no_grad()
+    def _decode(self, decoder: _Part, loss: _Loss, rows: torch.Tensor) -> None:
+        decoder.forward()
+        rows = rows[loss.rows]
+        if self._table is None:
+            loss.write_gradient(decoder.outputs, rows, decoder.gradient)
         else:
-            aten.mse_loss_backward.grad_input(self._one, outputs, rows, 1, grad_input=delta)
-            # delta is now the difference times 2 / n, n the number of entries
-            summed = torch.dot(flat, flat, out=step.summed)
-            summed *= rows.numel() ** 2 / (4 * rows.shape[1])
-        return summed if n_decoded == n_rows else summed * (n_rows / n_decoded)
+            loss.summed.copy_(self._table(decoder.outputs, rows, decoder.gradient))
+            if loss.share < 1:
+                decoder.gradient *= loss.share
+        decoder.backward()
 
 
 class _Step:
@@ -245,17 +261,89 @@ class _Step:
         Inputs of the encoder, of which `inputs` is a buffer.
     n_decoded : int
         Number of the first codes that are decoded.
+    gradient : tensor of shape (n_parameters,)
+        Gradient that the first part of the rows writes to. Each other part has a vector of its own.
+    n_parts : int
+        Number of parts of the rows that are computed side by side.
     """
 
-    def __init__(self, layers: DenseLayers, encoded: torch.Tensor, n_decoded: int) -> None:
+    def __init__(
+        self,
+        layers: DenseLayers,
+        encoded: torch.Tensor,
+        n_decoded: int,
+        gradient: torch.Tensor,
+        n_parts: int,
+    ) -> None:
+        n_encoded = len(encoded)
         self.inputs = torch.empty_like(encoded)
-        self.input_gradient: Any = None if layers.fill is None else torch.empty_like(encoded)
-        self.encoder = _Part(layers.encoder, self.inputs, self.input_gradient)
-        codes, gradient = self.encoder.outputs, self.encoder.gradient
-        self.decoder = _Part(layers.decoder, codes[:n_decoded], gradient[:n_decoded])
-        self.gradient_beyond = gradient[n_decoded:]
-        self.differences = self.decoder.gradient.view(-1)
-        self.summed = encoded.new_empty(())
+        self.input_gradient: Any = None  # of values that are filled in
+        if layers.fill is not None:
+            self.input_gradient = torch.empty_like(encoded)
+        last: Any = layers.encoder[-1]
+        self.codes = encoded.new_empty(n_encoded, len(last.bias))
+        self.gradient = torch.empty_like(self.codes)
+        self.gradient_beyond = self.gradient[n_decoded:]
+        self.other_gradients = [torch.zeros_like(gradient) for _ in range(n_parts - 1)]
+        self.encoders, self.decoders = [], []
+        for i, own in enumerate([gradient, *self.other_gradients]):
+            views = _Views(gradient, own)
+            rows = _slice(n_encoded, i, n_parts)
+            inputs = self.inputs[rows]
+            input_gradient = None if self.input_gradient is None else self.input_gradient[rows]
+            codes = self.codes[rows], self.gradient[rows]
+            self.encoders.append(_Part(layers.encoder, views, (inputs, input_gradient), codes))
+            rows = _slice(n_decoded, i, n_parts)
+            decoder = _Part(layers.decoder, views, (self.codes[rows], self.gradient[rows]))
+            self.decoders.append((decoder, _Loss(decoder.gradient, rows, n_decoded)))
+
+    def summed(self, n_rows: int) -> torch.Tensor:
+        """Return the sum of the losses of `n_rows` rows, from those that were decoded."""
+        (_, first), *others = self.decoders
+        for _, loss in others:
+            first.summed += loss.summed
+        if first.n_decoded < n_rows:
+            first.summed *= n_rows / first.n_decoded
+        return first.summed
+
+
+def _slice(n: int, i: int, n_parts: int) -> slice:
+    """Return the rows of a part."""
+    return slice(i * n // n_parts, (i + 1) * n // n_parts)
+
+
+class _Views:
+    """The parts of a vector, one for each parameter, that take the places of its `grad`."""
+
+    def __init__(self, gradient: torch.Tensor, vector: torch.Tensor) -> None:
+        self._first, self._vector = gradient.storage_offset(), vector
+
+    def of(self, parameter: Any) -> torch.Tensor:
+        """Return the part for a parameter."""
+        start = parameter.grad.storage_offset() - self._first
+        return self._vector[start : start + parameter.numel()].view(parameter.shape)
+
+
+class _Loss:
+    """Squared error of a part of the rows: its sum, and its part of the mean's gradient."""
+
+    def __init__(self, gradient: torch.Tensor, rows: slice, n_decoded: int) -> None:
+        self.rows, self.n_decoded = rows, n_decoded
+        self.share = len(gradient) / n_decoded
+        self.summed = gradient.new_empty(())
+        n_entries = n_decoded * gradient.shape[1]
+        self._flat = gradient.view(-1)
+        self._factor = gradient.new_tensor(1 / n_entries)
+        self._of_squares = n_entries**2 / (4 * gradient.shape[1])
+
+    def write_gradient(
+        self, outputs: torch.Tensor, rows: torch.Tensor, gradient: torch.Tensor
+    ) -> None:
+        """Write the gradient of the outputs."""
+        aten.mse_loss_backward.grad_input(self._factor, outputs, rows, 2, grad_input=gradient)
+        # It is the difference times 2 / n, n the number of entries.
+        torch.dot(self._flat, self._flat, out=self.summed)
+        self.summed *= self._of_squares
 
 
 class _Part:
@@ -264,10 +352,13 @@ class _Part:
     Parameters
     ----------
     layers : list of nn.Module
-    inputs : tensor of shape (n, n_inputs)
-        Buffer that `forward` reads.
-    input_gradient : tensor of shape (n, n_inputs) or None
-        Buffer that `backward` writes to, if the gradient of the inputs is needed.
+    views : _Views
+        Gradients of the parameters, that `backward` writes to.
+    inputs : pair of tensors of shape (n, n_inputs)
+        Buffer that `forward` reads, and buffer for its gradient, that `backward` writes to; None
+        if that gradient is not needed.
+    outputs : pair of tensors of shape (n, n_outputs), optional
+        Buffers of `outputs` and `gradient`, if the last layer is linear.
 
     Attributes
     ----------
@@ -278,15 +369,21 @@ class _Part:
     """
 
     def __init__(
-        self, layers: list[nn.Module], inputs: torch.Tensor, input_gradient: torch.Tensor | None
+        self,
+        layers: list[nn.Module],
+        views: _Views,
+        inputs: tuple[torch.Tensor, torch.Tensor | None],
+        outputs: tuple[torch.Tensor, torch.Tensor] | None = None,
     ) -> None:
         self._forward: list[Call] = []
         self._backward: list[Call] = []
-        self.outputs = inputs
-        self.gradient: Any = input_gradient  # a tensor once there is a layer to train
+        self._views = views
+        self.outputs: torch.Tensor
+        self.gradient: Any  # a tensor once there is a layer to train
+        self.outputs, self.gradient = inputs
         for layer in layers:
             if isinstance(layer, (nn.Linear, Projection)):
-                self._append_linear(layer)
+                self._append_linear(layer, outputs if layer is layers[-1] else None)
             elif isinstance(layer, nn.LayerNorm):
                 self._append_normalization(layer)
             else:
@@ -302,21 +399,24 @@ class _Part:
         for call in self._backward:
             call()
 
-    def _next(self, width: int) -> tuple[torch.Tensor, Any]:
+    def _next(
+        self, width: int, given: tuple[torch.Tensor, torch.Tensor] | None = None
+    ) -> tuple[torch.Tensor, Any]:
         """Replace `outputs` and `gradient` by those of a layer more, and return the old ones."""
         before = self.outputs, self.gradient
-        self.outputs = self.outputs.new_empty(len(self.outputs), width)
-        self.gradient = torch.empty_like(self.outputs)
+        outputs = self.outputs.new_empty(len(self.outputs), width)
+        self.outputs, self.gradient = given or (outputs, torch.empty_like(outputs))
         return before
 
-    def _append_linear(self, layer: Any) -> None:
-        inputs, input_gradient = self._next(len(layer.bias))
+    def _append_linear(self, layer: Any, outputs: tuple[torch.Tensor, torch.Tensor] | None) -> None:
+        inputs, input_gradient = self._next(len(layer.bias), outputs)
         weight, bias, delta = layer.weight.data, layer.bias.data, self.gradient
         self._forward.append(partial(torch.addmm, bias, inputs, weight.t(), out=self.outputs))
         calls = []
         if isinstance(layer, nn.Linear):
-            calls.append(partial(torch.mm, delta.t(), inputs, out=layer.weight.grad))
-            calls.append(partial(torch.sum, delta, 0, out=layer.bias.grad))
+            of_weight, of_bias = map(self._views.of, (layer.weight, layer.bias))
+            calls.append(partial(torch.mm, delta.t(), inputs, out=of_weight))
+            calls.append(partial(torch.sum, delta, 0, out=of_bias))
         if input_gradient is not None:
             calls.append(partial(torch.mm, delta, weight, out=input_gradient))
         self._backward[:0] = calls
@@ -325,10 +425,10 @@ class _Part:
 
     def _append_normalization(self, layer: Any) -> None:
         inputs, input_gradient = self._next(self.outputs.shape[1])
+        targets = (input_gradient, *map(self._views.of, (layer.weight, layer.bias)))
         normalization = _Normalization(layer)
         self._forward.append(partial(normalization.forward, inputs, self.outputs))
-        calls = partial(normalization.backward, self.gradient, inputs, input_gradient)
-        self._backward.insert(0, calls)
+        self._backward.insert(0, partial(normalization.backward, self.gradient, inputs, targets))
 
     def _append_activation(self, layer: nn.Module) -> None:
         if type(layer) in _BY_OUTPUTS:  # which replace the inputs, and so do their gradients
@@ -344,26 +444,23 @@ class _Part:
 class _Normalization:
     """Layer normalization, whose statistics are kept for its gradient."""
 
-    def __init__(self, layer: nn.LayerNorm) -> None:
-        self._layer = layer
+    def __init__(self, layer: Any) -> None:
+        self._shape, self._eps = layer.normalized_shape, layer.eps
+        self._parameters = (layer.weight.data, layer.bias.data)
 
     def forward(self, x: torch.Tensor, y: torch.Tensor) -> None:
         """Normalize x into y."""
-        layer: Any = self._layer
-        shape = layer.normalized_shape
-        out, *self._statistics = torch.native_layer_norm(
-            x, shape, layer.weight, layer.bias, layer.eps
+        result, *self._statistics = torch.native_layer_norm(
+            x, self._shape, *self._parameters, self._eps
         )
-        y.copy_(out)
+        y.copy_(result)
 
-    def backward(self, d: torch.Tensor, x: torch.Tensor, input_gradient: torch.Tensor) -> None:
+    def backward(self, d: torch.Tensor, x: torch.Tensor, targets: Iterable[torch.Tensor]) -> None:
         """Write the gradients of x, weight and bias, with d that of the result."""
-        layer: Any = self._layer
-        found = aten.native_layer_norm_backward(
-            d, x, layer.normalized_shape, *self._statistics, layer.weight, layer.bias, [True] * 3
+        gradients = aten.native_layer_norm_backward(
+            d, x, self._shape, *self._statistics, *self._parameters, [True] * 3
         )
-        targets = (input_gradient, layer.weight.grad, layer.bias.grad)
-        for target, gradient in zip(targets, found, strict=True):
+        for target, gradient in zip(targets, gradients, strict=True):
             target.copy_(gradient)
 
 
