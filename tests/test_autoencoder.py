@@ -1469,12 +1469,13 @@ def test_results_do_not_depend_on_the_callers_autocast(digits, params):
 
 
 @may_learn_nothing
-def test_a_fit_in_the_callers_thread_does_not_depend_on_its_autocast(digits, monkeypatch):
+@pytest.mark.parametrize("normalization", ["layer", "batch"])  # in threads; in the caller's
+def test_a_large_fit_does_not_depend_on_the_callers_autocast(digits, normalization, monkeypatch):
     monkeypatch.setattr(aefeatures._train.thread, "_MULTI_THREAD_WORK", 0)
     n_threads = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        transformer = quick(normalization="layer", max_epochs=1)
+        transformer = quick(normalization=normalization, max_epochs=1)
         expected = transformer.fit(digits[0][:100]).loss_
         with torch.autocast("cpu", dtype=torch.bfloat16):
             assert transformer.fit(digits[0][:100]).loss_ == expected

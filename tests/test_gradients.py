@@ -14,7 +14,7 @@ from aefeatures._nets.losses import LOSSES, resolve_loss
 from aefeatures._nets.networks import ACTIVATIONS, BuildSpec, DenseNetwork
 from aefeatures._nets.objective import Objective
 from aefeatures._nets.regularizers import Denoising, NearPCA, Sparse
-from aefeatures._train import gradients
+from aefeatures._train import gradients, thread
 from aefeatures._train.gradients import DenseGradient, gradient_step
 from aefeatures._train.optimizer import Adam
 from aefeatures._train.thread import Workers
@@ -97,6 +97,7 @@ def denoising(noise):
         means=torch.zeros(14, dtype=torch.float64),
         rng=np.random.default_rng(0),
         variance=lambda: 1.0,
+        max_epochs=16,
     )
     return Denoising(noise).prepare(data)
 
@@ -141,6 +142,22 @@ def test_gradient_by_hand_with_regularizers(name, hidden, n_workers, monkeypatch
         torch.testing.assert_close(optimizer.gradient, expected)
     assert torch.equal(X, clean)
     by_hand.workers.stop()
+
+
+def test_fits_of_several_threads_are_the_same_each_time(digits, monkeypatch):
+    def fitted(work):
+        monkeypatch.setattr(thread, "_MULTI_THREAD_WORK", work)
+        transformer = AutoencoderTransformer(max_epochs=3, batch_size=256, random_state=0)
+        return transformer.fit(digits[0])
+
+    alone, before = fitted(10**9), torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        one, other = (fitted(0) for _ in range(2))
+    finally:
+        torch.set_num_threads(before)
+    np.testing.assert_array_equal(one.transform(digits[0]), other.transform(digits[0]))
+    np.testing.assert_allclose(one.loss_curve_, alone.loss_curve_, rtol=1e-3)
 
 
 def test_batch_normalization_goes_through_autograd():

@@ -91,7 +91,7 @@ class NeighborPreserving(TakesTransform):
     """
 
     min_epochs = 20
-    max_epochs = 200  # more epochs would overfit few rows
+    max_epochs = 100  # more epochs would overfit few rows
     n_principal_components = 64
 
     @takes_old_arguments(positional=("image_shape",))

@@ -32,11 +32,11 @@ from aefeatures._warnings import takes_old_arguments
 # Mean activation of a code below which its divergence from the target stays the same.
 _LEAST_MEAN = 1e-6
 
-# Numbers of noise that are drawn once for a training, at most and for each entry of X. To draw them
-# for each batch took as long as a layer. A batch whose noise would come from less than this many
+# Numbers of noise that are drawn once for a training, for at most this many epochs: drawing them
+# for each batch takes as long as a layer. A batch whose noise would come from fewer than this many
 # places without overlap draws its own.
 _MOST_DRAWN = 2**20
-_DRAWN_EPOCHS = 16
+_MOST_EPOCHS = 16
 _LEAST_PLACES = 8
 
 
@@ -135,7 +135,8 @@ class Denoising(TakesTransform):
         prepared._n_columns = data.batches.n_features
         if data.batches.columns is not None:
             prepared._n_columns = int(data.batches.columns.max()) + 1
-        size = min(_MOST_DRAWN, _DRAWN_EPOCHS * data.batches.n_rows * prepared._n_columns)
+        of_epoch = data.batches.n_rows * prepared._n_columns
+        size = min(_MOST_DRAWN, min(_MOST_EPOCHS, data.max_epochs) * of_epoch)
         generator = torch.Generator(data.means.device)
         generator.manual_seed(int(data.rng.integers(np.iinfo(np.int64).max)))
         prepared._drawn = prepared._draw(data.means.new_empty(size), generator)
