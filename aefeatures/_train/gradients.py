@@ -1,4 +1,4 @@
-"""Gradients of the reconstruction loss: by autograd, or by hand for the default network.
+"""Gradients of the reconstruction loss: by autograd, or by hand for dense networks.
 
 Of the batches of this process, or of those of all ranks.
 """
@@ -36,8 +36,10 @@ N_BEHIND = 3
 # Regularizers whose gradient is written out.
 WRITTEN = {Denoising, NearPCA, NeighborPreserving, Sparse}
 
-# Rows of a batch for each thread that shares it, at least.
+# Rows of a batch for each thread that shares it, at least, and number of these threads, at most:
+# they wait for the lock of the interpreter between the calls, and their gradients are added.
 _LEAST_ROWS = 64
+_MOST_PARTS = 8
 
 # Where PyTorch keeps the hooks of all modules.
 _GLOBAL_HOOKS = (
@@ -215,7 +217,8 @@ class DenseGradient:
         self.workers.run([part.forward for part in step.encoders])
         self.workers.run([partial(self._decode, *part, rows) for part in step.decoders])
         if batch is not None:
-            step.gradient_beyond.zero_()
+            if len(step.gradient_beyond):
+                step.gradient_beyond.zero_()
             sizes = [len(rows), *map(len, partner_inputs)]
             batch.codes, *codes = step.codes.split(sizes)
             gradient, *gradients = step.gradient.split(sizes)
@@ -231,7 +234,7 @@ class DenseGradient:
         return step.summed(len(rows))
 
     def _new_step(self, rows: torch.Tensor, encoded: torch.Tensor) -> _Step:
-        n_parts = max(1, min(self.workers.n_threads, len(rows) // _LEAST_ROWS))
+        n_parts = min(self.workers.n_threads, _MOST_PARTS, max(1, len(rows) // _LEAST_ROWS))
         step = _Step(
             self._layers, encoded, self._objective.n_decoded(len(rows)), self._gradient, n_parts
         )
