@@ -69,7 +69,8 @@ def data(y=None, n_components=2, head=None, n_rows=10):
     rows = np.full((n_rows, 6), 2, np.float32) * np.resize([1, -1], (n_rows, 1))
     device = torch.device("cpu")
     batches = RowBatches(rows, lambda x: x, batch_size=5, device=device, dtype=torch.float32)
-    return TrainingData(batches, y, torch.zeros(6), n_components, np.random.default_rng(0), head)
+    rng = np.random.default_rng(0)
+    return TrainingData(batches, y, torch.zeros(6), n_components, rng, head, max_epochs=16)
 
 
 @pytest.mark.parametrize("name", sorted(REGULARIZERS))
