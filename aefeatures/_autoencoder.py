@@ -288,7 +288,7 @@ class AutoencoderTransformer(
     max_epochs : int or "auto", default="auto"
         Number of passes over the rows. "auto" means ``max(10, ceil(192_000 / n))`` with n the
         largest of n_rows, 64 and `batch_size`: 10 epochs on data of 60,000 rows, and about 3,000
-        steps of 64 rows on small data. `NeighborPreserving` takes at least 20 and at most 200
+        steps of 64 rows on small data. `NeighborPreserving` takes at least 20 and at most 100
         epochs, `NearPCA`, which is the default on standardized columns, at most 100, and
         `Supervised` at most 60.
     early_stopping : bool, default=False

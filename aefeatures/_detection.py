@@ -12,7 +12,6 @@ import torch
 from scipy import sparse
 from scipy.spatial.distance import cdist
 from sklearn.base import BaseEstimator, OutlierMixin, clone
-from sklearn.neighbors import NearestNeighbors
 from sklearn.utils import get_tags
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 from torch import nn
@@ -117,6 +116,8 @@ class _Landmarks:
         column: np.ndarray,
         n_neighbors: int,
     ) -> None:
+        from sklearn.neighbors import NearestNeighbors
+
         self.values, self.misses, self.typical_miss = values, misses, typical_miss
         self.column = column
         self.n_neighbors = min(n_neighbors, max(1, len(values) - 1))

@@ -6,15 +6,13 @@ import copy
 import inspect
 from collections.abc import Mapping
 from numbers import Integral
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 from scipy.special import logsumexp
 from sklearn import config_context
 from sklearn.base import BaseEstimator, clone
 from sklearn.frozen import FrozenEstimator
-from sklearn.mixture import GaussianMixture
-from sklearn.neighbors import KNeighborsClassifier
 from sklearn.utils import check_random_state, get_tags
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, column_or_1d
@@ -39,6 +37,9 @@ from aefeatures._rows.sources import Source, iterate_slices, rows_of_chunk
 from aefeatures._rows.tables import Table, is_table, table_of
 from aefeatures._sklearn import HasMethods, StrOptions, fit_context, unchanged_on_error
 from aefeatures._warnings import warn
+
+if TYPE_CHECKING:
+    from sklearn.mixture import GaussianMixture
 
 # Largest number of components of a mixture, and number of rows for each component. With fewer rows,
 # the covariance of a component would span too few directions.
@@ -831,6 +832,8 @@ def _check_classes(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _label_by_neighbors(codes: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Return labels in which each unlabelled row has the class of the nearest labelled rows."""
+    from sklearn.neighbors import KNeighborsClassifier
+
     known = labels >= 0
     knn = KNeighborsClassifier(min(_N_NEIGHBORS, int(known.sum())), weights="distance")
     filled = labels.copy()
@@ -858,6 +861,8 @@ def _fit_mixture(
     codes: np.ndarray, common: np.ndarray, rng: np.random.RandomState, *, of_table: bool = False
 ) -> GaussianMixture:
     """Return a Gaussian mixture fitted to the codes, with more components for more rows."""
+    from sklearn.mixture import GaussianMixture
+
     # Equal rows may have codes that differ in the last digits, depending on their batch.
     distinct = np.unique(codes.round(6), axis=0)
     n_components = min(_MOST_COMPONENTS, len(distinct) // _ROWS_PER_COMPONENT)
@@ -886,6 +891,8 @@ def leaning_covariance(codes: np.ndarray, common: np.ndarray) -> np.ndarray:
 
 def _fit_normal(codes: np.ndarray, common: np.ndarray) -> GaussianMixture:
     """Return a mixture of a single component with the leaning covariance of the codes."""
+    from sklearn.mixture import GaussianMixture
+
     mean, covariance = codes.mean(axis=0), leaning_covariance(codes, common)
     normal = GaussianMixture(1, reg_covar=_LEAST_VARIANCE)
     normal.weights_, normal.means_ = np.ones(1), mean[None]

@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 import numpy as np
 from sklearn import get_config
 from sklearn.base import _fit_context
-from sklearn.model_selection._search import BaseSearchCV
 from sklearn.utils import _safe_indexing as safe_indexing
 from sklearn.utils._array_api import _convert_to_numpy, device, get_namespace
 from sklearn.utils._param_validation import (
@@ -35,7 +34,6 @@ except ImportError:  # scikit-learn before 1.9
 
 
 __all__ = [
-    "BaseSearchCV",
     "CallbackSupportMixin",
     "HasMethods",
     "Hidden",
@@ -53,6 +51,7 @@ __all__ = [
     "fit_context",
     "has_callbacks",
     "in_container",
+    "is_search",
     "output_container",
     "parameter_constraints",
     "parameter_names",
@@ -104,6 +103,13 @@ def parameter_names(cls: Any) -> list[str]:
     """Return the names of the parameters of a class."""
     names: list[str] = cls._get_param_names()
     return names
+
+
+def is_search(estimator: Any) -> bool:
+    """Return whether the estimator is a search over parameters."""
+    from sklearn.model_selection._search import BaseSearchCV
+
+    return isinstance(estimator, BaseSearchCV)
 
 
 # Callbacks

@@ -21,8 +21,10 @@ divided by ours in the same round.
 
     python examples/benchmark_speed.py --data mnist.npz [--quick] [--json FILE] [--chart FILE]
     OMP_NUM_THREADS=1 python examples/benchmark_speed.py --data mnist.npz --progress
+    python examples/benchmark_speed.py --profile [--data mnist.npz]
 
-The second command only measures the cost of progress and callbacks, on every fifth image.
+The second command only measures the cost of progress and callbacks, on every fifth image. The third
+shows where the processor time of fits goes, on one thread, and the time of the import.
 
 Needs the extra `bench`. `--data` is a .npz file with images in `X_train`.
 """
@@ -33,6 +35,7 @@ import io
 import itertools
 import json
 import platform
+import subprocess
 import sys
 import time
 import warnings
@@ -49,8 +52,14 @@ from sklearn.neural_network import MLPRegressor
 from torch import nn
 
 from aefeatures import AutoencoderTransformer
+from aefeatures._nets import contrastive
+from aefeatures._nets.objective import Objective
+from aefeatures._rows.batches import RowBatches
+from aefeatures._train import gradients
 from aefeatures._train.callbacks import _EpochTasks
+from aefeatures._train.optimizer import Adam
 from aefeatures._train.progress import Progress
+from aefeatures._train.training import Training
 
 WIDTHS = (128, 64, 12, 3)
 LEARNING_RATE = 5e-3
@@ -377,23 +386,82 @@ class Asking(Idle):
 
 
 @contextlib.contextmanager
-def time_inside(methods):
-    """Add up the processor time of calls of `methods`, in a list of one number."""
-    spent = [0.0]
+def time_inside(parts):
+    """Add up the processor time of calls, of which one runs at a time, and their number.
 
-    def timed(method):
-        def call(*args):
-            start = time.thread_time()
-            result = method(*args)
-            spent[0] += time.thread_time() - start
-            return result
+    `parts` has a list of owners and names of functions for each part. The time of a call within
+    another one counts for the inner one. Yields a list for each part: seconds and calls.
+    """
+    spent = {part: [0.0, 0] for part in parts}
+    within = [0.0]  # time of inner calls, for each call under way
+
+    def timed(function, part):
+        def call(*args, **params):
+            within.append(0.0)
+            start = time.process_time()
+            try:
+                return function(*args, **params)
+            finally:
+                seconds = time.process_time() - start
+                spent[part][0] += seconds - within.pop()
+                spent[part][1] += 1
+                within[-1] += seconds
 
         return call
 
     with contextlib.ExitStack() as stack:
-        for owner, name in methods:
-            stack.enter_context(mock.patch.object(owner, name, timed(getattr(owner, name))))
+        for part, functions in parts.items():
+            for owner, name in functions:
+                function = timed(getattr(owner, name), part)
+                stack.enter_context(mock.patch.object(owner, name, function))
         yield spent
+
+
+PARTS_OF_A_FIT = {
+    "neighbours": [(contrastive, "neighbor_graph")],
+    "gather rows": [(RowBatches, "take")],
+    "noise, partners": [(Objective, "batch")],
+    "forward": [(gradients._Part, "forward")],
+    "loss": [(gradients._Loss, "write_gradient")],
+    "backward": [(gradients._Part, "backward")],
+    "regularizers": [(each, "_add_gradient") for each in gradients.WRITTEN],
+    "optimizer": [(Adam, "step")],
+    "rest of the steps": [(Training, "_train_epoch")],
+    "before, after": [(AutoencoderTransformer, "fit")],
+}
+
+
+def profile(images):
+    """Print where the processor time of the import and of fits goes."""
+    code = "import time, torch, sklearn.base; start = time.process_time(); import aefeatures; "
+    code += "print(time.process_time() - start)"
+    seconds = [float(subprocess.check_output([sys.executable, "-c", code])) for _ in range(3)]
+    print(f"\nimport beyond torch and scikit-learn: {np.median(seconds):.2f} s")
+    digits = load_digits().data
+    fits = {
+        "default on digits": lambda **params: AutoencoderTransformer(**params).fit(digits),
+        '"neighbors" on digits': lambda **params: AutoencoderTransformer.from_preset(
+            "neighbors", **params
+        ).fit(digits),
+    }
+    if images is not None:
+        fits["lecture's network on 6,000 images"] = lambda **params: AutoencoderTransformer(
+            **{"max_epochs": 10, **params}
+        ).fit(images)
+    for title, fit in fits.items():
+        start = [time.process_time()]
+        for _ in range(2):
+            fit(max_epochs=1, device="cpu")
+            start.append(time.process_time())
+        first, second = np.diff(start)
+        with time_inside(PARTS_OF_A_FIT) as spent:
+            fit(random_state=0, device="cpu")
+        total, n_steps = sum(seconds for seconds, _ in spent.values()), spent["optimizer"][1]
+        print(f"\n{title}: {total:.2f} s, {n_steps:,} steps; ", end="")
+        print(f"the first fit of one epoch took {first - second:+.3f} s beyond the second")
+        for part, (seconds, _) in spent.items():
+            print(f"{part:<18}{seconds:8.3f} s{seconds / total:8.1%}", end="")
+            print(f"{seconds / n_steps * 1e6:9.0f} microseconds a step")
 
 
 def measure_progress(X, n_rounds):
@@ -410,10 +478,13 @@ def measure_progress(X, n_rounds):
         transformer = AutoencoderTransformer(max_epochs=10, random_state=0, verbose=verbose)
         if callback is not None:
             transformer.set_callbacks(callback)
-        with time_inside(methods) as spent, contextlib.redirect_stdout(stream or sys.stdout):
+        with (
+            time_inside({"progress": methods}) as spent,
+            contextlib.redirect_stdout(stream or sys.stdout),
+        ):
             start = time.process_time()
             transformer.fit(X)
-            return spent[0], time.process_time() - start
+            return spent["progress"][0], time.process_time() - start
 
     variants = {
         "silent": fit,
@@ -467,6 +538,7 @@ def main():
     parser.add_argument("--only", nargs="+", choices=CONTESTANTS, help="beside aefeatures")
     parser.add_argument("--quick", action="store_true", help="6,000 rows, one round, batch 64")
     parser.add_argument("--progress", action="store_true", help="only the cost of progress")
+    parser.add_argument("--profile", action="store_true", help="only where the time of fits goes")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--chart", type=Path)
     args = parser.parse_args()
@@ -481,6 +553,10 @@ def main():
         f"Python {platform.python_version()}, torch {torch.__version__}, "
         f"scikit-learn {sklearn.__version__}, numpy {np.__version__}; {n_rounds} rounds"
     )
+    if args.profile:
+        with threads(1):
+            profile(image_data(args.data, 6_000)["uint8"] if args.data else None)
+        return
     if args.progress:
         with np.load(args.data) as data:
             X = data["X_train"][::5].reshape(-1, data["X_train"][0].size)

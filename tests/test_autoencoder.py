@@ -1470,14 +1470,15 @@ def test_results_do_not_depend_on_the_callers_autocast(digits, params):
 
 @may_learn_nothing
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_a_fit_in_the_callers_thread_does_not_depend_on_its_autocast(
-    digits, monkeypatch, precision
+@pytest.mark.parametrize("normalization", ["layer", "batch"])  # in threads; in the caller's
+def test_a_large_fit_does_not_depend_on_the_callers_autocast(
+    digits, normalization, precision, monkeypatch
 ):
     monkeypatch.setattr(aefeatures._train.thread, "_MULTI_THREAD_WORK", 0)
     n_threads = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        transformer = quick(normalization="layer", max_epochs=1, precision=precision)
+        transformer = quick(normalization=normalization, max_epochs=1, precision=precision)
         expected = transformer.fit(digits[0][:100]).loss_
         with torch.autocast("cpu", dtype=torch.bfloat16):
             assert transformer.fit(digits[0][:100]).loss_ == expected

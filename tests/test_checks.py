@@ -55,7 +55,7 @@ def test_auto_epochs_of_small_data_and_of_regularizers():
     assert resolve_max_epochs("auto", 100, 256, []) == resolve_max_epochs("auto", 256, 64, [])
     assert resolve_max_epochs("auto", 60_000, 64, [Sparse(), NeighborPreserving()]) == 20
     assert resolve_max_epochs("auto", 60_000, 64, [Sparse()]) == 10
-    assert resolve_max_epochs("auto", 100, 64, [NeighborPreserving()]) == 200
+    assert resolve_max_epochs("auto", 100, 64, [NeighborPreserving()]) == 100
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from torch.nn.utils import parametrizations
 from aefeatures import AutoencoderTransformer
 from aefeatures._nets.placing import from_arrays, place, to_arrays
 from aefeatures._torch.devices import available_devices, resolve_device
-from aefeatures._train.thread import TrainingThread
+from aefeatures._train.thread import TrainingThread, Workers
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*learned nothing")
 
@@ -395,6 +395,38 @@ def test_large_steps_compute_in_the_callers_thread_if_it_is_the_main_one():
     caller.start()
     caller.join()
     assert seen == [1]
+
+
+def test_workers_share_a_large_step_that_can_be_split(monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    monkeypatch.setattr(torch, "set_num_threads", lambda n: None)
+    with TrainingThread(work=SMALL, splits=True) as thread:
+        assert thread.workers.n_threads == 1
+    with TrainingThread(work=LARGE, splits=True) as thread:
+        assert thread.flushes
+        assert thread.workers.n_threads == 3
+        seen = []
+        note = [lambda: seen.append((threading.get_ident(), keeps_denormals()))] * 2
+        thread.run(thread.workers.run, note)
+        assert len({identity for identity, _ in seen}) == 2
+        assert not any(keeps for _, keeps in seen)
+    assert not any("aefeatures" in t.name for t in threading.enumerate())
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_errors_of_workers_are_raised_when_all_are_done(place):
+    workers, done = Workers(1), []
+
+    def slow():
+        time.sleep(0.05)
+        done.append(True)
+
+    calls = [slow, slow]
+    calls[place] = lambda: 1 // 0
+    with pytest.raises(ZeroDivisionError, match="division"):
+        workers.run(calls)
+    assert done == [True]
+    workers.stop()
 
 
 @pytest.mark.parametrize("work", [SMALL, LARGE])

@@ -9,48 +9,63 @@ from torch.nn.modules.module import register_module_forward_hook
 from torch.nn.utils import parametrizations, prune
 
 from aefeatures import AutoencoderTransformer
+from aefeatures._nets.contrastive import NeighborPreserving
 from aefeatures._nets.losses import LOSSES, resolve_loss
-from aefeatures._nets.networks import BuildSpec, DenseNetwork
+from aefeatures._nets.networks import ACTIVATIONS, BuildSpec, DenseNetwork
 from aefeatures._nets.objective import Objective
-from aefeatures._nets.regularizers import Denoising, NearPCA
-from aefeatures._train import gradients
+from aefeatures._nets.regularizers import Denoising, NearPCA, Sparse
+from aefeatures._train import gradients, thread
 from aefeatures._train.gradients import DenseGradient, gradient_step
 from aefeatures._train.optimizer import Adam
+from aefeatures._train.thread import Workers
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*learned nothing")
 
-NO_BATCHES = SimpleNamespace(device=torch.device("cpu"), take=None)
 NO_INDEX = np.empty(0, dtype=int)
 
 
-def autoencoder(hidden=(9, 5), bounded=True, dtype=torch.float64, **changes):
-    settings = {"activation": "relu", "normalization": None, **changes}
-    spec = BuildSpec(bounded, dtype, torch.Generator().manual_seed(0))
-    parts = DenseNetwork(hidden, **settings).build(14, 2, spec=spec)
-    return torch.nn.Sequential(*parts)
+def principal_axes(n):
+    drawn = torch.rand(15, 14, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    return torch.linalg.qr(drawn[:n].t())[0], drawn[-1], None
 
 
-def layers_of(model, hidden=(9, 5), **settings):
-    return DenseNetwork(hidden, **settings).layers_as_built(*model)
+def autoencoder(hidden=(9, 5), bounded=True, dtype=torch.float64, **settings):
+    generator = torch.Generator().manual_seed(0)
+    spec = BuildSpec(bounded, dtype, generator, principal_axes=principal_axes)
+    network = DenseNetwork(hidden, **settings)
+    model = torch.nn.Sequential(*network.build(14, 2, spec=spec))
+    return model, network.layers_as_built(*model)
 
 
-def is_by_hand(model):
-    return isinstance(step_of(model, Adam(model), LOSSES["mse"]), DenseGradient)
+def is_by_hand(model, layers):
+    return isinstance(step_of(model, Adam(model), LOSSES["mse"], layers), DenseGradient)
 
 
-def step_of(model, optimizer, loss, hidden=(9, 5)):
-    objective = Objective(model, loss, [], NO_BATCHES, np.random.default_rng(0))
-    return gradient_step(objective, optimizer.gradient, layers_of(model, hidden))
+def step_of(model, optimizer, loss, layers, regularizers=(), X=None):
+    batches = SimpleNamespace(device=torch.device("cpu"), take=lambda index: X[index])
+    objective = Objective(model, loss, [*regularizers], batches, np.random.default_rng(0))
+    return gradient_step(objective, optimizer.gradient, layers)
 
 
-@pytest.mark.parametrize("hidden", [(), (9,), (9, 5)])
+@pytest.mark.parametrize(
+    "network",
+    [
+        *({"hidden": hidden} for hidden in [(), (9,), (9, 5)]),
+        {"dtype": torch.float32},
+        *({"activation": name} for name in ACTIVATIONS),
+        {"normalization": "layer"},
+        {"normalization": "layer", "activation": "gelu"},
+        {"n_principal_components": 6},
+    ],
+    ids=str,
+)
 @pytest.mark.parametrize("bounded", [True, False])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_gradient_by_hand_equals_autograd(hidden, bounded, dtype):
-    model = autoencoder(hidden, bounded, dtype)
+def test_gradient_by_hand_equals_autograd(network, bounded):
+    model, layers = autoencoder(bounded=bounded, **network)
+    dtype = next(model.parameters()).dtype
     optimizer = Adam(model)
-    by_hand = step_of(model, optimizer, LOSSES["mse"], hidden)
-    by_autograd = step_of(model, optimizer, lambda r, t: LOSSES["mse"](r, t), hidden)
+    by_hand = step_of(model, optimizer, LOSSES["mse"], layers)
+    by_autograd = step_of(model, optimizer, lambda r, t: LOSSES["mse"](r, t), layers)
     assert isinstance(by_hand, DenseGradient)
     assert not isinstance(by_autograd, DenseGradient)
     generator = torch.Generator().manual_seed(1)
@@ -65,51 +80,95 @@ def test_gradient_by_hand_equals_autograd(hidden, bounded, dtype):
         optimizer.step(1e-2)
 
 
-@pytest.mark.parametrize("hidden", [(), (9, 5)])
-@pytest.mark.parametrize("noise", ["gaussian", "masking"])
-def test_gradient_by_hand_of_corrupted_rows_near_pca(noise, hidden):
-    model = autoencoder(hidden)
-    optimizer = Adam(model)
-    near = NearPCA(0.5)
-    near.head = SimpleNamespace(
-        axes=torch.linalg.qr(torch.rand(14, 2, dtype=torch.float64))[0],
-        means=torch.rand(14, dtype=torch.float64),
+def near_pca(missing=False):
+    axes, means, _ = principal_axes(2)
+    data = SimpleNamespace(
+        batches=SimpleNamespace(n_features=14),
+        n_components=2,
+        head=SimpleNamespace(axes=axes, means=means),
+        missing=missing,
     )
-    steps = []
-    for loss in (LOSSES["mse"], lambda r, t: LOSSES["mse"](r, t)):
-        noises = [
-            Denoising(noise).prepare(
-                SimpleNamespace(variance=lambda: 1.0, batches=SimpleNamespace(columns=None))
-            )
-        ]
-        objective = Objective(model, loss, [near, *noises], NO_BATCHES, np.random.default_rng(0))
-        steps.append(gradient_step(objective, optimizer.gradient, layers_of(model, hidden)))
-    by_hand, by_autograd = steps
+    return NearPCA(0.5).prepare(data)
+
+
+def denoising(noise):
+    data = SimpleNamespace(
+        batches=SimpleNamespace(n_rows=20, n_features=14, columns=None),
+        means=torch.zeros(14, dtype=torch.float64),
+        rng=np.random.default_rng(0),
+        variance=lambda: 1.0,
+        max_epochs=16,
+    )
+    return Denoising(noise).prepare(data)
+
+
+def near_neighbors(part=1.0):
+    neighbors = NeighborPreserving()
+    neighbors._graph, neighbors._scale = np.roll(np.arange(20), 3)[:, None], 0.7
+    neighbors._decoded_part = part
+    return neighbors
+
+
+REGULARIZERS = {
+    "gaussian, near PCA": lambda: [denoising("gaussian"), near_pca()],
+    "masking, near PCA": lambda: [near_pca(missing=True), denoising("masking")],
+    "sparse": lambda: [Sparse()],
+    "neighbors": lambda: [near_neighbors()],
+    "half of the rows decoded": lambda: [near_neighbors(0.5)],
+    "all": lambda: [Sparse(), near_neighbors(0.5), denoising("swap"), near_pca()],
+}
+
+
+@pytest.mark.parametrize("n_workers", [0, 2])
+@pytest.mark.parametrize("hidden", [(), (9, 5)])
+@pytest.mark.parametrize("name", REGULARIZERS)
+def test_gradient_by_hand_with_regularizers(name, hidden, n_workers, monkeypatch):
+    X = torch.rand(20, 14, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    model, layers = autoencoder(hidden)
+    optimizer = Adam(model)
+    by_hand, by_autograd = (
+        step_of(model, optimizer, loss, layers, REGULARIZERS[name](), X)
+        for loss in (LOSSES["mse"], lambda r, t: LOSSES["mse"](r, t))
+    )
     assert isinstance(by_hand, DenseGradient)
     assert not isinstance(by_autograd, DenseGradient)
-    rows = torch.rand(7, 14, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    clean = rows.clone()
-    for _ in range(2):  # each draws anew
-        expected_loss = by_autograd(rows, NO_INDEX)
+    monkeypatch.setattr(gradients, "_LEAST_ROWS", 1)
+    by_hand.workers = Workers(n_workers)
+    clean = X.clone()
+    for index in (np.arange(7), np.arange(5, 20, 2)):  # each draws again
+        expected_loss = by_autograd(X[index], index)
         expected = optimizer.gradient.clone()
-        torch.testing.assert_close(by_hand(rows, NO_INDEX), expected_loss)
+        torch.testing.assert_close(by_hand(X[index], index), expected_loss)
         torch.testing.assert_close(optimizer.gradient, expected)
-    assert torch.equal(rows, clean)
+    assert torch.equal(X, clean)
+    by_hand.workers.stop()
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [{"activation": "tanh"}, {"normalization": "layer"}, {"normalization": "batch"}],
-)
-def test_other_networks_go_through_autograd(changes):
-    assert layers_of(autoencoder(**changes), **changes) is None
+def test_fits_of_several_threads_are_the_same_each_time(digits, monkeypatch):
+    def fitted(work):
+        monkeypatch.setattr(thread, "_MULTI_THREAD_WORK", work)
+        transformer = AutoencoderTransformer(max_epochs=3, batch_size=256, random_state=0)
+        return transformer.fit(digits[0])
+
+    alone, before = fitted(10**9), torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        one, other = (fitted(0) for _ in range(2))
+    finally:
+        torch.set_num_threads(before)
+    np.testing.assert_array_equal(one.transform(digits[0]), other.transform(digits[0]))
+    np.testing.assert_allclose(one.loss_curve_, alone.loss_curve_, rtol=1e-3)
+
+
+def test_batch_normalization_goes_through_autograd():
+    assert autoencoder(normalization="batch")[1] is None
 
 
 @pytest.mark.parametrize("loss", sorted(set(LOSSES) - {"mse"}))
 def test_other_losses_go_through_autograd(loss):
-    model = autoencoder()
+    model, layers = autoencoder()
     optimizer = Adam(model)
-    step = step_of(model, optimizer, resolve_loss(loss))
+    step = step_of(model, optimizer, resolve_loss(loss), layers)
     rows = torch.rand(5, 14, dtype=torch.float64)
     summed = step(rows, NO_INDEX)
     with torch.no_grad():
@@ -119,12 +178,12 @@ def test_other_losses_go_through_autograd(loss):
 
 
 def test_a_frozen_layer_goes_through_autograd_and_stays():
-    model = autoencoder()
+    model, layers = autoencoder()
     frozen = model[0][0].weight.requires_grad_(False)
-    assert not is_by_hand(model)
+    assert not is_by_hand(model, layers)
     before = [parameter.detach().clone() for parameter in model.parameters()]
     optimizer = Adam(model)
-    step = step_of(model, optimizer, LOSSES["mse"])
+    step = step_of(model, optimizer, LOSSES["mse"], layers)
     for _ in range(3):
         step(torch.rand(5, 14, dtype=torch.float64), NO_INDEX)
         optimizer.step(1e-2)
@@ -269,20 +328,18 @@ def weights(transformer, part):
 
 
 def test_hooks_of_all_modules_take_part_in_the_training():
-    model = autoencoder()
-    assert is_by_hand(model)
+    model, layers = autoencoder()
+    assert is_by_hand(model, layers)
     handle = register_module_forward_hook(lambda module, inputs, output: None)
     try:
-        assert not is_by_hand(model)
+        assert not is_by_hand(model, layers)
     finally:
         handle.remove()
 
 
 def test_a_network_that_looks_like_ours_goes_through_autograd():
-    model = autoencoder()
-    optimizer = Adam(model)
-    objective = Objective(model, LOSSES["mse"], [], NO_BATCHES, np.random.default_rng(0))
-    assert not isinstance(gradient_step(objective, optimizer.gradient), DenseGradient)
+    model, _ = autoencoder()
+    assert not is_by_hand(model, None)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,6 @@ import sklearn
 import torch
 from scipy import sparse
 from sklearn.base import is_classifier
-from sklearn.compose import ColumnTransformer
 from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline
 from sklearn.preprocessing import (
     FunctionTransformer,
@@ -283,6 +282,8 @@ def _check_opens(content: bytes) -> None:
 
 def _convert_whole(estimator: Any, X: Any) -> Any:
     """Return a pipeline, or another estimator that skl2onnx converts, as an ONNX model."""
+    from sklearn.compose import ColumnTransformer
+
     skl2onnx = _import("skl2onnx")
     register_onnx_converters()
     pipeline = _prediction_pipeline(estimator)

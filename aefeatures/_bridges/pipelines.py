@@ -13,7 +13,7 @@ from aefeatures._autoencoder import AutoencoderTransformer
 from aefeatures._rows.batches import to_tensor
 from aefeatures._rows.checks import check_rows
 from aefeatures._rows.tables import table_of
-from aefeatures._sklearn import BaseSearchCV
+from aefeatures._sklearn import is_search
 
 
 def encode_table(estimator: Any, X: Any) -> tuple[torch.Tensor, list[str]]:
@@ -143,7 +143,7 @@ def unwrap(estimator: Any) -> Any:
     """Return the estimator inside a frozen one, or the best estimator of a search."""
     if isinstance(estimator, FrozenEstimator):
         return unwrap(estimator.estimator)
-    if isinstance(estimator, BaseSearchCV):
+    if is_search(estimator):
         check_is_fitted(estimator)
         if not hasattr(estimator, "best_estimator_"):
             raise ValueError(

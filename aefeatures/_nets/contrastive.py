@@ -91,7 +91,7 @@ class NeighborPreserving(TakesTransform):
     """
 
     min_epochs = 20
-    max_epochs = 200  # more epochs would overfit few rows
+    max_epochs = 100  # more epochs would overfit few rows
     n_principal_components = 64
 
     @takes_old_arguments(positional=("image_shape",))
@@ -151,6 +151,17 @@ class NeighborPreserving(TakesTransform):
         loss: torch.Tensor = ContrastiveLoss.apply(batch.codes, batch.partner_codes)
         return self._scale * loss
 
+    def _add_gradient(
+        self, batch: Batch, gradient: torch.Tensor, partner_gradient: torch.Tensor | None
+    ) -> None:
+        assert batch.partner_codes is not None
+        assert partner_gradient is not None
+        pairs = _Pairs(batch.codes, batch.partner_codes)
+        for target, pull in zip(
+            (gradient, partner_gradient), pairs.gradient(self._scale), strict=True
+        ):
+            target += pull
+
 
 class _Affine:
     """Rotate, shift, stretch and shear images a little, each by its own random amounts.
@@ -174,36 +185,51 @@ class _Affine:
 
 
 class ContrastiveLoss(torch.autograd.Function):
-    """Loss of `NeighborPreserving` with a hand-written gradient.
-
-    It works in place on one matrix of the similarities of all pairs. The dozen such matrices that
-    autograd makes took longer than the network's products of matrices.
-    """
+    """Loss of `NeighborPreserving` with a hand-written gradient."""
 
     @staticmethod
     def forward(ctx: Any, codes: torch.Tensor, partners: torch.Tensor) -> torch.Tensor:
         """Return the mean loss of all rows and partners, tensors of shape (n, n_components)."""
-        ends = torch.cat([codes, partners])
-        squares = ends.square().sum(dim=1)
-        similarity = torch.addmm(squares + 1, ends, ends.t(), alpha=-2)
-        similarity += squares[:, None]
-        similarity.clamp_(min=1).reciprocal_()
-        distance = 1 + (codes - partners).square().sum(dim=1).repeat(2)
-        # All rows push, except the row itself and its partner.
-        pushes = (similarity.sum(dim=1) - similarity.diagonal() - 1 / distance).clamp(min=0)
-        ctx.save_for_backward(ends, similarity, distance, pushes)
-        return torch.log1p(distance * pushes).mean()
+        ctx.pairs = _Pairs(codes, partners)
+        return ctx.pairs.loss()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the gradients of codes and partners."""
-        ends, similarity, distance, pushes = ctx.saved_tensors
+        return ctx.pairs.gradient(gradient)
+
+
+class _Pairs:
+    """Similarities of all pairs of rows and partners.
+
+    It works in place on one matrix of them. The dozen such matrices that autograd makes took longer
+    than the network's products of matrices.
+    """
+
+    def __init__(self, codes: torch.Tensor, partners: torch.Tensor) -> None:
+        self._ends = ends = torch.cat([codes, partners])
+        squares = ends.square().sum(dim=1)
+        similarity = torch.addmm(squares + 1, ends, ends.t(), alpha=-2)
+        similarity += squares[:, None]
+        self._similarity = similarity.clamp_(min=1).reciprocal_()
+        self._distance = distance = 1 + (codes - partners).square().sum(dim=1).repeat(2)
+        # All rows push, except the row itself and its partner.
+        pushes = similarity.sum(dim=1) - similarity.diagonal() - 1 / distance
+        self._pushes = pushes.clamp(min=0)
+
+    def loss(self) -> torch.Tensor:
+        """Return the mean loss."""
+        return torch.log1p(self._distance * self._pushes).mean()
+
+    def gradient(self, factor: torch.Tensor | float) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return `factor` times the gradients of codes and partners; callable once."""
+        ends, distance, pushes = self._ends, self._distance, self._pushes
         n = len(ends) // 2
-        scale = gradient / (len(ends) * (1 + distance * pushes))
+        scale = factor / (len(ends) * (1 + distance * pushes))
         # A pair's similarity is s = 1 / (1 + d), with d the squared distance, so ds/dd = -s**2. It
         # pushes both ends of the pair.
-        forces = similarity.square_().fill_diagonal_(0)
+        forces = self._similarity.square_().fill_diagonal_(0)
         forces.diagonal(n).zero_()
         forces.diagonal(-n).zero_()
         weights = scale * distance

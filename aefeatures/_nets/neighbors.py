@@ -7,7 +7,6 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 import torch.nn.functional as F
-from sklearn.neighbors import NearestNeighbors
 
 from aefeatures._rows.batches import Batches
 from aefeatures._rows.sources import SOME_ROWS, many_rows
@@ -86,6 +85,8 @@ def neighbor_graph(
     if on_cpu and len(points) > _EXACT_ROWS:
         graph = _approximate(points.numpy(), n_neighbors, rng)
     elif on_cpu and points.shape[1] <= _TREE_COLUMNS:
+        from sklearn.neighbors import NearestNeighbors
+
         search = NearestNeighbors(n_neighbors=n_neighbors).fit(points.numpy())
         graph = search.kneighbors(return_distance=False)
     else:

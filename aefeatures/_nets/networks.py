@@ -172,50 +172,52 @@ class DenseNetwork(Network):
 
         None if `build` makes layers of other kinds, or if layers have been replaced since.
         """
-        modules = [*encoder.children(), *decoder.children()]
-        hidden = [nn.Linear, nn.ReLU] * len(layer_widths("", self.hidden_layer_sizes))
-        expected = 2 * [*hidden, nn.Linear]
-        kinds = [type(module) for module in modules]
-        if self.activation != "relu" or kinds not in (expected, [*expected, nn.Sigmoid]):
+        if self.normalization == "batch":  # depends on the other rows of a batch
             return None
-        layers = DenseLayers(
-            [module for module in modules if isinstance(module, nn.Linear)],
-            code=len(hidden) // 2,
-            sigmoid=kinds[-1] is nn.Sigmoid,
-        )
+        between = [ACTIVATIONS[self.activation]]
+        if self.normalization is not None:
+            between.insert(0, NORMALIZATIONS[self.normalization])
+        hidden = [nn.Linear, *between] * len(layer_widths("", self.hidden_layer_sizes))
+        expected = [*hidden, nn.Linear]
+        layers = DenseLayers([*encoder.children()], [*decoder.children()])
+        reading, writing = ([type(each) for each in part] for part in layers.parts)
+        if reading not in (expected, [Projection, *expected]):
+            return None
+        if writing not in (expected, [*expected, nn.Sigmoid]):
+            return None
         weights = {id(parameter) for parameter in layers.parameters()}
-        return layers if len(weights) == 2 * len(layers.linear) else None
+        return layers if len(weights) == 2 * len(layers.trained) else None
 
 
 @dataclass(frozen=True)
 class DenseLayers:
-    """Linear layers of a `DenseNetwork`, with rectifiers between them.
+    """Layers of a `DenseNetwork` without batch normalization.
 
     Attributes
     ----------
-    linear : list of nn.Linear
-        Layers of the encoder, then of the decoder.
-    code : int
-        Position in `linear` of the layer whose output is the code.
-    sigmoid : bool
-        Whether a sigmoid follows the last layer.
+    encoder, decoder : list of nn.Module
     fill : FillMissing or None
         Layer in front that fills in missing values, if its values are trained.
     """
 
-    linear: list[nn.Linear]
-    code: int
-    sigmoid: bool
+    encoder: list[nn.Module]
+    decoder: list[nn.Module]
     fill: FillMissing | None = None
 
     @property
-    def rectified(self) -> list[bool]:
-        """Whether a rectifier follows each layer; none follows the code and the last layer."""
-        return [i not in (self.code, len(self.linear) - 1) for i in range(len(self.linear))]
+    def parts(self) -> tuple[list[nn.Module], list[nn.Module]]:
+        """Layers of the encoder and of the decoder."""
+        return self.encoder, self.decoder
+
+    @property
+    def trained(self) -> list[Any]:
+        """Layers with weights and biases to train."""
+        layers = [*self.encoder, *self.decoder]
+        return [layer for layer in layers if isinstance(layer, (nn.Linear, nn.LayerNorm))]
 
     def parameters(self) -> list[nn.Parameter]:
         """Return weights, biases and fill, except biases that have been removed."""
-        own = [parameter for layer in self.linear for parameter in (layer.weight, layer.bias)]
+        own = [parameter for layer in self.trained for parameter in (layer.weight, layer.bias)]
         if self.fill is not None:
             own.append(self.fill.values)
         return [parameter for parameter in own if type(parameter) is nn.Parameter]

@@ -69,10 +69,8 @@ class Objective:
         If only a part of the rows is decoded, the sum is scaled up to all rows.
         """
         encoder, decoder = self.autoencoder
-        # User-defined regularizers may change tensors in place, so they get copies.
-        batch = self._corrupted(self._for_regularizer(rows), index)
-        partners = [self._partners(regularizer, batch) for regularizer in self.regularizers]
-        partner_inputs = [partner.inputs for partner in partners if partner is not None]
+        batch, partners = self.batch(rows, index)
+        partner_inputs = [partner for partner in partners if partner is not None]
         inputs = torch.cat([batch.inputs, *partner_inputs]) if partner_inputs else batch.inputs
         with self._autocast(rows):
             codes = encoder(inputs).to(rows.dtype)
@@ -80,8 +78,7 @@ class Objective:
         passed = batch.codes
         for regularizer in self.regularizers:
             passed = regularizer.perturb(self._for_regularizer(passed), batch)
-        # Batches are in random order: their first rows are a random sample.
-        n_decoded = math.ceil(self._decoded_part * len(rows))
+        n_decoded = self.n_decoded(len(rows))
         with self._autocast(rows):
             batch.reconstruction = decoder(passed[:n_decoded]).to(rows.dtype)
         summed = self.loss(batch.reconstruction, rows[:n_decoded]).sum()
@@ -91,17 +88,30 @@ class Objective:
             total = total + regularizer.penalty(replace(batch, partner_codes=own))
         return summed.detach() * (len(rows) / n_decoded), total
 
-    def _partners(self, regularizer: Regularizer, batch: Batch) -> Batch | None:
+    def batch(
+        self, rows: torch.Tensor, index: np.ndarray
+    ) -> tuple[Batch, list[torch.Tensor | None]]:
+        """Return a batch without codes, and the encoder's inputs for each regularizer's partners.
+
+        Both are corrupted.
+        """
+        # User-defined regularizers may change tensors in place, so they get copies.
+        batch = self._corrupted(self._for_regularizer(rows), index)
+        return batch, [self._partners(regularizer, batch) for regularizer in self.regularizers]
+
+    def n_decoded(self, n_rows: int) -> int:
+        """Return how many of the first rows of a batch are decoded.
+
+        Batches are in random order: their first rows are a random sample.
+        """
+        return math.ceil(self._decoded_part * n_rows)
+
+    def _partners(self, regularizer: Regularizer, batch: Batch) -> torch.Tensor | None:
         positions = regularizer.partners(batch)
         if positions is None:
             return None
         partners = self._corrupted(self._take(positions), positions)
-        partners.inputs = regularizer._vary(partners.inputs, partners)
-        return partners
-
-    def corrupted(self, rows: torch.Tensor, index: np.ndarray) -> torch.Tensor:
-        """Return the rows as they are encoded, after every `corrupt`."""
-        return self._corrupted(self._for_regularizer(rows), index).inputs
+        return regularizer._vary(partners.inputs, partners)
 
     def _autocast(self, rows: torch.Tensor) -> AbstractContextManager[object]:
         if not self.mixed:

@@ -6,7 +6,7 @@ import copy
 import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any, Self
 
@@ -47,6 +47,10 @@ class TrainingData:
         that it is `y`.
     rows : ndarray of int, shape (n_rows,), or None
         Positions of the training rows in `y_all`; None means all.
+    missing : bool
+        Whether values may be missing.
+    max_epochs : int
+        Number of epochs of the training, at most.
     """
 
     batches: Batches
@@ -58,6 +62,8 @@ class TrainingData:
     ranks: Ranks = ALONE
     y_all: np.ndarray | None = None
     rows: np.ndarray | None = None
+    missing: bool = True
+    max_epochs: int = 1
 
     def variance(self) -> float:
         """Return the columns' mean variance: the squared error of predicting their means.
@@ -65,6 +71,9 @@ class TrainingData:
         A penalty in this unit has the same weight for pixels as for standardized columns.
         """
         return self.ranks.mean(self.batches.variance(self.means), self.batches.n_rows)
+
+
+_NOTHING = torch.empty(0)
 
 
 @dataclass
@@ -99,10 +108,10 @@ class Batch:
     generator: torch.Generator
     rng: np.random.Generator
     take: Callable[[np.ndarray], torch.Tensor]
-    inputs: torch.Tensor = field(default_factory=lambda: torch.empty(0))
-    codes: torch.Tensor = field(default_factory=lambda: torch.empty(0))
+    inputs: torch.Tensor = _NOTHING
+    codes: torch.Tensor = _NOTHING
     partner_codes: torch.Tensor | None = None
-    reconstruction: torch.Tensor = field(default_factory=lambda: torch.empty(0))
+    reconstruction: torch.Tensor = _NOTHING
 
 
 class Regularizer(BaseEstimator):
@@ -235,6 +244,14 @@ class Regularizer(BaseEstimator):
         penalty : tensor of shape () or float
         """
         return 0.0
+
+    def _add_gradient(
+        self, batch: Batch, gradient: torch.Tensor, partner_gradient: torch.Tensor | None
+    ) -> None:
+        """Add the gradient of `penalty` with regard to codes and partners' codes.
+
+        It is used instead of autograd's for regularizers that the written gradient knows.
+        """
 
 
 class TakesTransform(Regularizer):

@@ -29,6 +29,16 @@ from aefeatures._nets.supervised import Supervised
 from aefeatures._rows.labels import is_auto
 from aefeatures._warnings import takes_old_arguments
 
+# Mean activation of a code below which its divergence from the target stays the same.
+_LEAST_MEAN = 1e-6
+
+# Numbers of noise that are drawn once for a training, for at most this many epochs: drawing them
+# for each batch takes as long as a layer. A batch whose noise would come from fewer than this many
+# places without overlap draws its own.
+_MOST_DRAWN = 2**20
+_MOST_EPOCHS = 16
+_LEAST_PLACES = 8
+
 
 class Denoising(TakesTransform):
     """Encode corrupted rows and reconstruct the clean ones [1]_.
@@ -119,10 +129,17 @@ class Denoising(TakesTransform):
         check_number(self, "amount", upper=np.inf if self.noise == "gaussian" else 1.0)
         prepared = copy.copy(self)
         if data.batches.columns is not None:  # the levels of a category are corrupted together
-            prepared._n_columns = int(data.batches.columns.max()) + 1
             prepared._columns = torch.from_numpy(data.batches.columns).to(data.batches.device)
         if self.noise == "gaussian":
             prepared._deviation = self.amount * data.variance() ** 0.5
+        prepared._n_columns = data.batches.n_features
+        if data.batches.columns is not None:
+            prepared._n_columns = int(data.batches.columns.max()) + 1
+        of_epoch = data.batches.n_rows * prepared._n_columns
+        size = min(_MOST_DRAWN, min(_MOST_EPOCHS, data.max_epochs) * of_epoch)
+        generator = torch.Generator(data.means.device)
+        generator.manual_seed(int(data.rng.integers(np.iinfo(np.int64).max)))
+        prepared._drawn = prepared._draw(data.means.new_empty(size), generator)
         return prepared
 
     def corrupt(self, inputs: torch.Tensor, batch: Batch) -> torch.Tensor:
@@ -131,12 +148,9 @@ class Denoising(TakesTransform):
             assert self.image_shape is not None
             with seeded(batch):
                 return transformed("noise", self.noise, inputs, self.image_shape, self._means)
-        noise = torch.empty_like(inputs)
         if self.noise == "gaussian":
-            return inputs + noise.normal_(0, self._deviation, generator=batch.generator)
-        if self._columns is not None:
-            noise = inputs.new_empty(len(inputs), self._n_columns)
-        chosen = noise.uniform_(generator=batch.generator) < self.amount
+            return inputs + self._noise(batch)
+        chosen = self._noise(batch)
         if self._columns is not None:
             chosen = chosen.index_select(1, self._columns)
         if self.noise == "swap":
@@ -144,6 +158,21 @@ class Denoising(TakesTransform):
             order = torch.randperm(n_rows, generator=batch.generator, device=inputs.device)
             return torch.where(chosen, inputs.index_select(0, order), inputs)
         return inputs.masked_fill(chosen & ~inputs.isnan(), 0)
+
+    def _draw(self, empty: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """Return normal noise, or which entries are chosen, of the shape of `empty`."""
+        if self.noise == "gaussian":
+            return empty.normal_(0, self._deviation, generator=generator)
+        return empty.uniform_(generator=generator) < self.amount
+
+    def _noise(self, batch: Batch) -> torch.Tensor:
+        """Return the noise of a batch: what was drawn before, from a random place on."""
+        shape = (len(batch.rows), self._n_columns)
+        n, n_drawn = shape[0] * shape[1], len(self._drawn)
+        if _LEAST_PLACES * n > n_drawn:
+            return self._draw(batch.rows.new_empty(shape), batch.generator)
+        start = int(batch.rng.integers(n_drawn - n + 1))
+        return self._drawn[start : start + n].view(shape)
 
 
 class NearPCA(Regularizer):
@@ -202,6 +231,8 @@ class NearPCA(Regularizer):
                 head.register_buffer("axes", axes)
                 head.register_buffer("means", data.means.clone())
         prepared.head = head
+        prepared._missing, prepared._axes, prepared._means = data.missing, head.axes, head.means
+        prepared._middle = head.means @ head.axes
         return prepared
 
     def penalty(self, batch: Batch) -> torch.Tensor:
@@ -209,14 +240,17 @@ class NearPCA(Regularizer):
         distance = self._distance(batch.codes, batch.rows)
         return self.weight / batch.rows.shape[1] * distance.square().sum(dim=1).mean()
 
-    def penalty_gradient(self, codes: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-        """Return the gradient of `penalty` with regard to the first codes."""
-        return 2 * self.weight / rows.numel() * self._distance(codes, rows)
+    def _add_gradient(
+        self, batch: Batch, gradient: torch.Tensor, partner_gradient: torch.Tensor | None
+    ) -> None:
+        distance = self._distance(batch.codes, batch.rows)
+        gradient[:, : distance.shape[1]].add_(distance, alpha=2 * self.weight / batch.rows.numel())
 
     def _distance(self, codes: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-        head: Any = self.head
-        components = (rows - head.means).nan_to_num(nan=0.0) @ head.axes
-        return codes[:, : components.shape[1]] - components
+        codes = codes[:, : len(self._middle)]
+        if self._missing:
+            return codes - (rows - self._means).nan_to_num(nan=0.0) @ self._axes
+        return torch.addmm(codes, rows, self._axes, alpha=-1).add_(self._middle)
 
 
 class Sparse(Regularizer):
@@ -261,10 +295,19 @@ class Sparse(Regularizer):
 
     def penalty(self, batch: Batch) -> torch.Tensor:
         """Return the weighted divergence of the batch."""
-        mean = batch.codes.sigmoid().mean(dim=0).clamp(1e-6, 1 - 1e-6)
+        mean = batch.codes.sigmoid().mean(dim=0).clamp(_LEAST_MEAN, 1 - _LEAST_MEAN)
         rho = self.target
         divergence = rho * (rho / mean).log() + (1 - rho) * ((1 - rho) / (1 - mean)).log()
         return self.weight * divergence.sum()
+
+    def _add_gradient(
+        self, batch: Batch, gradient: torch.Tensor, partner_gradient: torch.Tensor | None
+    ) -> None:
+        activations = batch.codes.sigmoid()
+        mean = activations.mean(dim=0)
+        slope = (1 - self.target) / (1 - mean) - self.target / mean
+        slope.masked_fill_((mean < _LEAST_MEAN) | (mean > 1 - _LEAST_MEAN), 0)
+        gradient += self.weight / len(activations) * slope * activations * (1 - activations)
 
 
 class Contractive(Regularizer):

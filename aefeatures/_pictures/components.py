@@ -10,10 +10,6 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 import torch
 from sklearn.base import clone, is_classifier, is_regressor
-from sklearn.decomposition import PCA
-from sklearn.metrics import check_scoring
-from sklearn.model_selection import KFold, StratifiedKFold, check_cv
-from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.utils import check_array, check_random_state, indexable
 from sklearn.utils.parallel import Parallel, delayed
@@ -201,6 +197,8 @@ class ComponentsDisplay:
         values are replaced by the mean of their column. PCA has no more components than there are
         columns or training rows.
         """
+        from sklearn.decomposition import PCA
+
         import_pyplot()  # raises an error before the long trainings, not after them
         if y is None and not (predictor is None and scoring is None):
             raise ValueError(
@@ -402,7 +400,7 @@ def _scaled(scaling: AnyScaling, rows: np.ndarray) -> np.ndarray:
 def _score_folds(
     folds: Iterable[_Fold],
     transformer: AutoencoderTransformer,
-    pca: PCA,
+    pca: Any,
     sizes: list[int],
     head: Any,
     scoring: Any,
@@ -446,7 +444,7 @@ def _score_codes(
 
 
 def _score_pca(
-    fold: _Fold, pca: PCA, sizes: list[int], head: Any, scoring: Any
+    fold: _Fold, pca: Any, sizes: list[int], head: Any, scoring: Any
 ) -> list[tuple[float, float]]:
     """Return the same scores for all sizes of PCA, as fewer components are the first of many."""
     means = _means(fold.train)
@@ -497,6 +495,8 @@ def _predict(
     fold: _Fold, head: Any, scoring: Any, codes: np.ndarray, codes_test: np.ndarray
 ) -> float:
     """Return the score of a predictor that is fitted on the codes of labelled rows."""
+    from sklearn.metrics import check_scoring
+
     assert fold.labels is not None
     assert fold.labels_test is not None
     head = clone(head).fit(codes[fold.labels.labelled], fold.labels.known)
@@ -525,6 +525,8 @@ def resolve_predictor(
     y: Any, after: list[Any], predictor: Any, scoring: Any
 ) -> tuple[Labels, Any, dict[str, str]]:
     """Return the labels in y, the predictor, and the names of the predictor and of its score."""
+    from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
+
     predicts = bool(after) and (is_classifier(after[-1]) or is_regressor(after[-1]))
     if predictor is None and predicts:
         predictor = make_pipeline(*after)
@@ -546,6 +548,8 @@ def _splits(
     cv: Any, X: Any, labels: Labels | None, rng: np.random.RandomState
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield positions of the training and the test rows of each fold, in increasing order."""
+    from sklearn.model_selection import KFold, StratifiedKFold, check_cv
+
     n_rows = X.shape[0] if hasattr(X, "shape") else len(X)
     target = np.zeros(n_rows)
     classes = labels is not None and labels.task == "classification"

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.model_selection import train_test_split
 from torch import nn
 
 from aefeatures._nets.losses import RowLoss
@@ -241,6 +240,8 @@ class Fit:
             self.ranks,
             self.y,
             self.rows,
+            self.missing,
+            self.max_epochs,
         )
         prepared = []
         for regularizer, head in zip(self.regularizers, heads, strict=True):
@@ -324,6 +325,8 @@ def split(given: Any, data: Data, seed: int) -> tuple[np.ndarray | None, np.ndar
     if len(rows) < 2:  # of a rank
         training, validation = rows, np.empty(0, np.intp)
     else:
+        from sklearn.model_selection import train_test_split
+
         # The seed of the first fit: a warm start must not validate on what it was trained on.
         share = given.validation_fraction
         training, validation = train_test_split(rows, test_size=share, random_state=seed)

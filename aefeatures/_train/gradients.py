@@ -1,4 +1,4 @@
-"""Gradients of the reconstruction loss: by autograd, or by hand for the default network.
+"""Gradients of the reconstruction loss: by autograd, or by hand for dense networks.
 
 Of the batches of this process, or of those of all ranks.
 """
@@ -8,24 +8,38 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from torch import nn
 from torch.nn.modules import module as torch_module
 
+from aefeatures._nets.contrastive import NeighborPreserving
 from aefeatures._nets.losses import LOSSES, RowLoss, TableGradient, TableLoss
-from aefeatures._nets.networks import DenseLayers
+from aefeatures._nets.networks import DenseLayers, Projection
 from aefeatures._nets.objective import Objective
-from aefeatures._nets.regularizers import Denoising, NearPCA
+from aefeatures._nets.regularizers import Denoising, NearPCA, Sparse
 from aefeatures._torch.ranks import Ranks
+from aefeatures._train.thread import Workers
 
 # Writes the gradient of the mean loss over rows, given with their positions, into the
 # parameters' `grad`, and returns the sum of the rows' reconstruction losses.
 GradientStep = Callable[[torch.Tensor, np.ndarray], torch.Tensor]
+Call = Callable[[], object]
 
 # Numbers that ranks reduce in a step behind the gradient: summed loss, rows, ranks in trouble.
 N_BEHIND = 3
+
+# Regularizers whose gradient is written out.
+WRITTEN = {Denoising, NearPCA, NeighborPreserving, Sparse}
+
+# Rows of a batch for each thread that shares it, at least, and number of these threads, at most:
+# they wait for the lock of the interpreter between the calls, and their gradients are added.
+_LEAST_ROWS = 64
+_MOST_PARTS = 8
 
 # Where PyTorch keeps the hooks of all modules.
 _GLOBAL_HOOKS = (
@@ -116,12 +130,12 @@ def gradient_step(
     if (
         layers is not None
         and not objective.mixed
-        and {type(each) for each in objective.regularizers} <= {Denoising, NearPCA}
+        and {type(each) for each in objective.regularizers} <= WRITTEN
         and _is_squared_error(objective.loss)
         and (layers.fill is None or isinstance(objective.loss, TableLoss))
         and not _is_watched(layers)
     ):
-        return DenseGradient(layers, objective)
+        return DenseGradient(layers, objective, gradient)
 
     def by_autograd(rows: torch.Tensor, index: np.ndarray) -> torch.Tensor:
         gradient.zero_()
@@ -154,98 +168,342 @@ def gradient_step(
 
 
 class DenseGradient:
-    """Gradient of the mean squared error of linear layers with rectifiers, by hand.
+    """Gradient of the mean squared error of a dense network, by hand.
 
-    Autograd spends about as long on its bookkeeping and on allocating as on the
-    products of a batch of 64 rows. Here every result goes into a buffer that is allocated
-    once per size of batch, so that little but the products is left.
+    Autograd spends about as long on its bookkeeping and on allocating as on the products of a batch
+    of 64 rows. Here the calls of a step are listed once per size of batch, with the buffers that
+    they write to, so that little but the products is left.
 
     Parameters
     ----------
     layers : DenseLayers
     objective : Objective
-        Its `Denoising` and `NearPCA` take part.
+        Its regularizers take part, which are among `WRITTEN`.
+    gradient : tensor of shape (n_parameters,)
+        Vector of which the parameters' `grad` are views.
 
-    Notes
-    -----
-    With activations ``h[0] = x``, ``a[i] = h[i] W[i].T + b[i]`` and ``h[i+1] = f(a[i])``,
-    and ``d[i] = dL / da[i]``: ``dL/dW[i] = d[i].T h[i]``, ``dL/db[i] = sum of d[i] over
-    rows``, and ``dL/dh[i] = d[i] W[i]``.
+    Attributes
+    ----------
+    workers : Workers
+        Threads that share the rows of a batch.
     """
 
-    def __init__(self, layers: DenseLayers, objective: Objective) -> None:
-        regularizers = objective.regularizers
-        noise = any(isinstance(each, Denoising) for each in regularizers)
-        self._corrupted = objective.corrupted if noise else None
-        self._near = [each for each in regularizers if isinstance(each, NearPCA)]
-        linear: list[Any] = layers.linear
-        self._code = layers.code
-        self._rectified = layers.rectified
-        self._sigmoid = layers.sigmoid
-        self._weights = [layer.weight.data for layer in linear]
-        self._transposed = [weight.t() for weight in self._weights]
-        self._biases = [layer.bias.data for layer in linear]
-        self._weight_gradients = [layer.weight.grad for layer in linear]
-        self._bias_gradients = [layer.bias.grad for layer in linear]
-        self._one = torch.ones_like(self._biases[0][0])
+    def __init__(self, layers: DenseLayers, objective: Objective, gradient: torch.Tensor) -> None:
+        self._layers, self._objective, self._gradient = layers, objective, gradient
+        like = layers.trained[0].bias
         loss = objective.loss
-        self._table = TableGradient(loss, self._one) if isinstance(loss, TableLoss) else None
+        self._table = TableGradient(loss, like[0]) if isinstance(loss, TableLoss) else None
         self._fill = None if layers.fill is None else layers.fill.values
-        self._widths = [layer.out_features for layer in linear]
-        self._buffers: dict[int, tuple[list[torch.Tensor], list[torch.Tensor]]] = {}
+        self._steps: dict[int, _Step] = {}
+        self.workers = Workers(0)
 
     @torch.no_grad()
     def __call__(self, rows: torch.Tensor, index: np.ndarray) -> torch.Tensor:
         """Write the gradient for a batch and return the sum of its rows' losses."""
-        outputs, deltas = self._buffers_for(rows)
-        encoded = rows if self._corrupted is None else self._corrupted(rows, index)
-        if self._fill is not None:
-            missing = encoded.isnan()
-            encoded = torch.where(missing, self._fill.data, encoded)
-        inputs = [encoded, *outputs[:-1]]
-        for i, output in enumerate(outputs):
-            torch.addmm(self._biases[i], inputs[i], self._transposed[i], out=output)
-            if self._rectified[i]:
-                output.relu_()
-        reconstruction = outputs[-1]
-        if self._sigmoid:
-            reconstruction.sigmoid_()
-
-        delta = deltas[-1]
-        if self._table is not None:
-            summed = self._table(reconstruction, rows, delta)
+        objective = self._objective
+        batch, partners = objective.batch(rows, index) if objective.regularizers else (None, [])
+        encoded = rows if batch is None else batch.inputs
+        partner_inputs = [partner for partner in partners if partner is not None]
+        if partner_inputs:
+            encoded = torch.cat([encoded, *partner_inputs])
+        step = self._steps.get(len(rows))
+        if step is None:  # an epoch has at most two sizes of batch
+            step = self._new_step(rows, encoded)
+        if self._fill is None:
+            step.inputs.copy_(encoded)
         else:
-            aten.mse_loss_backward.grad_input(self._one, reconstruction, rows, 1, grad_input=delta)
-            # delta is now the difference times 2 / n, n the number of entries
-            flat = delta.view(-1)
-            summed = torch.dot(flat, flat) * (rows.numel() ** 2 / (4 * rows.shape[1]))
-        if self._sigmoid:
-            aten.sigmoid_backward.grad_input(delta, reconstruction, grad_input=delta)
-        for i in range(len(outputs) - 1, -1, -1):
-            if i == self._code:
-                for near in self._near:
-                    pull = near.penalty_gradient(outputs[i], rows)
-                    deltas[i][:, : pull.shape[1]] += pull
-            torch.mm(deltas[i].t(), inputs[i], out=self._weight_gradients[i])
-            torch.sum(deltas[i], 0, out=self._bias_gradients[i])
-            if i > 0:
-                below = torch.mm(deltas[i], self._weights[i], out=deltas[i - 1])
-                if self._rectified[i - 1]:
-                    aten.threshold_backward.grad_input(below, inputs[i], 0, grad_input=below)
+            missing = encoded.isnan()
+            torch.where(missing, self._fill.data, encoded, out=step.inputs)
+        self.workers.run([part.forward for part in step.encoders])
+        self.workers.run([partial(self._decode, *part, rows) for part in step.decoders])
+        if batch is not None:
+            if len(step.gradient_beyond):
+                step.gradient_beyond.zero_()
+            sizes = [len(rows), *map(len, partner_inputs)]
+            batch.codes, *codes = step.codes.split(sizes)
+            gradient, *gradients = step.gradient.split(sizes)
+            for regularizer, partner in zip(objective.regularizers, partners, strict=True):
+                own, pull = (None, None) if partner is None else (codes.pop(0), gradients.pop(0))
+                batch.partner_codes = own
+                regularizer._add_gradient(batch, gradient, pull)
+        self.workers.run([part.backward for part in step.encoders])
+        for others in step.other_gradients:
+            self._gradient += others
         if self._fill is not None:
-            pulls = torch.mm(deltas[0], self._weights[0]).masked_fill_(~missing, 0)
-            torch.sum(pulls, 0, out=self._fill.grad)
-        return summed
+            torch.sum(step.input_gradient.masked_fill_(~missing, 0), 0, out=self._fill.grad)
+        return step.summed(len(rows))
 
-    def _buffers_for(self, rows: torch.Tensor) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-        """Outputs and deltas of all layers. An epoch has at most two sizes of batch."""
-        n = len(rows)
-        if n not in self._buffers:
-            outputs, deltas = (
-                [rows.new_empty(n, width) for width in self._widths] for _ in range(2)
-            )
-            self._buffers[n] = (outputs, deltas)
-        return self._buffers[n]
+    def _new_step(self, rows: torch.Tensor, encoded: torch.Tensor) -> _Step:
+        n_parts = min(self.workers.n_threads, _MOST_PARTS, max(1, len(rows) // _LEAST_ROWS))
+        step = _Step(
+            self._layers, encoded, self._objective.n_decoded(len(rows)), self._gradient, n_parts
+        )
+        self._steps[len(rows)] = step
+        return step
+
+    @torch.no_grad()
+    def _decode(self, decoder: _Part, loss: _Loss, rows: torch.Tensor) -> None:
+        decoder.forward()
+        rows = rows[loss.rows]
+        if self._table is None:
+            loss.write_gradient(decoder.outputs, rows, decoder.gradient)
+        else:
+            loss.summed.copy_(self._table(decoder.outputs, rows, decoder.gradient))
+            if loss.share < 1:
+                decoder.gradient *= loss.share
+        decoder.backward()
+
+
+class _Step:
+    """Calls of a step on batches of one size, and their buffers.
+
+    Parameters
+    ----------
+    layers : DenseLayers
+    encoded : tensor of shape (n_encoded, n_inputs)
+        Inputs of the encoder, of which `inputs` is a buffer.
+    n_decoded : int
+        Number of the first codes that are decoded.
+    gradient : tensor of shape (n_parameters,)
+        Gradient that the first part of the rows writes to. Each other part has a vector of its own.
+    n_parts : int
+        Number of parts of the rows that are computed side by side.
+    """
+
+    def __init__(
+        self,
+        layers: DenseLayers,
+        encoded: torch.Tensor,
+        n_decoded: int,
+        gradient: torch.Tensor,
+        n_parts: int,
+    ) -> None:
+        n_encoded = len(encoded)
+        self.inputs = torch.empty_like(encoded)
+        self.input_gradient: Any = None  # of values that are filled in
+        if layers.fill is not None:
+            self.input_gradient = torch.empty_like(encoded)
+        last: Any = layers.encoder[-1]
+        self.codes = encoded.new_empty(n_encoded, len(last.bias))
+        self.gradient = torch.empty_like(self.codes)
+        self.gradient_beyond = self.gradient[n_decoded:]
+        self.other_gradients = [torch.zeros_like(gradient) for _ in range(n_parts - 1)]
+        self.encoders, self.decoders = [], []
+        for i, own in enumerate([gradient, *self.other_gradients]):
+            views = _Views(gradient, own)
+            rows = _slice(n_encoded, i, n_parts)
+            inputs = self.inputs[rows]
+            input_gradient = None if self.input_gradient is None else self.input_gradient[rows]
+            codes = self.codes[rows], self.gradient[rows]
+            self.encoders.append(_Part(layers.encoder, views, (inputs, input_gradient), codes))
+            rows = _slice(n_decoded, i, n_parts)
+            decoder = _Part(layers.decoder, views, (self.codes[rows], self.gradient[rows]))
+            self.decoders.append((decoder, _Loss(decoder.gradient, rows, n_decoded)))
+
+    def summed(self, n_rows: int) -> torch.Tensor:
+        """Return the sum of the losses of `n_rows` rows, from those that were decoded."""
+        (_, first), *others = self.decoders
+        for _, loss in others:
+            first.summed += loss.summed
+        if first.n_decoded < n_rows:
+            first.summed *= n_rows / first.n_decoded
+        return first.summed
+
+
+def _slice(n: int, i: int, n_parts: int) -> slice:
+    """Return the rows of a part."""
+    return slice(i * n // n_parts, (i + 1) * n // n_parts)
+
+
+class _Views:
+    """The parts of a vector, one for each parameter, that take the places of its `grad`."""
+
+    def __init__(self, gradient: torch.Tensor, vector: torch.Tensor) -> None:
+        self._first, self._vector = gradient.storage_offset(), vector
+
+    def of(self, parameter: Any) -> torch.Tensor:
+        """Return the part for a parameter."""
+        start = parameter.grad.storage_offset() - self._first
+        return self._vector[start : start + parameter.numel()].view(parameter.shape)
+
+
+class _Loss:
+    """Squared error of a part of the rows: its sum, and its part of the mean's gradient."""
+
+    def __init__(self, gradient: torch.Tensor, rows: slice, n_decoded: int) -> None:
+        self.rows, self.n_decoded = rows, n_decoded
+        self.share = len(gradient) / n_decoded
+        self.summed = gradient.new_empty(())
+        n_entries = n_decoded * gradient.shape[1]
+        self._flat = gradient.view(-1)
+        self._factor = gradient.new_tensor(1 / n_entries)
+        self._of_squares = n_entries**2 / (4 * gradient.shape[1])
+
+    def write_gradient(
+        self, outputs: torch.Tensor, rows: torch.Tensor, gradient: torch.Tensor
+    ) -> None:
+        """Write the gradient of the outputs."""
+        aten.mse_loss_backward.grad_input(self._factor, outputs, rows, 2, grad_input=gradient)
+        # It is the difference times 2 / n, n the number of entries.
+        torch.dot(self._flat, self._flat, out=self.summed)
+        self.summed *= self._of_squares
+
+
+class _Part:
+    """Calls that compute layers one after the other, and their gradients, by the chain rule.
+
+    Parameters
+    ----------
+    layers : list of nn.Module
+    views : _Views
+        Gradients of the parameters, that `backward` writes to.
+    inputs : pair of tensors of shape (n, n_inputs)
+        Buffer that `forward` reads, and buffer for its gradient, that `backward` writes to; None
+        if that gradient is not needed.
+    outputs : pair of tensors of shape (n, n_outputs), optional
+        Buffers of `outputs` and `gradient`, if the last layer is linear.
+
+    Attributes
+    ----------
+    outputs : tensor of shape (n, n_outputs)
+        Buffer that `forward` writes to.
+    gradient : tensor of shape (n, n_outputs)
+        Buffer with the gradient of the outputs, that `backward` reads.
+    """
+
+    def __init__(
+        self,
+        layers: list[nn.Module],
+        views: _Views,
+        inputs: tuple[torch.Tensor, torch.Tensor | None],
+        outputs: tuple[torch.Tensor, torch.Tensor] | None = None,
+    ) -> None:
+        self._forward: list[Call] = []
+        self._backward: list[Call] = []
+        self._views = views
+        self.outputs: torch.Tensor
+        self.gradient: Any  # a tensor once there is a layer to train
+        self.outputs, self.gradient = inputs
+        for layer in layers:
+            if isinstance(layer, (nn.Linear, Projection)):
+                self._append_linear(layer, outputs if layer is layers[-1] else None)
+            elif isinstance(layer, nn.LayerNorm):
+                self._append_normalization(layer)
+            else:
+                self._append_activation(layer)
+
+    def forward(self) -> None:
+        """Compute `outputs`."""
+        for call in self._forward:
+            call()
+
+    def backward(self) -> None:
+        """Write the gradients of weights and inputs."""
+        for call in self._backward:
+            call()
+
+    def _next(
+        self, width: int, given: tuple[torch.Tensor, torch.Tensor] | None = None
+    ) -> tuple[torch.Tensor, Any]:
+        """Replace `outputs` and `gradient` by those of a layer more, and return the old ones."""
+        before = self.outputs, self.gradient
+        outputs = self.outputs.new_empty(len(self.outputs), width)
+        self.outputs, self.gradient = given or (outputs, torch.empty_like(outputs))
+        return before
+
+    def _append_linear(self, layer: Any, outputs: tuple[torch.Tensor, torch.Tensor] | None) -> None:
+        inputs, input_gradient = self._next(len(layer.bias), outputs)
+        weight, bias, delta = layer.weight.data, layer.bias.data, self.gradient
+        self._forward.append(partial(torch.addmm, bias, inputs, weight.t(), out=self.outputs))
+        calls = []
+        if isinstance(layer, nn.Linear):
+            of_weight, of_bias = map(self._views.of, (layer.weight, layer.bias))
+            calls.append(partial(torch.mm, delta.t(), inputs, out=of_weight))
+            calls.append(partial(torch.sum, delta, 0, out=of_bias))
+        if input_gradient is not None:
+            calls.append(partial(torch.mm, delta, weight, out=input_gradient))
+        self._backward[:0] = calls
+        if isinstance(layer, Projection) and input_gradient is None:
+            self.gradient = None
+
+    def _append_normalization(self, layer: Any) -> None:
+        inputs, input_gradient = self._next(self.outputs.shape[1])
+        targets = (input_gradient, *map(self._views.of, (layer.weight, layer.bias)))
+        normalization = _Normalization(layer)
+        self._forward.append(partial(normalization.forward, inputs, self.outputs))
+        self._backward.insert(0, partial(normalization.backward, self.gradient, inputs, targets))
+
+    def _append_activation(self, layer: nn.Module) -> None:
+        if type(layer) in _BY_OUTPUTS:  # which replace the inputs, and so do their gradients
+            forward, backward = _BY_OUTPUTS[type(layer)](layer, self.outputs, self.gradient)
+        else:
+            inputs, input_gradient = self._next(self.outputs.shape[1])
+            call = _BY_INPUTS[type(layer)]
+            forward, backward = call(inputs, input_gradient, self.outputs, self.gradient)
+        self._forward.append(forward)
+        self._backward.insert(0, backward)
+
+
+class _Normalization:
+    """Layer normalization, whose statistics are kept for its gradient."""
+
+    def __init__(self, layer: Any) -> None:
+        self._shape, self._eps = layer.normalized_shape, layer.eps
+        self._parameters = (layer.weight.data, layer.bias.data)
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> None:
+        """Normalize x into y."""
+        result, *self._statistics = torch.native_layer_norm(
+            x, self._shape, *self._parameters, self._eps
+        )
+        y.copy_(result)
+
+    def backward(self, d: torch.Tensor, x: torch.Tensor, targets: Iterable[torch.Tensor]) -> None:
+        """Write the gradients of x, weight and bias, with d that of the result."""
+        gradients = aten.native_layer_norm_backward(
+            d, x, self._shape, *self._statistics, *self._parameters, [True] * 3
+        )
+        for target, gradient in zip(targets, gradients, strict=True):
+            target.copy_(gradient)
+
+
+# Calls that compute an activation in place, and its gradient from that of its outputs.
+_BY_OUTPUTS: dict[type[nn.Module], Callable[..., tuple[Call, Call]]] = {
+    nn.ReLU: lambda _, y, d: (
+        partial(torch.relu_, y),
+        partial(aten.threshold_backward.grad_input, d, y, 0, grad_input=d),
+    ),
+    nn.LeakyReLU: lambda layer, y, d: (
+        partial(F.leaky_relu_, y, layer.negative_slope),
+        partial(
+            aten.leaky_relu_backward.grad_input, d, y, layer.negative_slope, True, grad_input=d
+        ),
+    ),
+    nn.ELU: lambda layer, y, d: (
+        partial(F.elu_, y, layer.alpha),
+        partial(aten.elu_backward.grad_input, d, layer.alpha, 1, 1, True, y, grad_input=d),
+    ),
+    nn.Tanh: lambda _, y, d: (
+        partial(torch.tanh_, y),
+        partial(aten.tanh_backward.grad_input, d, y, grad_input=d),
+    ),
+    nn.Sigmoid: lambda _, y, d: (
+        partial(torch.sigmoid_, y),
+        partial(aten.sigmoid_backward.grad_input, d, y, grad_input=d),
+    ),
+}
+
+# The same for activations whose gradient needs the inputs, which are therefore kept.
+_BY_INPUTS: dict[type[nn.Module], Callable[..., tuple[Call, Call]]] = {
+    nn.GELU: lambda x, dx, y, d: (
+        partial(aten.gelu.out, x, out=y),
+        partial(aten.gelu_backward.grad_input, d, x, grad_input=dx),
+    ),
+    nn.SiLU: lambda x, dx, y, d: (
+        partial(aten.silu.out, x, out=y),
+        partial(aten.silu_backward.grad_input, d, x, grad_input=dx),
+    ),
+}
 
 
 def _is_squared_error(loss: RowLoss) -> bool:

@@ -97,6 +97,7 @@ class Adam:
             )
         else:
             self.state = state.copy_to(self.vector.device)
+        self._one = torch.ones_like(self.state.n_steps)  # adding a number of Python's would copy it
         tensors = [self.vector, self.gradient, self.state.mean, self.state.variance]
         self._parts = [(tensors, weight_decay)]  # what a step moves, and the decay of it
         if undecayed and weight_decay:
@@ -117,7 +118,7 @@ class Adam:
             denormal numbers, on which a CPU computes slowly unless it flushes them to zero.
         """
         state = self.state
-        state.n_steps += 1
+        state.n_steps.add_(self._one)
         cpu = self.vector.device.type == "cpu"
         if drop_tiny and cpu and int(state.n_steps) % _DROP_EVERY == 0:
             for moment in (state.mean, state.variance):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -39,6 +39,52 @@ if hasattr(os, "register_at_fork"):  # another thread may have held it
     os.register_at_fork(after_in_child=_renew_lock)
 
 
+class Workers:
+    """Threads beside the one that computes, each of which has one CPU thread.
+
+    The workers of OpenMP spin while they wait for each other. Beside other work on the same cores
+    each of their many waits lasts until a worker that was interrupted comes back, and the others
+    take its time. These threads sleep while they wait, and they wait a few times in a step.
+
+    Parameters
+    ----------
+    n : int
+        Number of threads, beside the one that calls `run`.
+    """
+
+    def __init__(self, n: int) -> None:
+        self.n_threads = n + 1
+        self._executor = _executor(n, "aefeatures-worker") if n else None
+
+    def run(self, calls: Sequence[Callable[[], object]]) -> None:
+        """Call the functions side by side, the first in the thread of the caller."""
+        first, *others = calls
+        futures = []
+        if self._executor is not None:
+            futures = [self._executor.submit(call) for call in others]
+        try:
+            first()
+        finally:
+            wait(futures)
+        for future in futures:
+            future.result()
+
+    def stop(self) -> None:
+        """End the threads."""
+        if self._executor is not None:
+            self._executor.shutdown()
+
+
+def _executor(n: int, name: str) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(
+        n,
+        thread_name_prefix=name,
+        initializer=_prepare_thread,
+        # As CUDA has it, each thread has a current device.
+        initargs=(torch.cuda.current_device() if torch.cuda.is_initialized() else None,),
+    )
+
+
 class TrainingThread:
     """Where a training computes: for small networks, a thread of its own.
 
@@ -48,7 +94,8 @@ class TrainingThread:
     and beside other fits. Gradient mode, default device and the like of the caller's thread
     do not reach it either.
 
-    Where a step is large enough for several CPU threads, it computes in the caller's thread,
+    Where a step is large enough for several CPU threads, and can be split, workers take part in it.
+    If it cannot be split, it computes in the caller's thread,
     with the workers that thread has: a second set of workers would contend with them for
     the cores (three times slower here). This is for the main thread alone: elsewhere the
     caller already runs things side by side, as in a search with threads. The floating-point
@@ -59,6 +106,8 @@ class TrainingThread:
     ----------
     work : int
         Multiply-adds of one training step.
+    splits : bool
+        Whether the step can be split among workers.
 
     Attributes
     ----------
@@ -66,23 +115,21 @@ class TrainingThread:
         Whether what runs should return soon.
     flushes : bool
         Whether denormal numbers are flushed to zero.
+    workers : Workers
+        They share a large step that can be split.
     """
 
-    def __init__(self, work: int) -> None:
+    def __init__(self, work: int, *, splits: bool = False) -> None:
         self.stopping = threading.Event()
         self._executor = None
         with _thread_count_lock:
             n_threads = torch.get_num_threads()  # also settles the caller's own count
         alone = threading.current_thread() is threading.main_thread()
-        self.flushes = work < _MULTI_THREAD_WORK or n_threads == 1 or not alone
+        small = work < _MULTI_THREAD_WORK or n_threads == 1 or not alone
+        self.flushes = small or splits
+        self.workers = Workers(0 if small or not splits else n_threads - 1)
         if self.flushes:
-            self._executor = ThreadPoolExecutor(
-                1,
-                thread_name_prefix="aefeatures-training",
-                initializer=_prepare_thread,
-                # As CUDA has it, each thread has a current device.
-                initargs=(torch.cuda.current_device() if torch.cuda.is_initialized() else None,),
-            )
+            self._executor = _executor(1, "aefeatures-training")
 
     def run(self, function: Callable[..., T], *args: Any) -> T:
         """Call `function` and wait for what it returns or raises.
@@ -108,6 +155,7 @@ class TrainingThread:
         self.stopping.set()
         if self._executor is not None:
             self._executor.shutdown()
+        self.workers.stop()
 
     def __enter__(self) -> Self:
         return self

@@ -22,7 +22,13 @@ from aefeatures._nets.regularizer import Regularizer
 from aefeatures._rows.batches import Batches
 from aefeatures._torch.random_state import RandomState, global_seed
 from aefeatures._torch.ranks import ALONE, Ranks
-from aefeatures._train.gradients import N_BEHIND, gradient_step, joint_steps, own_steps
+from aefeatures._train.gradients import (
+    N_BEHIND,
+    DenseGradient,
+    gradient_step,
+    joint_steps,
+    own_steps,
+)
 from aefeatures._train.optimizer import Adam, AdamState
 from aefeatures._train.thread import TrainingThread
 from aefeatures._warnings import warn
@@ -244,10 +250,12 @@ class Training:
         """
         plan = self.plan
         # Ranks always compute in the thread: an interrupt must not tear one from a step of all.
-        with (
-            TrainingThread(plan.multiply_adds if self._alone else 0) as self._thread,
-            ExitStack() as watching,
-        ):
+        gradient = self._step_gradient
+        splits = isinstance(gradient, DenseGradient) and plan.batches.device.type == "cpu"
+        work = plan.multiply_adds if self._alone else 0
+        with TrainingThread(work, splits=splits) as self._thread, ExitStack() as watching:
+            if isinstance(gradient, DenseGradient):
+                gradient.workers = self._thread.workers
             for watcher in plan.watchers:
                 watching.callback(watcher.close)
             for watcher in reversed(plan.watchers):
