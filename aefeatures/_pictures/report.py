@@ -14,9 +14,6 @@ from typing import Any
 
 import numpy as np
 from sklearn import config_context
-from sklearn.decomposition import PCA
-from sklearn.manifold import trustworthiness
-from sklearn.model_selection import KFold, cross_val_score
 from sklearn.utils import indexable
 
 from aefeatures._autoencoder import AutoencoderTransformer, check_fitted_rows, fitted_model
@@ -212,6 +209,9 @@ def _compare(
     transformer: AutoencoderTransformer, X: Any, some: np.ndarray, y: Any, name: str
 ) -> str:
     """Return a table of what components and codes keep of X, and tell about the y of some rows."""
+    from sklearn.decomposition import PCA
+    from sklearn.manifold import trustworthiness
+
     model = fitted_model(transformer)
     rows = check_fitted_rows(transformer, X, "write_report")
     values, misses = model.rows_and_misses(rows, transformer.device_)
@@ -245,6 +245,8 @@ def _compare(
 
 def _predict(y: Any, name: str, *inputs: np.ndarray) -> tuple[Any, ...]:
     """Return a line of the table: scores of a guess of y, and of predictions from the inputs."""
+    from sklearn.model_selection import KFold, cross_val_score
+
     labels, predictor, called = resolve_predictor(y, [], None, None)
     if len(labels.known) < _FEWEST_ROWS:
         raise ValueError(

@@ -336,7 +336,7 @@ class _Loss:
         self.summed = gradient.new_empty(())
         n_entries = n_decoded * gradient.shape[1]
         self._flat = gradient.view(-1)
-        self._factor = gradient.new_tensor(1 / n_entries)
+        self._factor = gradient.new_full((), 1 / n_entries)
         self._of_squares = n_entries**2 / (4 * gradient.shape[1])
 
     def write_gradient(
