@@ -254,7 +254,7 @@ def test_nullable_columns_are_inputs_of_numbers(digits, tmp_path):
         "d": frame[["d"]].to_numpy(np.int64),
     }
     labels = session.run(["label"], columns)[0]
-    assert (labels == pipeline.predict(frame)).mean() > 0.95  # many rows are equally near
+    assert (labels == pipeline.predict(frame)).mean() > 0.9  # many rows are equally near
 
 
 # scikit-learn 1.6 warns of what a later version does.
