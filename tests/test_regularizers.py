@@ -70,7 +70,7 @@ def data(y=None, n_components=2, head=None, n_rows=10):
     device = torch.device("cpu")
     batches = RowBatches(rows, lambda x: x, batch_size=5, device=device, dtype=torch.float32)
     rng = np.random.default_rng(0)
-    return TrainingData(batches, y, torch.zeros(6), n_components, rng, head, max_epochs=16)
+    return TrainingData(batches, y, torch.zeros(6), n_components, rng, head)
 
 
 @pytest.mark.parametrize("name", sorted(REGULARIZERS))

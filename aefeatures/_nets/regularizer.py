@@ -49,8 +49,6 @@ class TrainingData:
         Positions of the training rows in `y_all`; None means all.
     missing : bool
         Whether values may be missing.
-    max_epochs : int
-        Number of epochs of the training, at most.
     """
 
     batches: Batches
@@ -63,7 +61,6 @@ class TrainingData:
     y_all: np.ndarray | None = None
     rows: np.ndarray | None = None
     missing: bool = True
-    max_epochs: int = 1
 
     def variance(self) -> float:
         """Return the columns' mean variance: the squared error of predicting their means.

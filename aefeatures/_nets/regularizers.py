@@ -135,8 +135,8 @@ class Denoising(TakesTransform):
         prepared._n_columns = data.batches.n_features
         if data.batches.columns is not None:
             prepared._n_columns = int(data.batches.columns.max()) + 1
-        of_epoch = data.batches.n_rows * prepared._n_columns
-        size = min(_MOST_DRAWN, min(_MOST_EPOCHS, data.max_epochs) * of_epoch)
+        # Whatever the number of epochs, so that a longer fit begins as a shorter one.
+        size = min(_MOST_DRAWN, _MOST_EPOCHS * data.batches.n_rows * prepared._n_columns)
         generator = torch.Generator(data.means.device)
         generator.manual_seed(int(data.rng.integers(np.iinfo(np.int64).max)))
         prepared._drawn = prepared._draw(data.means.new_empty(size), generator)

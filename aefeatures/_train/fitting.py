@@ -241,7 +241,6 @@ class Fit:
             self.y,
             self.rows,
             self.missing,
-            self.max_epochs,
         )
         prepared = []
         for regularizer, head in zip(self.regularizers, heads, strict=True):
