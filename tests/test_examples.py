@@ -87,6 +87,17 @@ def test_benchmarks_run(name, args, tmp_path):
     assert json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
 
 
+def test_benchmark_of_detectors(tmp_path, digits):
+    X, _, y, _ = digits
+    for digit in (0, 1):
+        np.savez(tmp_path / f"{digit}.npz", X=X[:400, 20:40], y=(y == digit)[:400])
+    args = ["--contamination", 0.1, "--seeds", 1, "--no-pyod"]
+    out = run("benchmark_detection", "--data", tmp_path, *args, "--only", "detectors", "planted")
+    assert "mean area, 10% of the outliers among the training rows" in out
+    assert "AutoencoderOutlierDetector(contamination=0.1)" in out
+    assert "moved by 4, explain" in out
+
+
 def test_benchmark_of_ranks_and_the_plan_that_rests_on_it(tmp_path):
     measured = tmp_path / "measured.json"
     args = ["--quick", "--parts", "throughput", "shards"]

@@ -130,7 +130,7 @@ def test_images_have_a_line_of_what_is_unusual():
     strange[1, 3 * 8 + 0] = 16  # a pixel at the edge
     display = OutlierDisplay.from_estimator(found, strange, image_shape=(8, 8), n_samples=1)
     assert labels(display) == ["row", "expected", "unusual"]
-    canvas = display.ax_.images[0].get_array()
+    canvas = np.asarray(display.ax_.images[0].get_array())
     marked = canvas[18:26, :8, :3]
     np.testing.assert_allclose(canvas[:8, :8, 0], strange[1].reshape(8, 8) / 16, atol=5e-3)
     saturation = marked.max(axis=-1) - marked.min(axis=-1)
