@@ -725,7 +725,7 @@ class AutoencoderTransformer(
             first = start(given, data, self.device_, last)
             if last is None:
                 self._reset(first.model)
-            self._store(plan_fit(given, data, first, self.device_, max_epochs=1).run())
+            self._store(plan_fit(given, data, first, self.device_, once=True).run())
         return self
 
     def transform(self, X: Any) -> np.ndarray:

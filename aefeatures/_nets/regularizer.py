@@ -49,6 +49,8 @@ class TrainingData:
         Positions of the training rows in `y_all`; None means all.
     missing : bool
         Whether values may be missing.
+    once : bool
+        Whether the training is one epoch, as in `partial_fit`.
     """
 
     batches: Batches
@@ -61,6 +63,7 @@ class TrainingData:
     y_all: np.ndarray | None = None
     rows: np.ndarray | None = None
     missing: bool = True
+    once: bool = False
 
     def variance(self) -> float:
         """Return the columns' mean variance: the squared error of predicting their means.

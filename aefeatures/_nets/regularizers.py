@@ -137,6 +137,7 @@ class Denoising(TakesTransform):
             prepared._n_columns = int(data.batches.columns.max()) + 1
         # Whatever the number of epochs, so that a longer fit begins as a shorter one.
         size = min(_MOST_DRAWN, _MOST_EPOCHS * data.batches.n_rows * prepared._n_columns)
+        size = 0 if data.once else size
         generator = torch.Generator(data.means.device)
         generator.manual_seed(int(data.rng.integers(np.iinfo(np.int64).max)))
         prepared._drawn = prepared._draw(data.means.new_empty(size), generator)

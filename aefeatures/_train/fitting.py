@@ -107,6 +107,8 @@ class Fit:
         Positions of the training rows in y; None stands for all.
     early_stopping : EarlyStopping, optional
     ranks : Ranks
+    once : bool
+        Whether the training is one epoch, as in `partial_fit`.
     """
 
     given: Any
@@ -123,6 +125,7 @@ class Fit:
     rows: np.ndarray | None = None
     early_stopping: EarlyStopping | None = None
     ranks: Ranks = ALONE
+    once: bool = False
 
     def run(
         self,
@@ -241,6 +244,7 @@ class Fit:
             self.y,
             self.rows,
             self.missing,
+            self.once,
         )
         prepared = []
         for regularizer, head in zip(self.regularizers, heads, strict=True):
@@ -271,12 +275,12 @@ def regularizers_of(given: Any, model: Model) -> list[Regularizer]:
 
 
 def plan_fit(
-    given: Any, data: Data, first: Start, device: torch.device, max_epochs: int | None = None
+    given: Any, data: Data, first: Start, device: torch.device, *, once: bool = False
 ) -> Fit:
-    """Return a fit of the data, as the parameters say, or of `max_epochs` at a constant rate."""
+    """Return a fit of the data, as the parameters say, or of one epoch at a constant rate."""
     model, ranks = first.model, data.ranks
     training, validation = data.known, None
-    if max_epochs is None:
+    if not once:
         training, validation = split(given, data, model.seed)
     batches, n_rows = _training_batches(given, model, device, data, training)
     fit = Fit(
@@ -291,9 +295,10 @@ def plan_fit(
         y=data.y,
         rows=training,
         ranks=ranks,
+        once=once,
     )
-    if max_epochs is not None:
-        return replace(fit, max_epochs=max_epochs)
+    if once:
+        return fit
     if validation is not None:
         held_out = row_batches(given, model.scaling, device, data, validation)
         stopping = EarlyStopping(held_out, given.n_iter_no_change, given.tol)
