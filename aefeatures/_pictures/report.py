@@ -169,40 +169,46 @@ def write_report(
     y = None if y is None else take_samples(as_numpy(y), index[some])
     name = "y" if target is None or target.name is None else target.name
     sampled = "" if len(index) == n_rows else f" This page is about {len(index):,} of the rows."
-    n_codes = fitted_model(transformer).n_components
-    drawn = range(min(n_codes, _MOST_CODES_DRAWN))
-    n_shown = 5 if look["image_shape"] else 3
     with config_context(array_api_dispatch=False):  # the page is made from NumPy arrays
         few = take_samples(rows, some)
         parts = {
             "title": escape("Report on an autoencoder" if title is None else str(title)),
             "summary": f"Rows: {n_rows:,}, columns: {transformer.n_features_in_:,}, "
-            f"codes: {n_codes}.{sampled}",
+            f"codes: {fitted_model(transformer).n_components}.{sampled}",
             "comparison": _compare(transformer, rows, some, y, name),
             "without_y": " hidden" if y is None else "",
             "without_supervision": " hidden" if y is None or transformer.task_ is None else "",
             "loss": _picture(LossCurveDisplay.from_estimator(transformer), "Loss of each epoch."),
-            "reconstructions": _picture(
-                ReconstructionDisplay.from_estimator(transformer, rows, n_samples=n_shown, **look),
-                "Some rows and their reconstructions.",
-            ),
-            "codes": _picture(
-                LatentSpaceDisplay.from_estimator(
-                    transformer, few, y, target_name=name, components=drawn
-                ),
-                "Codes as points.",
-            ),
+            "reconstructions": _reconstructions(transformer, rows, look),
+            "codes": _codes(transformer, few, y, name),
             "importance": _importance(transformer, few),
             "sensitivity": _sensitivity(transformer, few, look),
             "unusual": _unusual_rows(transformer, rows, row_names, look),
             "version": __version__,
             "settings": escape(repr(transformer)),
         }
+    write_atomically(path, [_filled_template(parts).encode()], "page")
+    return path
+
+
+def _filled_template(parts: dict[str, str]) -> str:
     template = resources.files("aefeatures._pictures").joinpath("report.html")
     text = template.read_text(encoding="utf-8")
-    page = re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], text)
-    write_atomically(path, [page.encode()], "page")
-    return path
+    return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], text)
+
+
+def _reconstructions(transformer: AutoencoderTransformer, rows: Any, look: dict[str, Any]) -> str:
+    n_shown = 5 if look["image_shape"] else 3
+    display = ReconstructionDisplay.from_estimator(transformer, rows, n_samples=n_shown, **look)
+    return _picture(display, "Some rows and their reconstructions.")
+
+
+def _codes(transformer: AutoencoderTransformer, rows: Any, y: Any, name: str) -> str:
+    drawn = range(min(fitted_model(transformer).n_components, _MOST_CODES_DRAWN))
+    display = LatentSpaceDisplay.from_estimator(
+        transformer, rows, y, target_name=name, components=drawn
+    )
+    return _picture(display, "Codes as points.")
 
 
 def _compare(
