@@ -142,9 +142,12 @@ class TrainingThread:
                 return function(*args)
         future = self._executor.submit(on_behalf_of_caller(function), *args)
         try:
-            while not future.done():
-                wait([future], _WAIT_SECONDS)
-            return future.result()
+            while True:
+                try:
+                    return future.result(_WAIT_SECONDS)
+                except TimeoutError:
+                    if future.done():  # the function's own error
+                        raise
         except BaseException:
             self.stopping.set()
             wait([future])
