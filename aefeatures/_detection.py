@@ -233,7 +233,7 @@ class ScoreModule(nn.Module):
         distances = self.values.square().sum(dim=1) - 2 * values @ self.values.T
         near = distances.topk(self.n_found, dim=1, largest=False).indices
         if self.n_found > self.n_neighbors:
-            tolerance = _SAME * values.abs().clamp(min=1)
+            tolerance = _SAME * values.abs().clamp(1, torch.inf)  # older exporters need both
             equal = (self.values[near[:, 0]] - values).abs() <= tolerance
             itself = equal.all(dim=1, keepdim=True)
             near = torch.where(itself, near[:, 1:], near[:, :-1])

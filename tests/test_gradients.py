@@ -97,7 +97,7 @@ def denoising(noise):
         means=torch.zeros(14, dtype=torch.float64),
         rng=np.random.default_rng(0),
         variance=lambda: 1.0,
-        max_epochs=16,
+        once=False,
     )
     return Denoising(noise).prepare(data)
 
