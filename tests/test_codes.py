@@ -246,7 +246,7 @@ def test_traversal_of_categories(of_table, table):
 
 
 def test_errors(of_wine, of_digits, digits):
-    with pytest.raises(NotFittedError):
+    with pytest.raises(NotFittedError, match="is not fitted yet"):
         CodeSensitivityDisplay.from_estimator(AutoencoderTransformer(), WINE)
     with pytest.raises(ValueError, match="average must be 'mean' or 'rms', got None"):
         CodeSensitivityDisplay.from_estimator(of_wine, WINE, average=None)

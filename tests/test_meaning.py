@@ -304,7 +304,7 @@ def test_loaded_in_inference_mode(fitted_wine, tmp_path):
 def test_errors(fitted_wine):
     with pytest.raises(ValueError, match="average must be 'mean', 'rms' or None, got 'max'"):
         code_sensitivity(fitted_wine, WINE, average="max")
-    with pytest.raises(NotFittedError):
+    with pytest.raises(NotFittedError, match="is not fitted yet"):
         code_sensitivity(AutoencoderTransformer(), WINE)
     with pytest.raises(TypeError, match="estimator must be an AutoencoderTransformer or a Pipe"):
         code_importance(PCA().fit(X), X)

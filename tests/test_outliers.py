@@ -164,7 +164,7 @@ def test_other_estimators_are_refused(wine):
     for other in (OneClassSVM().fit(wine), AutoencoderTransformer(max_epochs=1).fit(wine)):
         with pytest.raises(TypeError, match="must be an AutoencoderOutlierDetector or a Pipe"):
             OutlierDisplay.from_estimator(other, wine)
-    with pytest.raises(NotFittedError):
+    with pytest.raises(NotFittedError, match="is not fitted yet"):
         OutlierDisplay.from_estimator(short(), wine)
 
 

@@ -164,6 +164,6 @@ def test_says_what_does_not_fit(wine_fitted, wine, tmp_path):
         write_report(wine_fitted, X, path=path, image_shape=(3, 3))
     with pytest.raises(ValueError, match=r"folder of .* does not exist"):
         write_report(wine_fitted, X, path=tmp_path / "none" / "page.html")
-    with pytest.raises(NotFittedError):
+    with pytest.raises(NotFittedError, match="is not fitted yet"):
         write_report(AutoencoderTransformer(), X, path=path)
     assert not path.exists()
