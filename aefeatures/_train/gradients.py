@@ -208,7 +208,7 @@ class DenseGradient:
             encoded = torch.cat([encoded, *partner_inputs])
         step = self._steps.get(len(rows))
         if step is None:  # an epoch has at most two sizes of batch
-            step = self._new_step(rows, encoded)
+            step = self._new_step([len(rows), *map(len, partner_inputs)], encoded)
         if self._fill is None:
             step.inputs.copy_(encoded)
         else:
@@ -219,11 +219,9 @@ class DenseGradient:
         if batch is not None:
             if len(step.gradient_beyond):
                 step.gradient_beyond.zero_()
-            sizes = [len(rows), *map(len, partner_inputs)]
-            batch.codes, *codes = step.codes.split(sizes)
-            gradient, *gradients = step.gradient.split(sizes)
+            (batch.codes, gradient), *of_partners = step.codes_and_gradients
             for regularizer, partner in zip(objective.regularizers, partners, strict=True):
-                own, pull = (None, None) if partner is None else (codes.pop(0), gradients.pop(0))
+                own, pull = (None, None) if partner is None else of_partners.pop(0)
                 batch.partner_codes = own
                 regularizer._add_gradient(batch, gradient, pull)
         self.workers.run([part.backward for part in step.encoders])
@@ -233,15 +231,14 @@ class DenseGradient:
             torch.sum(step.input_gradient.masked_fill_(~missing, 0), 0, out=self._fill.grad)
         return step.summed(len(rows))
 
-    def _new_step(self, rows: torch.Tensor, encoded: torch.Tensor) -> _Step:
-        n_parts = min(self.workers.n_threads, _MOST_PARTS, max(1, len(rows) // _LEAST_ROWS))
-        step = _Step(
-            self._layers, encoded, self._objective.n_decoded(len(rows)), self._gradient, n_parts
-        )
-        self._steps[len(rows)] = step
+    def _new_step(self, sizes: list[int], encoded: torch.Tensor) -> _Step:
+        n_rows = sizes[0]
+        n_parts = min(self.workers.n_threads, _MOST_PARTS, max(1, n_rows // _LEAST_ROWS))
+        n_decoded = self._objective.n_decoded(n_rows)
+        step = _Step(self._layers, encoded, sizes, n_decoded, self._gradient, n_parts)
+        self._steps[n_rows] = step
         return step
 
-    @torch.no_grad()
     def _decode(self, decoder: _Part, loss: _Loss, rows: torch.Tensor) -> None:
         decoder.forward()
         rows = rows[loss.rows]
@@ -262,6 +259,8 @@ class _Step:
     layers : DenseLayers
     encoded : tensor of shape (n_encoded, n_inputs)
         Inputs of the encoder, of which `inputs` is a buffer.
+    sizes : list of int
+        Numbers of rows that are encoded: of the batch, and of the partners of each regularizer.
     n_decoded : int
         Number of the first codes that are decoded.
     gradient : tensor of shape (n_parameters,)
@@ -274,6 +273,7 @@ class _Step:
         self,
         layers: DenseLayers,
         encoded: torch.Tensor,
+        sizes: list[int],
         n_decoded: int,
         gradient: torch.Tensor,
         n_parts: int,
@@ -287,6 +287,9 @@ class _Step:
         self.codes = encoded.new_empty(n_encoded, len(last.bias))
         self.gradient = torch.empty_like(self.codes)
         self.gradient_beyond = self.gradient[n_decoded:]
+        self.codes_and_gradients = [
+            *zip(self.codes.split(sizes), self.gradient.split(sizes), strict=True)
+        ]
         self.other_gradients = [torch.zeros_like(gradient) for _ in range(n_parts - 1)]
         self.encoders, self.decoders = [], []
         for i, own in enumerate([gradient, *self.other_gradients]):
@@ -336,17 +339,17 @@ class _Loss:
         self.summed = gradient.new_empty(())
         n_entries = n_decoded * gradient.shape[1]
         self._flat = gradient.view(-1)
-        self._factor = gradient.new_full((), 1 / n_entries)
-        self._of_squares = n_entries**2 / (4 * gradient.shape[1])
+        self._factor = gradient.new_full((), 2 / n_entries)
+        self._of_squares = gradient.new_full((), 1 / gradient.shape[1])
 
     def write_gradient(
         self, outputs: torch.Tensor, rows: torch.Tensor, gradient: torch.Tensor
     ) -> None:
         """Write the gradient of the outputs."""
-        aten.mse_loss_backward.grad_input(self._factor, outputs, rows, 2, grad_input=gradient)
-        # It is the difference times 2 / n, n the number of entries.
+        torch.sub(outputs, rows, out=gradient)
         torch.dot(self._flat, self._flat, out=self.summed)
         self.summed *= self._of_squares
+        gradient *= self._factor
 
 
 class _Part:
@@ -419,7 +422,8 @@ class _Part:
         if isinstance(layer, nn.Linear):
             of_weight, of_bias = map(self._views.of, (layer.weight, layer.bias))
             calls.append(partial(torch.mm, delta.t(), inputs, out=of_weight))
-            calls.append(partial(torch.sum, delta, 0, out=of_bias))
+            # Faster than `torch.sum`.
+            calls.append(partial(torch.mv, delta.t(), delta.new_ones(len(delta)), out=of_bias))
         if input_gradient is not None:
             calls.append(partial(torch.mm, delta, weight, out=input_gradient))
         self._backward[:0] = calls
@@ -467,11 +471,17 @@ class _Normalization:
             target.copy_(gradient)
 
 
+def _relu_backward(d: torch.Tensor, y: torch.Tensor, signs: torch.Tensor) -> None:
+    """Set the gradient d to 0 where the output y is; faster than the call of `aten`."""
+    torch.sign(y, out=signs)
+    d *= signs
+
+
 # Calls that compute an activation in place, and its gradient from that of its outputs.
 _BY_OUTPUTS: dict[type[nn.Module], Callable[..., tuple[Call, Call]]] = {
     nn.ReLU: lambda _, y, d: (
         partial(torch.relu_, y),
-        partial(aten.threshold_backward.grad_input, d, y, 0, grad_input=d),
+        partial(_relu_backward, d, y, torch.empty_like(y)),
     ),
     nn.LeakyReLU: lambda layer, y, d: (
         partial(F.leaky_relu_, y, layer.negative_slope),

@@ -57,11 +57,12 @@ class Workers:
         self._executor = _executor(n, "aefeatures-worker") if n else None
 
     def run(self, calls: Sequence[Callable[[], object]]) -> None:
-        """Call the functions side by side, the first in the thread of the caller."""
+        """Call the functions side by side, one for each thread, the first in the caller's."""
         first, *others = calls
-        futures = []
-        if self._executor is not None:
-            futures = [self._executor.submit(call) for call in others]
+        if self._executor is None:
+            first()
+            return
+        futures = [self._executor.submit(call) for call in others]
         try:
             first()
         finally:
