@@ -18,7 +18,7 @@ from aefeatures._autoencoder import AutoencoderTransformer, fitted_model
 from aefeatures._bridges.pipelines import split_steps
 from aefeatures._pictures.displays import PALETTE, import_pyplot, plain
 from aefeatures._pictures.targets import Target
-from aefeatures._rows.checks import check_labels, check_rows, take_samples
+from aefeatures._rows.checks import as_numpy, check_labels, check_rows, take_samples
 from aefeatures._rows.labels import Labels, split_labels
 from aefeatures._rows.scaling import learn_scaling
 from aefeatures._rows.survey import Survey
@@ -142,8 +142,8 @@ class ComponentsDisplay:
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Rows. The input of the autoencoder is made dense, as PCA needs it.
         y : array-like of shape (n_samples,), default=None
-            Classes or numbers to predict from the codes. Rows without a label, by the rule of
-            `Supervised`, only help to train the autoencoder.
+            Classes, numbers, dates or durations to predict from the codes. Rows without a label, by
+            the rule of `Supervised`, only help to train the autoencoder.
         n_components : sequence of int, default=None
             Numbers of codes. By default 1, 2, 3, 5, 8, 12, 16, 24 and 32, as far as they are
             smaller than the number of columns.
@@ -527,13 +527,16 @@ def resolve_predictor(
     """Return the labels in y, the predictor, and the names of the predictor and of its score."""
     from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 
+    target = Target(y, most_classes=_MOST_CLASSES)
+    if target.classes is None and as_numpy(y).dtype.kind not in "biuf":
+        y = target.numbers  # of dates and durations
     predicts = bool(after) and (is_classifier(after[-1]) or is_regressor(after[-1]))
     if predictor is None and predicts:
         predictor = make_pipeline(*after)
     if predictor is not None:
         numbers = is_regressor(predictor)
     else:
-        numbers = Target(y, most_classes=_MOST_CLASSES).classes is None
+        numbers = target.classes is None
         predictor = KNeighborsRegressor() if numbers else KNeighborsClassifier()
     labels = split_labels(check_labels(y), task="regression" if numbers else "classification")
     if scoring is None:

@@ -78,8 +78,8 @@ def write_report(
         Input of `estimator`, at least 10 rows. Rows that the autoencoder was not fitted on give
         figures that hold for new rows.
     y : array-like of shape (n_samples,), default=None
-        Classes or numbers to predict from the codes, which are coloured by them. Rows without a
-        label, by the rule of `Supervised`, are left out of the prediction.
+        Classes, numbers, dates or durations to predict from the codes, which are coloured by them.
+        Rows without a label, by the rule of `Supervised`, are left out of the prediction.
     path : str or path-like, default="report.html"
         File to write. An existing file is replaced.
     image_shape : tuple of int, default=None
