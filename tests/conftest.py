@@ -82,7 +82,9 @@ def short_neighbors_preset(monkeypatch):
 
 @pytest.fixture
 def short_fits(monkeypatch):
-    """For tests of whether code runs: 10 epochs where it does not say how many."""
+    """For tests of whether code runs: fewer digits, and 10 epochs unless it says how many."""
+    X, y = load_digits(return_X_y=True)
+    monkeypatch.setattr("sklearn.datasets.load_digits", lambda **_: (X[:1300], y[:1300]))
     monkeypatch.setitem(AutoencoderTransformer.__init__.__kwdefaults__, "max_epochs", 10)
     monkeypatch.setattr("aefeatures._imputation._ROWS", 0)
 

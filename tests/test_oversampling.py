@@ -225,14 +225,25 @@ def skewed(n_rows=1_000, n_few=150):
     return pd.DataFrame(columns), few.astype(int)
 
 
-@pytest.mark.parametrize("autoencoder", [None, AutoencoderTransformer(3, max_epochs=2), PCA(3)])
-@pytest.mark.parametrize("column", ["gain", "hours", "full", "code", "constant of a class"])
-def test_repeated_values_keep_their_share(autoencoder, column):
+@pytest.fixture(
+    scope="module",
+    params=[
+        AutoencoderTransformer(5, max_epochs=20, scaling="standard"),
+        AutoencoderTransformer(3, max_epochs=2),
+        PCA(3),
+    ],
+    ids=["autoencoder", "short", "pca"],
+)
+def resampled(request):
+    """Columns with repeated values of a class, and its new rows."""
     X, y = skewed()
-    if autoencoder is None:
-        autoencoder = AutoencoderTransformer(5, max_epochs=20, scaling="standard")
-    X_more, _ = quick(autoencoder=autoencoder).fit_resample(X, y)
-    new, values = X_more[len(X) :], X[y == 1]
+    X_more, _ = quick(autoencoder=request.param).fit_resample(X, y)
+    return X[y == 1], X_more[len(X) :]
+
+
+@pytest.mark.parametrize("column", ["gain", "hours", "full", "code", "constant of a class"])
+def test_repeated_values_keep_their_share(resampled, column):
+    values, new = resampled
     shares = values[column].value_counts(normalize=True)
     for value, share in shares[shares > 0.02].items():
         assert abs((new[column] == value).mean() - share) < 0.1

@@ -17,6 +17,9 @@ def test_code_in_the_readme_runs(request, capsys, tmp_path, monkeypatch, short_n
     # Of the others it is asked whether they run.
     for name in ("short_fits", "quick_exports"):
         request.getfixturevalue(name)
+    namespace["pipeline"].set_params(autoencodertransformer__max_epochs=10)
+    for name in ("X", "y", "X_train", "y_train"):
+        namespace[name] = namespace[name][:600]
     for block in blocks[1:]:
         exec(block, namespace)
     assert namespace["codes"].shape == (450, 3)
