@@ -360,8 +360,9 @@ def test_numbers_are_predicted_by_regression():
     knn = KNeighborsRegressor().fit(transformer.transform(X[train]), y[train])
     expected = knn.score(transformer.transform(X[test]), y[test])
     assert display.predictor_scores[1, 0] == pytest.approx(expected)
-    days = show(small(), X, y.astype("datetime64[D]"), cv=cv)
-    np.testing.assert_allclose(days.predictor_scores, display.predictor_scores, rtol=1e-9)
+    for days in (y.astype("datetime64[D]"), y.astype("timedelta64[D]").astype(object)):
+        of_days = show(small(), X, days, cv=cv)
+        np.testing.assert_allclose(of_days.predictor_scores, display.predictor_scores, rtol=1e-9)
     classes = show(small(), X[:100], y[:100] > 150, predictor=LogisticRegression())
     assert classes.score_name == "accuracy"
 
