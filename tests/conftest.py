@@ -19,6 +19,12 @@ from aefeatures import AutoencoderTransformer
 from aefeatures._autoencoder import PRESETS
 
 os.environ.setdefault("MPLBACKEND", "agg")  # draws without a display
+# For clusters of Ray on this machine. It starts 32 processes to read the ends of some small files,
+# and ends processes that have done nothing for a second, so that the next task starts others.
+os.environ.setdefault("RAY_DATA_PARQUET_FOOTER_NUM_ACTORS", "1")
+os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "600000")
+os.environ.setdefault("RAY_num_workers_soft_limit", "12")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 # WebGL by the processor: there need not be a GPU.
