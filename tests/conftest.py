@@ -50,7 +50,9 @@ def pytest_collection_modifyitems(items):
         item
         for item in items
         if "-check_array_api_" not in item.name
-        and not ("default_parameters" in item.name and "-check_estimator_sparse_matrix" in item.name)
+        and not (
+            "default_parameters" in item.name and "-check_estimator_sparse_matrix" in item.name
+        )
     ]
     for item in items:
         if item.name.endswith(".ReconstructionMonitor") and not hasattr(
