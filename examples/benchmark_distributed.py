@@ -31,6 +31,7 @@ from torch import multiprocessing
 from aefeatures import AutoencoderTransformer, distributed, fit_on_ray, transform_on_ray
 from aefeatures._torch.ranks import current_ranks
 
+BATCH_SIZES = (2048, 512, 64)  # rows of a rank in a step
 PARTS = ["throughput", "shards", "knn", "kill", "stream"]
 CODES = [f"autoencodertransformer{i}" for i in range(3)]
 
@@ -81,24 +82,27 @@ def on_ranks(size, work, *args):
         return [json.loads(Path(folder, f"{rank}.json").read_text()) for rank in range(size)]
 
 
-def rate(rank, size, batch_size, n_steps):
-    """Rows per second of all ranks, from the time that six more epochs take."""
+def rates(rank, size, n_rows):
+    """Rows per second of all ranks for each batch size, from the time that six more epochs take."""
     rng = np.random.default_rng(rank)
-    X = rng.random((batch_size * n_steps, 784), dtype=np.float32)
-    seconds = {}
-    for n_epochs in (1, 2, 8):  # the first is a warm-up
-        transformer = AutoencoderTransformer(
-            batch_size=batch_size, max_epochs=n_epochs, learning_rate=1e-3, random_state=0
-        )
-        start = time.perf_counter()
-        transformer.fit(X)
-        seconds[n_epochs] = time.perf_counter() - start
-    return size * 6 * len(X) / (seconds[8] - seconds[2])
+    found = []
+    for batch_size in BATCH_SIZES:
+        X = rng.random((batch_size * max(4, n_rows // batch_size), 784), dtype=np.float32)
+        seconds = {}
+        for n_epochs in (1, 2, 8):  # the first is a warm-up
+            transformer = AutoencoderTransformer(
+                batch_size=batch_size, max_epochs=n_epochs, learning_rate=1e-3, random_state=0
+            )
+            start = time.perf_counter()
+            transformer.fit(X)
+            seconds[n_epochs] = time.perf_counter() - start
+        found.append(size * 6 * len(X) / (seconds[8] - seconds[2]))
+    return found
 
 
-def rate_apart(*args):
+def rates_apart(*args):
     """The same for processes that run at the same time, but train alone."""
-    return Context().run(rate, *args)  # a context without a group
+    return Context().run(rates, *args)  # a context without a group
 
 
 def reduction(_rank, _size, n):
@@ -116,19 +120,19 @@ def reduction(_rank, _size, n):
 
 
 def throughput(quick):
+    kinds = {"one": (1, rates), "two": (2, rates), "apart": (2, rates_apart)}
+    # Of each round, kind and batch size, the mean of the ranks.
+    rounds = [
+        {
+            name: np.mean(on_ranks(size, work, 3_000 if quick else 40_000), axis=0)
+            for name, (size, work) in kinds.items()
+        }
+        for _ in range(1 if quick else 5)
+    ]
     results = {}
-    for batch_size in (2048, 512, 64):
-        n_steps = max(4, (3_000 if quick else 40_000) // batch_size)
-        kinds = {"one": (1, rate), "two": (2, rate), "apart": (2, rate_apart)}
-        rounds = [
-            {
-                name: float(np.mean(on_ranks(size, work, batch_size, n_steps)))
-                for name, (size, work) in kinds.items()
-            }
-            for _ in range(1 if quick else 5)
-        ]
-        found = {name: np.median([each[name] for each in rounds]) for name in kinds}
-        ratios = np.sort([each["two"] / each["one"] for each in rounds])
+    for i, batch_size in enumerate(BATCH_SIZES):
+        found = {name: float(np.median([each[name][i] for each in rounds])) for name in kinds}
+        ratios = np.sort([each["two"][i] / each["one"][i] for each in rounds])
         results[batch_size] = found | {"ratio": np.median(ratios), "ratios": ratios.tolist()}
         print(
             f"{batch_size:5} rows a rank: 1 rank {found['one']:9,.0f} rows/s, 2 ranks "
@@ -158,12 +162,17 @@ class Counting:
         return (reconstruction - target).square().mean(dim=1)
 
 
-def shard(rank, _size, sizes, batch_size):
+def fits_of_shards(rank, _size, cases):
+    """Rows, steps and codes of a rank, for each of several sizes of the shards."""
+    return [fit_of_shard(rank, sizes) for sizes in cases]
+
+
+def fit_of_shard(rank, sizes):
     start = sum(sizes[:rank])
     X = np.random.default_rng(0).random((sum(sizes), 20), dtype=np.float32)
     loss = Counting()
     transformer = AutoencoderTransformer(
-        batch_size=batch_size, max_epochs=3, random_state=0, loss=loss
+        batch_size=64, max_epochs=3, random_state=0, loss=loss
     ).fit(X[start : start + sizes[rank]])
     codes = transformer.transform(X[:100])
     return {"rows": loss.n_rows / 3, "steps": transformer.n_steps_, "codes": codes.tobytes().hex()}
@@ -171,12 +180,13 @@ def shard(rank, _size, sizes, batch_size):
 
 def shards():
     results = []
-    for sizes in ([10_000, 7_333], [10_000, 50], [10_000, 0], [5, 3, 0]):
-        found = on_ranks(len(sizes), shard, sizes, 64)
-        same = len({each["codes"] for each in found}) == 1
-        rows = [each["rows"] for each in found]
-        results.append({"sizes": sizes, "rows": rows, "same": same, "steps": found[0]["steps"]})
-        print(f"Shards of {sizes}: rows an epoch {rows}, same model {same}")
+    for n_ranks, cases in (2, ([10_000, 7_333], [10_000, 50], [10_000, 0])), (3, ([5, 3, 0],)):
+        of_ranks = on_ranks(n_ranks, fits_of_shards, cases)
+        for sizes, *found in zip(cases, *of_ranks, strict=True):
+            same = len({each["codes"] for each in found}) == 1
+            rows = [each["rows"] for each in found]
+            results.append({"sizes": sizes, "rows": rows, "same": same, "steps": found[0]["steps"]})
+            print(f"Shards of {sizes}: rows an epoch {rows}, same model {same}")
     return results
 
 

@@ -279,7 +279,6 @@ def test_an_actor_encodes_tables():
 @pytest.fixture(scope="module")
 def ray():
     ray = pytest.importorskip("ray", reason="needs Ray")
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     ray.init(
         num_cpus=2,
         include_dashboard=False,
@@ -470,7 +469,6 @@ def test_what_is_refused(ray, files, tmp_path):
         FloatingPointError,
         feature_columns=PIXELS,
     )
-    assert fit_on_ray(small(), dataset, feature_columns=PIXELS).n_iter_ == 2  # all is well
 
 
 @pytest.mark.slow
