@@ -43,17 +43,9 @@ def pytest_collection_modifyitems(items):
     """Leave out what cannot run here.
 
     That is checks of the array API, which `test_array_api.py` runs, and the one example that older
-    versions of scikit-learn lack something for. Also a check that fits seven formats of a sparse
-    matrix: full trainings fit these as sparse arrays, short ones fit both.
+    versions of scikit-learn lack something for.
     """
-    items[:] = [
-        item
-        for item in items
-        if "-check_array_api_" not in item.name
-        and not (
-            "default_parameters" in item.name and "-check_estimator_sparse_matrix" in item.name
-        )
-    ]
+    items[:] = [item for item in items if "-check_array_api_" not in item.name]
     for item in items:
         if item.name.endswith(".ReconstructionMonitor") and not hasattr(
             AutoencoderTransformer, "set_callbacks"

@@ -1,5 +1,6 @@
 import datetime as dt
 import inspect
+import itertools
 import os
 import pickle
 import random
@@ -471,12 +472,14 @@ def test_moments_go_from_call_to_call_but_not_into_a_pickle(digits):
     np.testing.assert_array_equal(together.transform(X), cloned.transform(X))
 
 
+QUICK_PAIRS = [("mse", "layer"), ("bce", "batch")]  # of a loss and a normalization
+
+
 @pytest.mark.parametrize(
     ("loss", "normalization"),
     [
-        *((loss, None) for loss in ("mse", "bce", "mae", "huber")),
-        ("mse", "layer"),
-        ("bce", "batch"),
+        each if None in each or each in QUICK_PAIRS else pytest.param(*each, marks=pytest.mark.slow)
+        for each in itertools.product(["mse", "bce", "mae", "huber"], [None, "layer", "batch"])
     ],
 )
 def test_losses_and_normalizations_learn(digits, loss, normalization):
@@ -1204,7 +1207,7 @@ def holes(digits):
 )
 def test_missing_values_are_filled_in_better_than_by_means(digits, holes, loss):
     X, missing = holes
-    transformer = quick(n_components=8, scaling="feature", loss=loss, max_epochs=20).fit(X)
+    transformer = quick(n_components=8, scaling="feature", loss=loss, max_epochs=30).fit(X)
     estimates = transformer.reconstruct(X)
     assert -transformer.score_samples(X).mean() == pytest.approx(transformer.loss_, rel=0.1)
     error = (estimates - digits[0])[missing]
@@ -1875,23 +1878,32 @@ SETTINGS_OF_A_TABLE = [
 ]
 
 
-# Without gaps a setting of each kind is enough: most of what they do is the same as with gaps.
+OTHER_SETTINGS_OF_A_TABLE = [
+    {"regularizer": "neighbors"},
+    {"regularizer": "variational"},
+    {"regularizer": "denoising"},
+    {"regularizer": "contractive"},
+    {"regularizer": "sparse"},
+    {"early_stopping": True},
+    {"precision": "float64"},
+    {"network": DenseNetwork((16,), activation="gelu")},
+    {"loss": "mae"},
+    {"scaling": "feature"},
+    {"init": "random", "normalization": "batch"},
+]
+
+
+# Without gaps most of what they do is the same as with gaps.
 @pytest.mark.parametrize(
     ("params", "gaps"),
     [
         *((params, False) for params in SETTINGS_OF_A_TABLE),
         *((params, True) for params in SETTINGS_OF_A_TABLE),
-        ({"regularizer": "neighbors"}, True),
-        ({"regularizer": "variational"}, True),
-        ({"regularizer": "denoising"}, True),
-        ({"regularizer": "contractive"}, True),
-        ({"regularizer": "sparse"}, True),
-        ({"early_stopping": True}, True),
-        ({"precision": "float64"}, True),
-        ({"network": DenseNetwork((16,), activation="gelu")}, True),
-        ({"loss": "mae"}, True),
-        ({"scaling": "feature"}, True),
-        ({"init": "random", "normalization": "batch"}, True),
+        *((params, True) for params in OTHER_SETTINGS_OF_A_TABLE),
+        *(
+            pytest.param(params, False, marks=pytest.mark.slow)
+            for params in OTHER_SETTINGS_OF_A_TABLE
+        ),
     ],
     ids=lambda given: (
         " ".join(f"{k}={getattr(v, '__name__', v)}" for k, v in given.items())
@@ -1903,7 +1915,7 @@ def test_settings_of_a_table(params, gaps):
     X = mixed_table() if gaps else mixed_table().dropna()
     y = X["count"].to_numpy() > 50
     transformer = quick(max_epochs=60, **params).fit(X, y)
-    if transformer.warm_start or transformer.regularizer == "supervised":
+    if gaps or transformer.warm_start:
         transformer.fit(X, y)
     back = transformer.reconstruct(X)
     majority = X["kind"].value_counts(normalize=True).iloc[0]

@@ -84,6 +84,11 @@ def test_scikit_learn_contract_with_default_parameters(estimator, check):
     [
         *((n_columns, np.float32) for n_columns in (1, 4, 9, 12, 16, 75)),
         *((n_columns, dtype) for n_columns in (9, 75) for dtype in (np.float64, np.uint8)),
+        *(
+            pytest.param(n_columns, dtype, marks=pytest.mark.slow)
+            for n_columns in (1, 4, 12, 16)
+            for dtype in (np.float64, np.uint8)
+        ),
     ],
 )
 def test_contract_of_the_images_preset_on_square_columns(n_columns, dtype):

@@ -519,6 +519,10 @@ def cells(display):
         *((3, n_classes) for n_classes in (20, 60)),  # one in space
         *((4, n_classes) for n_classes in (16, 60)),  # a grid
         *((6, n_classes) for n_classes in (10, 20, 60)),
+        *(
+            pytest.param(*each, marks=pytest.mark.slow)
+            for each in [(3, 10), (3, 16), (4, 10), (4, 20), (6, 16)]
+        ),
     ],
 )
 def test_legend_of_any_length_is_in_the_figure_and_shrinks_no_plot(n, n_classes):

@@ -78,7 +78,7 @@ def test_mnist_features_says_how_to_get_the_data(tmp_path):
         ("benchmark_memory", ["--quick"]),
         ("benchmark_gpu", ["--quick", "--device", "cpu", "--batch-sizes", 64]),
         ("benchmark_onnx", ["--quick"]),
-        ("benchmark_search", ["--quick", "--only", "map"]),
+        ("benchmark_search", ["--quick"]),
         ("benchmark_speed", ["--quick", "--only", "bare loop", "MLPRegressor", "products"]),
     ],
 )

@@ -823,7 +823,7 @@ def test_two_columns_of_labels_work_or_leave_no_file(table, tmp_path, classifier
 @pytest.mark.parametrize(
     ("estimator", "message"),
     [
-        (make_pipeline(StandardScaler(), LabelSpreading()), "LabelSpreading"),
+        (make_pipeline(quick(), LabelSpreading()), "LabelSpreading"),
         (
             make_pipeline(FunctionTransformer(np.abs), SVC()),
             "skl2onnx cannot convert this Pipeline of FunctionTransformer, SVC: ",
@@ -906,8 +906,9 @@ def test_what_a_model_says_of_itself(fitted, digits, tmp_path):
     assert probabilities.shape[0] == 450
 
 
-def test_reconstruct_is_a_deprecated_part(fitted, digits, tmp_path):
-    X = digits[1].astype(np.float32)
+@pytest.mark.parametrize("dtype", [np.float32, pytest.param(np.float64, marks=pytest.mark.slow)])
+def test_reconstruct_is_a_deprecated_part(fitted, digits, tmp_path, dtype):
+    X = digits[1].astype(dtype)
     path = tmp_path / "old.onnx"
     with pytest.warns(FutureWarning, match="'reconstruct' is deprecated.*part='autoencoder'") as c:
         to_onnx(fitted, path, "reconstruct", X=X)
@@ -1031,10 +1032,11 @@ class Constant(nn.Module):
     ("encoder", "part"),
     [
         (lambda n, k: Recurrent(k), "autoencoder"),
+        pytest.param(lambda n, k: Recurrent(k), "encoder", marks=pytest.mark.slow),
         (Constant, "encoder"),
         (Constant, "autoencoder"),
     ],
-    ids=["recurrent", "constant-encoder", "constant-autoencoder"],
+    ids=["recurrent", "recurrent-encoder", "constant-encoder", "constant-autoencoder"],
 )
 def test_networks_of_ones_own_keep_their_precision(tmp_path, encoder, part):
     X = np.random.default_rng(0).random((40, 5))

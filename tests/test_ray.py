@@ -469,6 +469,7 @@ def test_what_is_refused(ray, files, tmp_path):
         FloatingPointError,
         feature_columns=PIXELS,
     )
+    assert fit_on_ray(small(), dataset, feature_columns=PIXELS).n_iter_ == 2  # all is well
 
 
 @pytest.mark.slow
